@@ -1,0 +1,43 @@
+# Everything a developer or a first-time user runs. `make demo` and `make test` set up a virtual environment first.
+PYTHON ?= python3
+VENV   ?= .venv
+# A pinned CPU-friendly torch first: a plain `pip install torch` may pull gigabytes of CUDA libraries.
+# For a GPU: `make demo TORCH=torch`.
+TORCH  ?= torch==2.13.0
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-long lint format bench docs clean
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(READY)
+
+demo: $(READY)  ## render clips, compress them, ask questions, show what was saved
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/tokcli run recipes/demo.yaml
+
+test: $(READY)  ## the test suite without the long tests
+	$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-long: $(READY)  ## the long tests alone
+	$(BIN)/python -m pytest -m long
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)  ## ratios measured side by side in one run
+	$(BIN)/python -m bench
+
+docs: $(READY)  ## regenerate docs/cli.md and docs/methods.md from the code
+	$(BIN)/python docs/generate.py
+
+clean:
+	rm -rf $(VENV) demo build dist .pytest_cache .mypy_cache .ruff_cache
