@@ -1,0 +1,52 @@
+"""Vision-language models in two halves: a tower that encodes, and a language model that answers from the tokens.
+
+Names are looked up on first use, so that importing this package costs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokcli.models.checkpoints import resolve_checkpoint
+    from tokcli.models.families import list_models
+    from tokcli.models.language_model import Answer, LanguageModel, load_language_model
+    from tokcli.models.preprocess import resize_frames
+    from tokcli.models.prompt import Request
+    from tokcli.models.sizing import Sizer
+    from tokcli.models.tower import Encoding, VisionTower, load_tower
+
+__all__ = [
+    "Answer",
+    "Encoding",
+    "LanguageModel",
+    "Request",
+    "Sizer",
+    "VisionTower",
+    "list_models",
+    "load_language_model",
+    "load_tower",
+    "resize_frames",
+    "resolve_checkpoint",
+]
+
+_HOMES = {
+    "Answer": "language_model",
+    "Encoding": "tower",
+    "LanguageModel": "language_model",
+    "Request": "prompt",
+    "Sizer": "sizing",
+    "VisionTower": "tower",
+    "list_models": "families",
+    "load_language_model": "language_model",
+    "load_tower": "tower",
+    "resize_frames": "preprocess",
+    "resolve_checkpoint": "checkpoints",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

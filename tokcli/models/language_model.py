@@ -1,0 +1,227 @@
+"""The infer side: a language model without a vision tower, that answers from cached tokens."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokcli.errors import ModelError, UsageError
+from tokcli.models.base import FamilyAdapter
+from tokcli.models.checkpoints import canonical_name, resolve_checkpoint
+from tokcli.models.families import family_of
+from tokcli.models.fingerprint import tower_fingerprint
+from tokcli.models.loading import load_config, load_half, load_tokenizer
+from tokcli.models.placement import pick_device, pick_dtype
+from tokcli.models.positions import check_scheme
+from tokcli.models.prompt import Prompt, Request, build_prompt, read_template
+from tokcli.models.quiet import quiet_transformers
+from tokcli.models.settings import read_preprocessing
+
+MAX_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+"""Prompt tokens, padding included, that are prefilled together."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the language model said to one request."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    """Generated ids, an end token included where one was reached."""
+    prompt_tokens: int
+    """Tokens prefilled: text and kept visual ones."""
+    visual_tokens: int
+    finish_reason: str
+    """"stop" at an end token, "length" at the limit."""
+    seconds: float
+    """The request's even share of the time that its batch took."""
+
+
+class LanguageModel:
+    """Language half of one checkpoint, with its tokenizer. Made by :func:`load_language_model`."""
+
+    def __init__(self, model: Any, tokenizer: Any, family: FamilyAdapter, folder: Path, name: str) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.family = family
+        self.name = name
+        self._folder = folder
+        self._template = read_template(folder, tokenizer)
+        self.max_batch_tokens = MAX_BATCH_TOKENS.get(model.device.type, MAX_BATCH_TOKENS["cpu"])
+
+    def check(self, identity: Mapping[str, Any]) -> None:
+        """Make sure that this checkpoint's own tower is the one that ``identity`` describes.
+
+        Args:
+            identity: ``VisionTower.identity`` as the cache stored it.
+
+        Raises:
+            ModelError: Another tower or other preprocessing, so that its tokens would mean nothing here.
+        """
+        config = self.model.config
+        own = tower_fingerprint(self._folder, self.family, config, read_preprocessing(self._folder))
+        made, maker = str(identity.get("fingerprint")), identity.get("model")
+        if own != made:
+            raise ModelError(
+                f"the cache was made by {maker} ({identity.get('family')}, tower {made[:12]}), this is "
+                f"{self.name} ({config.model_type}, tower {own[:12]}); use --model {maker} or compress again"
+            )
+
+    def generate(
+        self, requests: Sequence[Request], *, max_new_tokens: int = 128, scheme: str = "original"
+    ) -> list[Answer]:
+        """Answer the requests greedily, in batches of similar length; answers are in the order of the requests.
+
+        A batch that doesn't fit into the device's memory is halved and tried again.
+
+        Raises:
+            ModelError: The scheme is unknown, or an item doesn't fit this model.
+            UsageError: A prompt holds a placeholder token, or ``max_new_tokens`` is below 1.
+        """
+        if max_new_tokens < 1:
+            raise UsageError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        prompts = [self.prompt(request, scheme) for request in requests]
+        answers: dict[int, Answer] = {}
+        for batch in self._batches(prompts):
+            answers.update(self._answer(batch, requests, prompts, max_new_tokens))
+        return [answers[i] for i in range(len(requests))]
+
+    def prompt(self, request: Request, scheme: str = "original") -> Prompt:
+        """Ids and positions of the request's kept tokens."""
+        check_scheme(scheme, self.family.position_schemes)
+        return build_prompt(
+            request,
+            family=self.family,
+            config=self.model.config,
+            tokenizer=self.tokenizer,
+            template=self._template,
+            scheme=scheme,
+        )
+
+    def prepare(self, requests: Sequence[Request], scheme: str = "original") -> dict[str, Any]:
+        """Arguments for ``model.forward`` or ``model.generate`` of transformers, for a batch.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` int64 (B, S), padded on the left; ``position_ids`` int64 (3, B, S);
+            ``mm_encoder_outputs``, made anew on every call because ``generate`` changes it.
+        """
+        return self._collate(requests, [self.prompt(request, scheme) for request in requests])
+
+    def _collate(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> dict[str, Any]:
+        length = max(len(prompt.ids) for prompt in prompts)
+        ids = torch.full((len(prompts), length), self._pad_id())
+        mask = torch.zeros_like(ids)
+        positions = torch.zeros(3, len(prompts), length, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            start = length - len(prompt.ids)
+            ids[row, start:] = prompt.ids
+            mask[row, start:] = 1
+            positions[:, row, start:] = prompt.positions
+        items = [item for request in requests for item in request.items]
+        weight = self.model.get_input_embeddings().weight
+        self._check_width(items, weight.shape[1])
+        tensors = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        placed: dict[str, Any] = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
+        return {**placed, "mm_encoder_outputs": self.family.encoder_outputs(items, weight)}
+
+    def _check_width(self, items: Sequence[Any], width: int) -> None:
+        for item in items:
+            if item.kept.tokens.shape[1] != width:
+                raise ModelError(
+                    f"item {item.id!r} has tokens of width {item.kept.tokens.shape[1]}, {self.name} takes {width}; "
+                    "use the model that made the cache"
+                )
+
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
+        """Numbers of the prompts, similar lengths together, no batch beyond ``max_batch_tokens`` unless it is one."""
+        batch: list[int] = []
+        for number in sorted(range(len(prompts)), key=lambda number: -len(prompts[number].ids)):
+            longest = len(prompts[batch[0]].ids) if batch else 0
+            if batch and longest * (len(batch) + 1) > self.max_batch_tokens:
+                yield batch
+                batch = []
+            batch.append(number)
+        if batch:
+            yield batch
+
+    def _answer(
+        self, batch: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], max_new_tokens: int
+    ) -> dict[int, Answer]:
+        started = time.perf_counter()
+        try:
+            rows = self._generate([requests[i] for i in batch], [prompts[i] for i in batch], max_new_tokens)
+        except torch.OutOfMemoryError as error:
+            rows = None
+            if len(batch) == 1:
+                length = len(prompts[batch[0]].ids)
+                raise ModelError(
+                    f"a prompt of {length} tokens doesn't fit into the memory of {self.model.device}; keep fewer tokens"
+                ) from error
+        if rows is None:
+            # Outside of the except clause: the error's traceback would hold the tensors that have to go.
+            torch.cuda.empty_cache()
+            half = len(batch) // 2
+            first = self._answer(batch[:half], requests, prompts, max_new_tokens)
+            return first | self._answer(batch[half:], requests, prompts, max_new_tokens)
+        seconds = (time.perf_counter() - started) / len(batch)
+        return {i: self._finish(row, prompts[i], seconds) for i, row in zip(batch, rows)}
+
+    def _generate(self, requests: Sequence[Request], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
+        inputs = self._collate(requests, prompts)
+        with quiet_transformers(), torch.inference_mode():
+            output = self.model.generate(
+                **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self._pad_id()
+            )
+        return output[:, inputs["input_ids"].shape[1] :].tolist()
+
+    def _finish(self, row: list[int], prompt: Prompt, seconds: float) -> Answer:
+        ends = self._end_ids()
+        end = next((number for number, token in enumerate(row) if token in ends), None)
+        ids = row if end is None else row[: end + 1]
+        return Answer(
+            text=self.tokenizer.decode(ids, skip_special_tokens=True),
+            token_ids=tuple(ids),
+            prompt_tokens=len(prompt.ids),
+            visual_tokens=prompt.visual_tokens,
+            finish_reason="length" if end is None else "stop",
+            seconds=seconds,
+        )
+
+    def _end_ids(self) -> set[int]:
+        ids = self.model.generation_config.eos_token_id
+        if ids is None:
+            return set()
+        return {ids} if isinstance(ids, int) else set(ids)
+
+    def _pad_id(self) -> int:
+        candidates = (self.model.generation_config.pad_token_id, self.tokenizer.pad_token_id)
+        return next((token for token in candidates if token is not None), 0)
+
+
+def load_language_model(
+    name: str, *, dtype: str = "auto", device: str = "auto", attn: str | None = None
+) -> LanguageModel:
+    """Open the language half of a checkpoint and its tokenizer; no weight of the vision tower is read.
+
+    Args:
+        name: "nano", a checkpoint folder, or a hub id.
+        dtype: As in :func:`tokcli.models.load_tower`.
+        device: As in :func:`tokcli.models.load_tower`.
+        attn: Attention implementation of transformers ("sdpa", "eager", "flash_attention_2"); None leaves it to it.
+
+    Raises:
+        ModelError: Unknown model or family, incomplete checkpoint, or a dtype or device that can't be used.
+    """
+    folder = resolve_checkpoint(name)
+    family = family_of(folder)
+    config = load_config(folder)
+    place = pick_device(device)
+    precision = pick_dtype(dtype, config, place)
+    tokenizer = load_tokenizer(folder)
+    model = load_half(folder, family, "language", dtype=precision, device=place, attn=attn)
+    return LanguageModel(model, tokenizer, family, folder, canonical_name(name))

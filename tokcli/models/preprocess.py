@@ -1,0 +1,104 @@
+"""Frames to the patches that Qwen-style towers take, in torch alone.
+
+Equal to the torchvision backend of transformers' processors bit by bit: the resize is the same kernel, the
+normalisation the same fused arithmetic. Works on any run of frames, so that a clip never has to be in memory whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from tokcli.models.settings import Settings
+
+
+def resize_frames(
+    pixels: npt.NDArray[np.uint8], size: tuple[int, int], resample: str = "bicubic"
+) -> npt.NDArray[np.uint8]:
+    """Resize frames with antialiasing by the kernel that transformers' processors use.
+
+    Args:
+        pixels: uint8 (n, H, W, 3).
+        size: (height, width) wanted, in pixels.
+        resample: "bicubic" or "bilinear".
+
+    Returns:
+        uint8 (n, height, width, 3); ``pixels`` itself where the size is already right.
+    """
+    if tuple(pixels.shape[1:3]) == tuple(size):
+        return pixels
+    frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    resized = F.interpolate(frames, size=list(size), mode=resample, antialias=True)
+    return resized.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def normalize(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """uint8 (n, h, w, 3) to float32 (n, 3, h, w): rescaled, less the mean, over the standard deviation.
+
+    The rescaling is folded into mean and deviation before they touch the pixels, as in transformers: another order of
+    the same arithmetic differs in the last bit.
+    """
+    unscale = 1.0 / settings.rescale_factor
+    mean = (torch.tensor(settings.mean, device=pixels.device) * unscale).view(-1, 1, 1)
+    std = (torch.tensor(settings.std, device=pixels.device) * unscale).view(-1, 1, 1)
+    return pixels.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).div_(std)
+
+
+def patchify(frames: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """Cut frames into the tower's rows.
+
+    Args:
+        frames: Float (n, c, h, w), n a multiple of the temporal patch size, sides multiples of patch * merge.
+
+    Returns:
+        Float (t * h/patch * w/patch, c * temporal * patch * patch). The rows of one token (merge * merge patches) are
+        neighbours; tokens run by step, then row, then column.
+    """
+    patch, merge, temporal = settings.patch_size, settings.merge_size, settings.temporal_patch_size
+    count, channels, height, width = frames.shape
+    steps, rows, columns = count // temporal, height // patch, width // patch
+    blocks = frames.reshape(
+        steps, temporal, channels, rows // merge, merge, patch, columns // merge, merge, patch
+    ).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
+    return blocks.reshape(steps * rows * columns, channels * temporal * patch * patch)
+
+
+def pad_to_step(pixels: npt.NDArray[np.uint8], frames_per_step: int) -> npt.NDArray[np.uint8]:
+    """Repeat the last frame until the number of frames is a multiple of ``frames_per_step``."""
+    missing = -len(pixels) % frames_per_step
+    if not missing:
+        return pixels
+    return np.concatenate([pixels, np.repeat(pixels[-1:], missing, axis=0)])
+
+
+def pixel_change(
+    before: npt.NDArray[np.uint8] | None, pixels: npt.NDArray[np.uint8], frames_per_step: int, factor: int
+) -> npt.NDArray[np.float32]:
+    """How much each token's square changed since the temporal step before it (DTD's pixel criterion, arXiv:2504.17343).
+
+    The FIRST frame of the previous step is compared with the LAST frame of this one, as the authors' code does.
+
+    Args:
+        before: uint8 (h, w, 3), first frame of the step before ``pixels``; None at the start of the item.
+        pixels: uint8 (n, h, w, 3), n a multiple of ``frames_per_step``.
+        factor: Pixels along the side of one token.
+
+    Returns:
+        float32 (n / frames_per_step * h/factor * w/factor,): mean absolute difference of the square's values in
+        [0, 1]; infinity in the item's first step, which has nothing before it.
+    """
+    firsts = pixels[0::frames_per_step].astype(np.int16)
+    lasts = pixels[frames_per_step - 1 :: frames_per_step]
+    steps, height, width, channels = lasts.shape
+    rows, columns = height // factor, width // factor
+    change = np.full((steps, rows, columns), np.inf, dtype=np.float32)
+    for step in range(steps):
+        reference = firsts[step - 1] if step else before
+        if reference is None:
+            continue
+        difference = np.abs(lasts[step].astype(np.int16) - reference)
+        sums = difference.reshape(rows, factor, columns, factor * channels).sum(axis=(1, 3), dtype=np.int64)
+        change[step] = sums / (factor * factor * channels * 255)
+    return change.reshape(-1)

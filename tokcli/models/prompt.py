@@ -1,0 +1,141 @@
+"""From a request to the tokens and positions that the language model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokcli.errors import ModelError, UsageError
+from tokcli.models.base import FamilyAdapter
+from tokcli.models.positions import Block, Text, kept_positions
+from tokcli.models.settings import read_json
+from tokcli.types import EncodedItem
+
+# Qwen's layout, for checkpoints that come without a template.
+DEFAULT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One question about cached items."""
+
+    items: Sequence[EncodedItem]
+    """In the order in which they stand before the question."""
+    prompt: str
+    system: str | None = None
+    """System message; None leaves it to the checkpoint's chat template."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is left of a request's full prompt once the dropped tokens are out."""
+
+    ids: torch.Tensor
+    """int64 (K,), placeholders where visual tokens go."""
+    positions: torch.Tensor
+    """int64 (3, K): where each token stood in the full prompt, by the scheme."""
+    visual_tokens: int
+
+
+def read_template(folder: Path, tokenizer: Any) -> str:
+    """The checkpoint's chat template: the processor's, else the tokenizer's, else Qwen's usual one."""
+    file = folder / "chat_template.jinja"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    template = read_json(folder / "chat_template.json").get("chat_template") or tokenizer.chat_template
+    return template if isinstance(template, str) else DEFAULT_TEMPLATE
+
+
+def build_prompt(
+    request: Request, *, family: FamilyAdapter, config: Any, tokenizer: Any, template: str, scheme: str
+) -> Prompt:
+    """Lay out the full prompt, give every token its position, then take the dropped tokens out.
+
+    Raises:
+        ModelError: The template doesn't place the items, or an item doesn't fit its own grid or this family.
+        UsageError: The question holds a placeholder token.
+    """
+    ids = tokenizer(_render(request, family, config, tokenizer, template)).input_ids
+    placeholders = [family.placeholder(config, item.kind) for item in request.items]
+    visual = {family.placeholder(config, kind) for kind in ("image", "video")}
+    if [token for token in ids if token in visual] != placeholders:
+        raise ModelError(
+            f"the chat template of the model doesn't place the {len(placeholders)} item(s) of a request once each; "
+            "use a checkpoint with a multimodal chat template"
+        )
+    layout = _Layout()
+    begin = 0
+    for item, placeholder in zip(request.items, placeholders):
+        end = ids.index(placeholder, begin)
+        layout.add_text(ids[begin:end])
+        layout.add_item(item, placeholder, family.expand(item, config, tokenizer))
+        begin = end + 1
+    layout.add_text(ids[begin:])
+    kept = torch.cat(layout.kept)
+    positions = kept_positions(layout.parts, kept, scheme)
+    return Prompt(torch.cat(layout.ids), positions, sum(len(item.kept) for item in request.items))
+
+
+class _Layout:
+    """The full prompt while it grows: its parts, and the ids and full indices of the tokens that are kept."""
+
+    def __init__(self) -> None:
+        self.parts: list[Text | Block] = []
+        self.ids: list[torch.Tensor] = []
+        self.kept: list[torch.Tensor] = []
+        self._length = 0
+
+    def add_text(self, ids: Sequence[int]) -> None:
+        self._add(Text(len(ids)), torch.tensor(ids, dtype=torch.long), torch.arange(len(ids)))
+
+    def add_item(self, item: EncodedItem, placeholder: int, pieces: Sequence[Block | Sequence[int]]) -> None:
+        rows = sum(piece.length for piece in pieces if isinstance(piece, Block))
+        source = item.kept.source
+        if len(source) and not 0 <= int(source.min()) <= int(source.max()) < rows:
+            raise ModelError(f"item {item.id!r} has tokens outside of its grid of {rows}; compress it again")
+        first = 0
+        for piece in pieces:
+            if isinstance(piece, Block):
+                inside = source[(source >= first) & (source < first + piece.length)] - first
+                self._add(piece, torch.full((len(inside),), placeholder), inside)
+                first += piece.length
+            else:
+                self.add_text(piece)
+
+    def _add(self, part: Text | Block, ids: torch.Tensor, kept: torch.Tensor) -> None:
+        self.parts.append(part)
+        self.ids.append(ids)
+        self.kept.append(kept + self._length)
+        self._length += part.length
+
+
+def _render(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any, template: str) -> str:
+    for kind in ("image", "video"):
+        token = tokenizer.convert_ids_to_tokens(family.placeholder(config, kind))
+        if token in request.prompt or token in (request.system or ""):
+            raise UsageError(
+                f"the prompt holds {token}, which stands for visual tokens; remove it, they go before the prompt"
+            )
+    content: list[dict[str, str]] = [{"type": item.kind} for item in request.items]
+    content.append({"type": "text", "text": request.prompt})
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    if request.system is not None:
+        messages.insert(0, {"role": "system", "content": request.system})
+    return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)

@@ -1,0 +1,40 @@
+"""Qwen2.5-VL (arXiv:2502.13923): windowed tower, and temporal positions that follow the seconds of the clip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokcli.models.base import GridAdapter
+
+if TYPE_CHECKING:
+    from tokcli.types import EncodedItem
+
+
+class Qwen25VL(GridAdapter):
+    """Adapter for checkpoints of the type ``qwen2_5_vl``."""
+
+    model_class = "Qwen2_5_VLForConditionalGeneration"
+    vision_settings = (
+        "depth",
+        "hidden_size",
+        "hidden_act",
+        "intermediate_size",
+        "num_heads",
+        "in_channels",
+        "patch_size",
+        "spatial_merge_size",
+        "temporal_patch_size",
+        "window_size",
+        "fullatt_block_indexes",
+        "out_hidden_size",
+    )
+
+    def interval(self, item: EncodedItem, config: Any) -> float:
+        """``tokens_per_second`` times the seconds between steps; 1 s where the item tells none, as in transformers."""
+        if item.kind == "image":
+            return 1.0
+        seconds = 1.0 if item.seconds_per_step is None else item.seconds_per_step
+        # In float32, as the models' own code computes it: the product is truncated to whole positions afterwards.
+        return float(np.float32(config.vision_config.tokens_per_second) * np.float32(seconds))

@@ -1,0 +1,116 @@
+"""How large a frame is given to the vision tower: pure arithmetic, so that decoding processes can do it too.
+
+The rule is Qwen2-VL's ``smart_resize`` as transformers applies it: sides are multiples of ``patch_size * merge_size``,
+the aspect ratio is kept as well as that allows, and the area of ONE frame stays between two bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from tokcli.errors import MediaError
+from tokcli.types import MediaInfo
+
+MAX_ASPECT_RATIO = 200
+# Of the context that `max_video_tokens` assumes, qwen-vl-utils leaves a tenth to the text.
+_VIDEO_SHARE_OF_CONTEXT = 0.9
+
+
+@dataclass(frozen=True)
+class PixelBounds:
+    """Area limits of one frame, and how they shrink on long clips."""
+
+    min_pixels: int
+    max_pixels: int
+    cap_pixels_per_frame: bool = False
+    """Share a budget for the whole clip evenly over its frames, on top of ``max_pixels`` (qwen-vl-utils' rule)."""
+    max_video_tokens: int = 128_000
+    """Context length that the clip's budget is derived from; read only with ``cap_pixels_per_frame``."""
+
+
+def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
+    """Size nearest to (height, width) whose sides are multiples of ``factor`` and whose area is within the bounds.
+
+    Raises:
+        MediaError: One side is more than 200 times the other.
+    """
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise MediaError(
+            f"frames of {width}x{height} pixels are too narrow: the aspect ratio may be at most {MAX_ASPECT_RATIO}"
+        )
+    rows, columns = round(height / factor) * factor, round(width / factor) * factor
+    if rows * columns > max_pixels:
+        shrink = math.sqrt((height * width) / max_pixels)
+        rows = max(factor, math.floor(height / shrink / factor) * factor)
+        columns = max(factor, math.floor(width / shrink / factor) * factor)
+    elif rows * columns < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rows = math.ceil(height * grow / factor) * factor
+        columns = math.ceil(width * grow / factor) * factor
+    return rows, columns
+
+
+def shrink_grid(rows: int, columns: int, share: float) -> tuple[int, int]:
+    """Grid of about the same shape with at most ``share`` of the cells, and at least one.
+
+    >>> shrink_grid(10, 18, 0.25)
+    (5, 9)
+    """
+    budget = max(1, math.floor(share * rows * columns + 1e-9))
+    height = max(1, round(rows * math.sqrt(share)))
+    width = max(1, min(columns, budget // height))
+    return min(height, budget // width), width
+
+
+@dataclass(frozen=True)
+class Sizer:
+    """Sizes of what the tower is given and of what it gives back, for one checkpoint. Picklable."""
+
+    patch_size: int
+    merge_size: int
+    temporal_patch_size: int
+    image: PixelBounds
+    video: PixelBounds
+    resample: str = "bicubic"
+    """Kernel that :func:`tokcli.models.preprocess.resize_frames` is to use."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of one token."""
+        return self.patch_size * self.merge_size
+
+    def __call__(self, info: MediaInfo, scale: float = 1.0) -> tuple[int, int]:
+        """(height, width) in pixels that frames of ``info`` must have for the tower.
+
+        ``scale`` in (0, 1] is the share of the full size's tokens to aim at: never more than that, at least one token.
+
+        Raises:
+            MediaError: The frames are too narrow for the tower.
+        """
+        if not 0 < scale <= 1:
+            raise ValueError(f"scale must be in (0, 1], got {scale}")
+        bounds = self.image if info.kind == "image" else self.video
+        height, width = smart_resize(
+            info.height, info.width, self.factor, bounds.min_pixels, self._max_pixels(bounds, info.num_frames)
+        )
+        if scale == 1.0:
+            return height, width
+        rows, columns = shrink_grid(height // self.factor, width // self.factor, scale)
+        return rows * self.factor, columns * self.factor
+
+    def grid(self, info: MediaInfo, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(T', H', W') tokens of the item when its frames have ``size`` pixels."""
+        steps = 1 if info.kind == "image" else -(-info.num_frames // self.temporal_patch_size)
+        return steps, size[0] // self.factor, size[1] // self.factor
+
+    def patches_per_step(self, size: tuple[int, int]) -> int:
+        """Patches that one temporal step of frames of ``size`` pixels costs the tower."""
+        return (size[0] // self.patch_size) * (size[1] // self.patch_size)
+
+    def _max_pixels(self, bounds: PixelBounds, num_frames: int) -> int:
+        if not bounds.cap_pixels_per_frame:
+            return bounds.max_pixels
+        clip = int(bounds.max_video_tokens * self.factor * self.factor * _VIDEO_SHARE_OF_CONTEXT)
+        share = clip * self.temporal_patch_size // num_frames
+        return max(min(bounds.max_pixels, share), int(bounds.min_pixels * 1.05))

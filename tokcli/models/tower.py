@@ -1,0 +1,207 @@
+"""The compress side: a vision tower without a language model, that encodes clips in runs of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tokcli.errors import ModelError
+from tokcli.models.base import FamilyAdapter
+from tokcli.models.checkpoints import canonical_name, resolve_checkpoint, revision_of
+from tokcli.models.families import family_of
+from tokcli.models.fingerprint import tower_fingerprint
+from tokcli.models.loading import load_config, load_half
+from tokcli.models.placement import dtype_name, pick_device, pick_dtype
+from tokcli.models.preprocess import pad_to_step, pixel_change
+from tokcli.models.settings import Preprocessing, Settings, read_preprocessing
+from tokcli.models.sizing import Sizer
+from tokcli.types import MediaInfo, View, VisualTokens
+
+MAX_PATCHES = 4096
+"""Patches given to the tower at once: memory stays bounded, and larger calls were measured to be slower."""
+# Asked for by every method that reads tokens; there without being computed.
+_ALWAYS = frozenset({"tokens"})
+
+
+class VisionTower:
+    """Vision tower and projector of one checkpoint. Made by :func:`load_tower`."""
+
+    def __init__(
+        self, model: Any, family: FamilyAdapter, preprocessing: Preprocessing, identity: Mapping[str, Any]
+    ) -> None:
+        self.model = model
+        self.family = family
+        self.preprocessing = preprocessing
+        self.identity = dict(identity)
+        """JSON-able; what the cache stores to know later whose tokens these are."""
+        self.sizer: Sizer = preprocessing.sizer
+        self.max_patches = MAX_PATCHES
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames that make one temporal step of tokens."""
+        return self.sizer.temporal_patch_size
+
+    @property
+    def signals(self) -> frozenset[str]:
+        """Signals that :meth:`start` can be asked for."""
+        return self.family.signals
+
+    def start(self, info: MediaInfo, size: tuple[int, int], signals: frozenset[str] = frozenset()) -> Encoding:
+        """Begin to encode an item.
+
+        Args:
+            info: The item, as it was opened.
+            size: (height, width) in pixels that its frames will have; multiples of ``sizer.factor``.
+            signals: What a method wants beside the tokens.
+
+        Raises:
+            ModelError: This family doesn't give one of the signals.
+        """
+        unknown = sorted(signals - self.signals - _ALWAYS)
+        if unknown:
+            raise ModelError(
+                f"the method needs the signal {unknown[0]!r}, which {self.identity['family']} models don't give; "
+                f"they give {', '.join(sorted(self.signals))}; choose another method"
+            )
+        if size[0] % self.sizer.factor or size[1] % self.sizer.factor or min(size) < 1:
+            raise ValueError(f"size must be positive multiples of {self.sizer.factor}, got {size}")
+        return Encoding(self, info, size, signals)
+
+
+class Encoding:
+    """One item on its way through the tower. Made by :meth:`VisionTower.start`."""
+
+    def __init__(self, tower: VisionTower, info: MediaInfo, size: tuple[int, int], signals: frozenset[str]) -> None:
+        self._tower = tower
+        self._settings: Settings = tower.preprocessing.of(info.kind)
+        self._size = size
+        self._signals = signals
+        self._steps = 0
+        self._closed = False
+        self._last_first: npt.NDArray[np.uint8] | None = None
+        grid = tower.sizer.grid(info, size)
+        self._kind = info.kind
+        self.views: tuple[View, ...] = (View("image" if info.kind == "image" else "frames", grid),)
+        """What the tokens are, by the number of frames that ``info`` announced."""
+        self.seconds_per_step: float | None = None
+        """Seconds of media between temporal steps; None for a still."""
+        if info.kind == "video" and info.sample_fps:
+            self.seconds_per_step = tower.frames_per_step / info.sample_fps
+
+    @property
+    def encoded_views(self) -> tuple[View, ...]:
+        """What has been encoded so far: fewer steps than ``views`` where decoding ended early."""
+        view = self.views[0]
+        return (View(view.kind, (self._steps, *view.grid[1:])),)
+
+    def push(self, pixels: npt.NDArray[np.uint8]) -> VisualTokens:
+        """Encode the next frames.
+
+        Args:
+            pixels: uint8 (n, h, w, 3) of the size given to ``start``; n a multiple of ``frames_per_step``, except in
+                the last call, where the last frame is repeated to fill the step.
+
+        Returns:
+            The tokens of these frames, on the CPU, in the tower's dtype. Equal for any cutting of the item into runs.
+        """
+        per_step = self._tower.frames_per_step
+        if pixels.ndim != 4 or len(pixels) < 1 or tuple(pixels.shape[1:]) != (*self._size, 3):
+            raise ValueError(f"pixels must have shape (n, {self._size[0]}, {self._size[1]}, 3), got {pixels.shape}")
+        if self._closed:
+            raise ValueError(f"only the last run of frames may have a number that {per_step} doesn't divide")
+        self._closed = len(pixels) % per_step != 0
+        pixels = pad_to_step(np.ascontiguousarray(pixels), per_step)
+        tokens = self._encode(pixels)
+        coords = self._coords(len(pixels) // per_step)
+        signals = {}
+        if "pixel_change" in self._signals:
+            change = pixel_change(self._last_first, pixels, per_step, self._tower.sizer.factor)
+            signals["pixel_change"] = torch.from_numpy(change)
+        self._last_first = pixels[-per_step].copy()
+        self._steps += len(pixels) // per_step
+        return VisualTokens(
+            tokens=tokens,
+            coords=coords,
+            views=self.views,
+            structural=torch.zeros(len(tokens), dtype=torch.bool),
+            signals=signals,
+            seconds_per_step=self.seconds_per_step,
+        )
+
+    def _encode(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        tower = self._tower
+        steps_per_call = max(1, tower.max_patches // tower.sizer.patches_per_step(self._size))
+        run = steps_per_call * tower.frames_per_step
+        device = next(tower.model.parameters()).device
+        with torch.inference_mode():
+            parts = [
+                tower.family.encode(tower.model, torch.from_numpy(pixels[i : i + run]).to(device), self._settings).cpu()
+                for i in range(0, len(pixels), run)
+            ]
+        # Outside of inference mode, so that callers get ordinary tensors.
+        return torch.cat(parts)
+
+    def _coords(self, steps: int) -> torch.Tensor:
+        _, rows, columns = self.views[0].grid
+        t, y, x = torch.meshgrid(
+            torch.arange(self._steps, self._steps + steps), torch.arange(rows), torch.arange(columns), indexing="ij"
+        )
+        return torch.stack([torch.zeros_like(t), t, y, x], dim=-1).reshape(-1, 4).to(torch.int32)
+
+
+def load_tower(name: str, *, dtype: str = "auto", device: str = "auto") -> VisionTower:
+    """Open the vision half of a checkpoint; no weight of the language model is read.
+
+    Args:
+        name: "nano", a checkpoint folder, or a hub id.
+        dtype: "auto" (bfloat16 for half-precision checkpoints where the device is fast in it, else float32), or one of
+            "float32", "bfloat16", "float16".
+        device: "auto" (CUDA if there is one, else CPU), or any torch device.
+
+    Raises:
+        ModelError: Unknown model or family, incomplete checkpoint, or a dtype or device that can't be used.
+    """
+    import transformers
+
+    folder = resolve_checkpoint(name)
+    family = family_of(folder)
+    config = load_config(folder)
+    preprocessing = read_preprocessing(folder)
+    _check_patches(folder, config, preprocessing)
+    place = pick_device(device)
+    precision = pick_dtype(dtype, config, place)
+    fingerprint = tower_fingerprint(folder, family, config, preprocessing)
+    model = load_half(folder, family, "vision", dtype=precision, device=place)
+    identity = {
+        "model": canonical_name(name),
+        "family": config.model_type,
+        "revision": revision_of(folder),
+        "fingerprint": fingerprint,
+        "preprocessing": preprocessing.to_json(),
+        "dtype": dtype_name(precision),
+        "hidden_size": config.get_text_config().hidden_size,
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+    }
+    return VisionTower(model, family, preprocessing, identity)
+
+
+def _check_patches(folder: Path, config: Any, preprocessing: Preprocessing) -> None:
+    """Fail if the preprocessing would cut other patches than the tower's weights are made for."""
+    settings, vision = preprocessing.video, config.vision_config
+    for ours, theirs in (
+        ("patch_size", "patch_size"),
+        ("merge_size", "spatial_merge_size"),
+        ("temporal_patch_size", "temporal_patch_size"),
+    ):
+        if getattr(settings, ours) != getattr(vision, theirs):
+            raise ModelError(
+                f"{folder}: the preprocessor's {ours} is {getattr(settings, ours)}, the tower's {theirs} is "
+                f"{getattr(vision, theirs)}; correct the preprocessor configuration files"
+            )
