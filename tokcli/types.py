@@ -68,7 +68,9 @@ class MediaInfo:
 
     def __post_init__(self) -> None:
         if min(self.width, self.height, self.num_frames) < 1:
-            raise ValueError(f"MediaInfo needs positive sizes, got {self.width}x{self.height}, {self.num_frames} frames")
+            raise ValueError(
+                f"MediaInfo needs positive sizes, got {self.width}x{self.height}, {self.num_frames} frames"
+            )
 
 
 @dataclass(frozen=True, repr=False)

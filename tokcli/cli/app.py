@@ -1,0 +1,100 @@
+"""The `tokcli` command: its sub-commands, its options that hold for all of them, and what failures become."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+import tokcli
+from tokcli.cli import catalog, compress, doctor, infer, inspect, render, run
+from tokcli.cli.output import fail, notices
+from tokcli.errors import TokcliError
+
+EPILOG = "Exit codes: 0 all done, 1 fatal, 2 usage, 3 some items failed, 4 other configuration, 5 integrity, 130/143 stopped."
+
+app = typer.Typer(
+    name="tokcli",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EPILOG,
+)
+for command in (
+    compress.compress,
+    infer.infer,
+    inspect.inspect,
+    inspect.verify,
+    catalog.methods,
+    catalog.models,
+    render.render,
+    run.run,
+    doctor.doctor,
+):
+    app.command()(command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"tokcli {tokcli.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def tokcli_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")] = False,
+) -> None:
+    """Encode media once, keep the visual tokens that matter, answer from the cache.
+
+    [bold]tokcli render -o clips[/bold]  writes sample clips with questions
+    [bold]tokcli compress clips -o cache --method dtd[/bold]  decodes, encodes, compresses
+    [bold]tokcli infer cache --prompts clips/qa.jsonl[/bold]  asks the language model alone
+    """
+    if debug:
+        os.environ["TOKCLI_DEBUG"] = "1"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: handled as Ctrl-C is, with its own exit code."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def main() -> None:
+    """Entry point: run the command, and turn every failure into one line and an exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(standalone_mode=True)
+    except TokcliError as error:
+        if os.environ.get("TOKCLI_DEBUG"):
+            raise
+        fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt as stop:
+        notices.print("stopped; what was finished is kept, the same command goes on from here")
+        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except BrokenPipeError:
+        # The reader of our output went away (`tokcli ... | head`); that is no failure of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("TOKCLI_DEBUG"):
+            raise
+        reason = " ".join(str(error).split())
+        fail(f"unexpected {type(error).__name__}: {reason} (run `tokcli --debug ...` for the traceback)")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""`tokcli compress`: parse, run, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
+from tokcli.cli.output import human_bytes, human_seconds, print_json, results, share
+
+if TYPE_CHECKING:
+    from tokcli.pipeline.progress import CompressSummary
+    from tokcli.recipe import CompressRecipe
+
+INPUT, METHOD, SAMPLING, RUNNING = "Input", "Method and budget", "Sampling and limits", "Running"
+
+
+def compress(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, or manifests (csv, jsonl, parquet).")
+    ],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the token cache.")],
+    method: Annotated[
+        str,
+        typer.Option("--method", "-m", help="Method, or several: 'a,b'. See `tokcli methods`.", rich_help_panel=METHOD),
+    ] = "dtd",
+    keep: Annotated[
+        float | None, typer.Option(help="Share of each item's tokens to keep, 0 < R <= 1.", rich_help_panel=METHOD)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to keep of each item at most.", rich_help_panel=METHOD)
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The method's own threshold.", rich_help_panel=METHOD)] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of methods that draw.", rich_help_panel=METHOD)] = 0,
+    model: Annotated[
+        str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
+    ] = "nano",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    tokens_dtype: Annotated[
+        str,
+        typer.Option(help="Type to store: auto (as computed), float16, bfloat16, float32.", rich_help_panel="Model"),
+    ] = "auto",
+    fps: Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)] = 1.0,
+    num_frames: Annotated[
+        int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
+    ] = None,
+    max_frames: Annotated[
+        int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
+    ] = None,
+    limit_pixels: Annotated[
+        int | None, typer.Option(help="Refuse larger frames before decoding.", rich_help_panel=SAMPLING)
+    ] = None,
+    limit_seconds: Annotated[
+        float | None, typer.Option(help="Refuse longer videos before decoding.", rich_help_panel=SAMPLING)
+    ] = None,
+    limit_frames: Annotated[
+        int | None, typer.Option(help="Refuse videos with more source frames.", rich_help_panel=SAMPLING)
+    ] = None,
+    decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.", rich_help_panel=SAMPLING)] = "auto",
+    resize: Annotated[
+        str,
+        typer.Option(
+            help="hf: the model's own kernel, exact; swscale: faster, other pixels.", rich_help_panel=SAMPLING
+        ),
+    ] = "hf",
+    path_col: Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=INPUT)] = "path",
+    id_col: Annotated[
+        str | None, typer.Option(help="Manifest column with the id (default: the path).", rich_help_panel=INPUT)
+    ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            "--save-additional-columns",
+            "--columns",
+            help="Manifest columns to carry, a,b (default: all).",
+            rich_help_panel=INPUT,
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N inputs.", rich_help_panel=INPUT)] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an existing cache and begin anew.", rich_help_panel=RUNNING)
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option("--retry-errors", help="Try items again that failed in an earlier run.", rich_help_panel=RUNNING),
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="skip: note the item and go on; fail: stop.", rich_help_panel=RUNNING)
+    ] = "skip",
+    allow_errors: Annotated[
+        bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--num-workers", help="Decoder processes (default: the cores).", rich_help_panel=RUNNING),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds of work a file may take, plus one a second of each megapixel.", rich_help_panel=RUNNING
+        ),
+    ] = 60.0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Decode media, run the vision tower, keep the tokens that matter, write a token cache.
+
+    Run it again to go on where it was stopped, to add new files, or to redo changed ones.
+
+    [dim]tokcli compress videos/ -o cache --method dtd --threshold 0.5[/dim]
+    [dim]tokcli compress list.csv --path-col file -o cache --method evs --keep 0.2 --fps 2[/dim]
+    [dim]tokcli compress videos/ photos/ -o cache --model /models/Qwen2.5-VL-7B-Instruct[/dim]
+
+    With --json the last line of stdout is an object: items (all inputs), done (in this run), failed, skipped (done
+    before), source_tokens, kept_tokens, source_bytes, cache_bytes, media_seconds (of all inputs in the cache), seconds.
+    """
+    from tokcli.recipe import CompressRecipe, check
+
+    values = {
+        "inputs": inputs,
+        "output": output,
+        "model": model,
+        "method": method,
+        "keep": keep,
+        "max_tokens": max_tokens,
+        "threshold": threshold,
+        "options": key_values(settings or []),
+        "seed": seed,
+        "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
+        "limits": {"max_pixels": limit_pixels, "max_seconds": limit_seconds, "max_source_frames": limit_frames},
+        "decoder": decoder,
+        "resize": resize,
+        "dtype": dtype,
+        "device": device,
+        "tokens_dtype": tokens_dtype,
+        "path_col": path_col,
+        "id_col": id_col,
+        "columns": None if columns is None else [name.strip() for name in columns.split(",") if name.strip()],
+        "limit": limit,
+        "overwrite": overwrite,
+        "retry_errors": retry_errors,
+        "on_error": on_error,
+        "allow_errors": allow_errors,
+        "workers": workers,
+        "timeout": timeout,
+    }
+    recipe: CompressRecipe = check(CompressRecipe, values, "compress")
+    summary = run_compress(recipe, quiet or as_json, as_json)
+    raise typer.Exit(exit_code(summary, recipe))
+
+
+def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> CompressSummary:
+    """Run with progress on stderr and the summary on stdout; shared with `tokcli run`."""
+    from tokcli.cli.display import ProgressDisplay
+    from tokcli.pipeline.compress import compress as run
+
+    with ProgressDisplay(quiet) as display:
+        summary = run(recipe, display)
+    if as_json:
+        print_json(summary.to_json())
+    else:
+        print_summary(summary)
+    return summary
+
+
+def exit_code(summary: CompressSummary, recipe: CompressRecipe) -> int:
+    return 3 if summary.failed and not recipe.allow_errors else 0
+
+
+def print_summary(summary: CompressSummary) -> None:
+    in_cache = summary.items - summary.failed
+    results.print(
+        f"[bold]{summary.output}[/bold]: {in_cache} of {summary.items} items"
+        f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
+        f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
+    )
+    results.print(
+        f"  tokens {summary.source_tokens:,} -> {summary.kept_tokens:,}"
+        f" ({share(summary.kept_tokens, summary.source_tokens)} kept)"
+        f"   bytes {human_bytes(summary.source_bytes)} -> {human_bytes(summary.cache_bytes)}"
+        f" ({share(summary.cache_bytes, summary.source_bytes)} of the source files)"
+    )
+    if summary.failed:
+        results.print(f"  {summary.failed} failed: `tokcli inspect {summary.output} --errors` says why", style="yellow")

@@ -1,0 +1,99 @@
+"""Progress of a run on stderr: a live line on a terminal, plain lines every ten seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import TracebackType
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from tokcli.cli.output import human_seconds, note, notices, share, warn
+from tokcli.pipeline.progress import Progress
+
+PLAIN_SECONDS = 10.0
+MAX_FAILURE_LINES = 20
+
+
+class ProgressDisplay:
+    """Observer that draws. Use as a context manager."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.live: Live | None = None
+        self.last_plain = time.monotonic()
+        self.failures: Counter[str] = Counter()
+        self.failure_lines = 0
+
+    def __enter__(self) -> ProgressDisplay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live is not None:
+            self.live.stop()
+        hidden = sum(self.failures.values()) - self.failure_lines
+        if hidden > 0 and not self.quiet:
+            warn(f"and {hidden} more failures; `tokcli inspect CACHE --errors` lists them all")
+
+    def begin(self, progress: Progress, notes: list[str]) -> None:
+        if self.quiet:
+            return
+        for text in notes:
+            note(text)
+        todo = progress.items - progress.skipped - progress.failed
+        note(f"{progress.items} inputs: {progress.skipped} already in the cache, {todo} to do")
+        if notices.is_terminal and todo:
+            self.live = Live(console=notices, refresh_per_second=4, transient=True)
+            self.live.start()
+
+    def update(self, progress: Progress) -> None:
+        if self.quiet:
+            return
+        if self.live is not None:
+            self.live.update(_drawn(progress))
+        elif time.monotonic() - self.last_plain >= PLAIN_SECONDS:
+            self.last_plain = time.monotonic()
+            notices.print(_line(progress), soft_wrap=True)
+
+    def failure(self, item_id: str, stage: str, message: str) -> None:
+        self.failures[stage] += 1
+        if self.quiet or self.failure_lines >= MAX_FAILURE_LINES:
+            return
+        self.failure_lines += 1
+        # Messages of the media stage name the file already.
+        text = message if item_id in message else f"{item_id}: {message}"
+        notices.print(f"[red]failed[/red] ({stage}) {escape(text)}", soft_wrap=True)
+
+    def warning(self, item_id: str, message: str) -> None:
+        if not self.quiet:
+            warn(message if item_id in message else f"{item_id}: {message}")
+
+
+def _line(progress: Progress) -> str:
+    left = progress.seconds_left
+    finished = progress.skipped + progress.done + progress.failed
+    parts = [
+        f"{finished}/{progress.items} items",
+        f"{progress.failed} failed",
+        f"{human_seconds(progress.media_seconds)} of media",
+        f"{progress.media_seconds / max(progress.seconds, 1e-9):.1f}x real time",
+        f"tokens {progress.source_tokens:,} -> {progress.kept_tokens:,} "
+        f"({share(progress.kept_tokens, progress.source_tokens)})",
+        f"{human_seconds(left)} left" if left is not None else "",
+    ]
+    return " | ".join(part for part in parts if part)
+
+
+def _drawn(progress: Progress) -> Group:
+    bar = ProgressBar(total=max(1, progress.bytes_total), completed=progress.bytes_done, width=28)
+    row = Table.grid(padding=(0, 1))
+    row.add_row(bar, Text(_line(progress)))
+    current = ", ".join(progress.current[:3])
+    return Group(row, Text(f"  now: {current}", style="dim", overflow="ellipsis", no_wrap=True))

@@ -1,0 +1,53 @@
+"""`tokcli render`: synthetic clips with questions, as real files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokcli.cli.options import Json, Quiet
+from tokcli.cli.output import human_bytes, human_seconds, note, print_json, results
+
+if TYPE_CHECKING:
+    from tokcli.recipe import RenderRecipe
+
+
+def render(
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder for the clips and qa.jsonl.")],
+    kind: Annotated[
+        str, typer.Option(help="What is shown: static (a camera that stands still) or still (pictures).")
+    ] = "static",
+    count: Annotated[int, typer.Option(help="Number of files.")] = 20,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same clips.")] = 0,
+    format: Annotated[str, typer.Option(help="mp4, webm, mkv, png, or mixed.")] = "mixed",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write synthetic clips of moving coloured shapes, with questions and answers in qa.jsonl.
+
+    The bundled model `nano` understands these and nothing else: they show what compression costs in answers.
+
+    [dim]tokcli render -o clips --count 100 --seed 7[/dim]
+    """
+    from tokcli.recipe import RenderRecipe, check
+
+    values = {"output": output, "kind": kind, "count": count, "seed": seed, "format": format}
+    recipe: RenderRecipe = check(RenderRecipe, values, "render")
+    run_render(recipe, quiet, as_json)
+
+
+def run_render(recipe: RenderRecipe, quiet: bool, as_json: bool) -> None:
+    """Render and report; shared with `tokcli run`."""
+    from tokcli.pipeline.render import render as run
+
+    if not quiet:
+        note(f"rendering {recipe.count} files of kind {recipe.kind}, seed {recipe.seed}")
+    summary = run(recipe)
+    if as_json:
+        print_json(vars(summary))
+        return
+    results.print(
+        f"[bold]{summary.output}[/bold]: {summary.files} files, {human_seconds(summary.media_seconds)} of video,"
+        f" {human_bytes(summary.bytes)}, {summary.questions} questions in qa.jsonl"
+    )

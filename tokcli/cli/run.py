@@ -1,0 +1,49 @@
+"""`tokcli run`: the steps of a recipe, one after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokcli.cli.compress import exit_code, run_compress
+from tokcli.cli.infer import run_infer
+from tokcli.cli.options import Json, Quiet, key_values
+from tokcli.cli.output import notices
+from tokcli.cli.render import run_render
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="YAML file; see recipes/.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="Override a key, e.g. compress.method=evs; repeatable."),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run a recipe: render, compress and infer as far as it names them. Safe to repeat: each step resumes.
+
+    [dim]tokcli run recipes/demo.yaml[/dim]
+    [dim]tokcli run nightly.yaml --set compress.output=/data/cache --set compress.keep=0.1[/dim]
+    """
+    from tokcli.recipe import load_recipe
+
+    steps = load_recipe(Path(recipe), key_values(settings or []))
+    code = 0
+    if steps.render is not None:
+        _title("render", quiet)
+        run_render(steps.render, quiet, as_json)
+    if steps.compress is not None:
+        _title("compress", quiet)
+        code = exit_code(run_compress(steps.compress, quiet, as_json), steps.compress)
+    if steps.infer is not None:
+        _title("infer", quiet)
+        run_infer(steps.infer, quiet, as_json)
+    raise typer.Exit(code)
+
+
+def _title(step: str, quiet: bool) -> None:
+    if not quiet:
+        notices.print(f"[bold cyan]{step}[/bold cyan]")

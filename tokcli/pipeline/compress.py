@@ -1,0 +1,235 @@
+"""The encoder loop: media in, token cache out. Read ``Run.run`` first."""
+
+from __future__ import annotations
+
+from collections import deque
+from pathlib import Path
+
+import torch
+
+from tokcli.cache import CacheWriter, ErrorRow, open_cache
+from tokcli.errors import CacheError, MethodError, TokcliError
+from tokcli.media import hash_file
+from tokcli.pipeline.decoder_pool import Decoder, DecoderPool
+from tokcli.pipeline.messages import Chunk, Failed, Finished, Message, Opened, Stage
+from tokcli.pipeline.preflight import Job, available_cores, prepare
+from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent
+from tokcli.pipeline.session import ItemSession, torch_dtype
+from tokcli.recipe import CompressRecipe
+from tokcli.types import MediaItem
+
+POLL_SECONDS = 0.5
+MAX_ATTEMPTS = 2
+# When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
+MAX_ENCODER_FAILURES_IN_A_ROW = 10
+
+
+def compress(recipe: CompressRecipe, observer: Observer | None = None) -> CompressSummary:
+    """Bring every input of the recipe into its cache, resuming what an earlier run began.
+
+    A file that cannot be used becomes an error row and costs nothing else. Raises ``UsageError`` before any work
+    for what cannot work, ``CacheConflictError`` for a cache with another configuration, ``CacheError`` when the cache
+    cannot be written; whatever was committed until then stays intact.
+    """
+    job = prepare(recipe)
+    output = Path(recipe.output)
+    with CacheWriter(
+        output, job.manifest, overwrite=recipe.overwrite, tokens_dtype=job.manifest.tokens_dtype
+    ) as writer:
+        run = Run(job, writer, observer or Silent())
+        try:
+            run.run()
+        finally:
+            # Also on Ctrl-C: complete items are kept, so the next run goes on from here.
+            writer.commit()
+        writer.finish(run.expected_ids())
+    return _summary(job, run.progress)
+
+
+class Run:
+    """One pass over the items that are not in the cache yet."""
+
+    def __init__(self, job: Job, writer: CacheWriter, observer: Observer) -> None:
+        self.job, self.writer, self.observer = job, writer, observer
+        self.progress = Progress(items=len(job.scan.items) + len(job.scan.failures))
+        self.sessions: dict[Decoder, ItemSession] = {}
+        self.retries: deque[tuple[MediaItem, int]] = deque()
+        self.encoder_failures = 0
+        self.cores = available_cores()
+
+    def expected_ids(self) -> list[str]:
+        return [item.id for item in self.job.scan.items] + [failure.id for failure in self.job.scan.failures]
+
+    def run(self) -> None:
+        self._record_scan_failures()
+        # Longest first: a long file that starts last would leave the other decoders idle at the end.
+        waiting = deque(sorted(self._pending(), key=lambda item: -item.size_bytes))
+        self.progress.bytes_total = sum(item.size_bytes for item in waiting)
+        self.observer.begin(self.progress, self._notes())
+        if not waiting:
+            return
+        workers = min(self.job.workers, len(waiting))
+        pool = DecoderPool(self.job.decode, workers, self.job.recipe.timeout)
+        try:
+            while waiting or self.retries or any(decoder.item for decoder in pool.decoders):
+                self._assign(pool, waiting)
+                for decoder, message in pool.poll(POLL_SECONDS):
+                    self._balance_threads(pool)
+                    self._handle(decoder, message)
+                self.progress.current = [decoder.item.id for decoder in pool.decoders if decoder.item]
+                self.observer.update(self.progress)
+        finally:
+            pool.close()
+            for session in self.sessions.values():
+                session.close()
+
+    def _notes(self) -> list[str]:
+        model, method = self.job.tower.identity, self.job.compressor
+        return [
+            f"model {model['model']} ({model['family']}, {model['dtype']})",
+            f"method {method.describe()}",
+            f"tokens stored as {self.job.manifest.tokens_dtype} in {self.job.recipe.output}",
+        ]
+
+    def _record_scan_failures(self) -> None:
+        for failure in self.job.scan.failures:
+            self.progress.failed += 1
+            self.observer.failure(failure.id, "scan", failure.message)
+            self.writer.fail(ErrorRow(failure.id, failure.path, "scan", "ManifestError", failure.message))
+
+    def _pending(self) -> list[MediaItem]:
+        pending = []
+        for item in self.job.scan.items:
+            state = self.writer.state(item, lambda item=item: hash_file(item.path))  # type: ignore[misc]
+            if state == "done":
+                self.progress.skipped += 1
+            elif state == "failed" and not self.job.recipe.retry_errors:
+                self.progress.failed += 1
+            else:
+                pending.append(item)
+        return pending
+
+    def _assign(self, pool: DecoderPool, waiting: deque[MediaItem]) -> None:
+        for decoder in pool.idle():
+            if self.retries:
+                decoder.assign(*self.retries.popleft())
+            elif waiting:
+                decoder.assign(waiting.popleft(), attempt=1)
+
+    def _balance_threads(self, pool: DecoderPool) -> None:
+        """The encoder takes the cores that decoding leaves: more threads than cores make both slower."""
+        threads = max(1, self.cores - pool.num_working)
+        if threads != torch.get_num_threads():
+            torch.set_num_threads(threads)
+
+    def _handle(self, decoder: Decoder, message: Message) -> None:
+        """One message of one decoder. Whatever goes wrong with an item ends that item only."""
+        item = decoder.item
+        assert item is not None
+        stage: Stage = "encode"
+        try:
+            if isinstance(message, Opened):
+                self.sessions[decoder] = self._open(item, message)
+            elif isinstance(message, Chunk):
+                session = self.sessions.get(decoder)
+                if session is not None:  # else the item has failed already: let the decoder run out
+                    session.push(decoder.pixels(message), message)
+            elif isinstance(message, Finished):
+                decoder.item = None
+                if decoder in self.sessions:
+                    self._complete(decoder, message)
+            elif isinstance(message, Failed):
+                decoder.item = None
+                self._close_session(decoder)
+                self._decode_failed(decoder, item, message)
+        except CacheError:
+            raise
+        except (MethodError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError, TokcliError) as error:
+            stage = "method" if isinstance(error, MethodError) else "encode"
+            self._close_session(decoder)
+            self._encode_failed(item, stage, error, decoder.attempt)
+        finally:
+            if isinstance(message, Chunk):
+                decoder.release(message)
+
+    def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
+        dtype = torch_dtype(self.job.manifest.tokens_dtype)
+        return ItemSession(item, opened, self.job.tower, self.job.compressor, Path(self.job.recipe.output), dtype)
+
+    def _complete(self, decoder: Decoder, finished: Finished) -> None:
+        session = self.sessions[decoder]
+        item = session.finish(finished)
+        self.writer.write(item)
+        for message in finished.warnings:
+            self.observer.warning(item.id, message)
+        if item.bad_packets:
+            self.observer.warning(item.id, f"{item.bad_packets} damaged packets skipped")
+        progress = self.progress
+        progress.done += 1
+        progress.bytes_done += item.source_bytes
+        progress.media_seconds += item.duration_seconds
+        progress.source_tokens += item.source_tokens
+        progress.kept_tokens += len(item.kept)
+        self.encoder_failures = 0
+        self._close_session(decoder)
+
+    def _close_session(self, decoder: Decoder) -> None:
+        session = self.sessions.pop(decoder, None)
+        if session is not None:
+            session.close()
+
+    def _decode_failed(self, decoder: Decoder, item: MediaItem, failed: Failed) -> None:
+        if failed.retry and decoder.attempt < MAX_ATTEMPTS:
+            self.retries.append((item, decoder.attempt + 1))
+            return
+        self._fail(item, failed.stage, failed.error_class, failed.message, decoder.attempt, failed.log_tail)
+
+    def _encode_failed(self, item: MediaItem, stage: Stage, error: Exception, attempt: int) -> None:
+        message = " ".join(str(error).split()) or type(error).__name__
+        self.encoder_failures += 1
+        self._fail(item, stage, type(error).__name__, message, attempt)
+        if self.encoder_failures >= MAX_ENCODER_FAILURES_IN_A_ROW:
+            raise TokcliError(
+                f"{self.encoder_failures} items in a row failed in the encoder; the last: {message}"
+            ) from error
+
+    def _fail(
+        self, item: MediaItem, stage: Stage, error_class: str, message: str, attempts: int, log_tail: str = ""
+    ) -> None:
+        self.progress.failed += 1
+        self.progress.bytes_done += item.size_bytes
+        self.observer.failure(item.id, stage, message)
+        self.writer.fail(
+            ErrorRow(
+                item.id,
+                item.path,
+                stage,
+                error_class,
+                message,
+                attempts=attempts,
+                log_tail=log_tail,
+                source_bytes=item.size_bytes,
+                source_modified_ns=item.modified_ns,
+            )
+        )
+        if self.job.recipe.on_error == "fail":
+            raise TokcliError(f"{item.id}: {message} (stopped because of --on-error fail)")
+
+
+def _summary(job: Job, progress: Progress) -> CompressSummary:
+    stats = open_cache(job.recipe.output).stats(ids=[item.id for item in job.scan.items])
+    return CompressSummary(
+        items=progress.items,
+        done=progress.done,
+        failed=progress.failed,
+        skipped=progress.skipped,
+        source_tokens=stats["source_tokens"],
+        kept_tokens=stats["kept_tokens"],
+        source_bytes=stats["source_bytes"],
+        cache_bytes=stats["cache_bytes"],
+        media_seconds=round(stats["media_seconds"], 3),
+        seconds=round(progress.seconds, 3),
+        output=str(job.recipe.output),
+        method=job.compressor.to_json(),
+        model=job.tower.identity["model"],
+    )

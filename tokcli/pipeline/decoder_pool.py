@@ -1,0 +1,191 @@
+"""The supervisor of the decoder processes: starts them, feeds them, and kills those that hang.
+
+A crash, a hang or a leak in native decoding costs one item. Time counts against an item only while its decoder could
+work: not while it waits for the encoder to free a buffer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import signal
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from tokcli.errors import TokcliError
+from tokcli.pipeline.decoder_process import decoder_main
+from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Message, Opened, Ready, Task
+from tokcli.types import MediaItem
+
+BUFFERS = 3
+BUFFER_BYTES = 8 << 20
+# A decoder that grew beyond this is replaced between items: native leaks are not ours to mend.
+RECYCLE_BYTES = 2 << 30
+RECYCLE_ITEMS = 2000
+START_SECONDS = 120.0
+
+
+class Decoder:
+    """One decoder process and the item that it works on."""
+
+    def __init__(self, settings: DecodeSettings, timeout: float) -> None:
+        self.settings, self.timeout = settings, timeout
+        self.item: MediaItem | None = None
+        self.attempt = 0
+        self.failed_starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        # Arena files are unlinked as soon as they are mapped: SIGKILL leaves nothing in shared memory.
+        self.buffers: list[Any] = [context.RawArray(ctypes.c_uint8, BUFFER_BYTES) for _ in range(BUFFERS)]
+        self.connection, remote = context.Pipe()
+        self.process = context.Process(
+            target=decoder_main, args=(remote, self.buffers, self.settings), daemon=True, name="tokcli-decoder"
+        )
+        self.process.start()
+        remote.close()
+        self.ready = False
+        self.items_done = 0
+        self.lent = 0
+        self.worked, self.budget, self.since = 0.0, START_SECONDS, time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        return self.ready and self.item is None
+
+    @property
+    def working(self) -> bool:
+        """False while it waits for a task or for a free buffer."""
+        return not self.ready or (self.item is not None and self.lent < BUFFERS)
+
+    def assign(self, item: MediaItem, attempt: int) -> None:
+        if self.items_done >= RECYCLE_ITEMS or (self.items_done and self._resident_bytes() > RECYCLE_BYTES):
+            self.replace()
+        self.item, self.attempt = item, attempt
+        self.worked, self.budget, self.since = 0.0, self.timeout, time.monotonic()
+        if not self.ready:
+            self.budget += START_SECONDS
+        self.connection.send(Task(item.path))
+
+    def _resident_bytes(self) -> int:
+        try:
+            return int(psutil.Process(self.process.pid).memory_info().rss)
+        except psutil.Error:
+            return 0
+
+    def receive(self) -> Message | None:
+        """The next message; None when it died. Raises ``TokcliError`` if it never manages to start."""
+        try:
+            message: Message = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        if isinstance(message, Ready):
+            self.ready, self.failed_starts = True, 0
+        elif isinstance(message, Opened):
+            # A second of work for every second of a megapixel: several times what the slowest codec needs.
+            megapixels = message.info.width * message.info.height / 1e6
+            self.budget += message.info.duration_seconds * max(1.0, megapixels)
+        elif isinstance(message, Chunk):
+            self._tick()
+            self.lent += message.buffer is not None
+        elif isinstance(message, (Finished, Failed)):
+            self.items_done += 1
+        self.since = time.monotonic()
+        return message
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if self.working:
+            self.worked += now - self.since
+        self.since = now
+
+    def overdue(self) -> bool:
+        self._tick()
+        return (self.item is not None or not self.ready) and self.worked > self.budget
+
+    def pixels(self, chunk: Chunk) -> npt.NDArray[np.uint8]:
+        """uint8 (n, h, w, 3); a view of shared memory, valid until ``release``."""
+        if chunk.buffer is None:
+            return np.frombuffer(chunk.inline, dtype=np.uint8).reshape(chunk.shape)
+        flat = np.frombuffer(self.buffers[chunk.buffer], dtype=np.uint8)
+        return flat[: int(np.prod(chunk.shape))].reshape(chunk.shape)
+
+    def release(self, chunk: Chunk) -> None:
+        if chunk.buffer is not None:
+            self._tick()
+            self.lent -= 1
+            with contextlib.suppress(OSError):  # it died: the next poll tells
+                self.connection.send(chunk.buffer)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def replace(self) -> None:
+        self.kill()
+        self._start()
+
+
+class DecoderPool:
+    """A fixed number of decoder processes."""
+
+    def __init__(self, settings: DecodeSettings, workers: int, timeout: float) -> None:
+        self.decoders = [Decoder(settings, timeout) for _ in range(workers)]
+
+    def idle(self) -> list[Decoder]:
+        return [decoder for decoder in self.decoders if decoder.idle]
+
+    @property
+    def num_working(self) -> int:
+        return sum(decoder.working and decoder.item is not None for decoder in self.decoders)
+
+    def poll(self, timeout: float) -> Iterator[tuple[Decoder, Message]]:
+        """Messages that have come, one a decoder; deaths and deadlines come as ``Failed``."""
+        by_connection: dict[Any, Decoder] = {decoder.connection: decoder for decoder in self.decoders}
+        ready = wait(list(by_connection), timeout)
+        for connection in ready:
+            decoder = by_connection[connection]
+            message = decoder.receive()
+            if message is None:
+                yield from self._died(decoder)
+            elif not isinstance(message, Ready):
+                yield decoder, message
+        for decoder in self.decoders:
+            # A decoder that has said something since is heard first.
+            if decoder.overdue() and not _has_message(decoder.connection):
+                failed = Failed("decode", "Timeout", f"no end after {decoder.worked:.0f} s of work; see --timeout")
+                decoder.replace()
+                yield decoder, failed
+
+    def _died(self, decoder: Decoder) -> Iterator[tuple[Decoder, Message]]:
+        decoder.process.join(5)
+        code = decoder.process.exitcode
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        if not decoder.ready:
+            decoder.failed_starts += 1
+            if decoder.failed_starts >= 3:
+                raise TokcliError(f"decoder processes die at start ({how}); run `tokcli doctor`")
+        had_item = decoder.item is not None
+        decoder.replace()
+        if had_item:
+            yield decoder, Failed("decode", "DecoderCrash", f"the decoder process died ({how})", retry=True)
+
+    def close(self) -> None:
+        for decoder in self.decoders:
+            decoder.kill()
+
+
+def _has_message(connection: Connection) -> bool:
+    try:
+        return connection.poll(0)
+    except OSError:
+        return False

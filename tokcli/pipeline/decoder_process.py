@@ -1,0 +1,181 @@
+"""The decoder process: decodes one file at a time, resizes, and hands frames over through shared memory.
+
+It runs foreign native code on hostile input, so it owns nothing: the supervisor may kill it at any moment.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections import deque
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tokcli.errors import MediaError
+from tokcli.media import hash_file, open_media
+from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Opened, Ready, Task
+from tokcli.types import Frames, MediaKind
+
+# Frames are resized a few at a time, so that full-size frames of a large video never pile up.
+FRAMES_AT_ONCE = 4
+
+
+def decoder_main(connection: Connection, buffers: list[Any], settings: DecodeSettings) -> None:
+    """Serve tasks until the supervisor says None or goes away."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    if not settings.resize_in_decoder:
+        import torch
+
+        torch.set_num_threads(1)
+    worker = _Worker(connection, buffers, settings)
+    connection.send(Ready())
+    try:
+        worker.serve()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to kill this process when the supervisor dies, even from inside a native endless loop."""
+    if sys.platform == "linux":
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+class _Worker:
+    def __init__(self, connection: Connection, buffers: list[Any], settings: DecodeSettings) -> None:
+        self.connection = connection
+        self.settings = settings
+        self.buffers = [np.frombuffer(buffer, dtype=np.uint8) for buffer in buffers]
+        self.free = deque(range(len(buffers)))
+
+    def serve(self) -> None:
+        while True:
+            message = self.connection.recv()
+            if message is None:
+                return
+            if isinstance(message, int):
+                self.free.append(message)
+                continue
+            try:
+                self._decode(message)
+            except (EOFError, BrokenPipeError, ConnectionResetError):
+                raise
+            except Exception as error:
+                self.connection.send(_failure(error))
+
+    def _decode(self, task: Task) -> None:
+        settings = self.settings
+        before = os.stat(task.path)  # noqa: PTH116 - names that are not UTF-8 go through os
+        frame_size = settings.frame_size if settings.resize_in_decoder else None
+        with open_media(
+            task.path,
+            sampling=settings.sampling,
+            limits=settings.limits,
+            decoder=settings.decoder,
+            frame_size=frame_size,
+        ) as reader:
+            size = settings.frame_size(reader.info)
+            self.connection.send(Opened(reader.info, size))
+            delivered = 0
+            batch = _Batch(self, size, reader.info.kind)
+            for frames in reader.chunks(FRAMES_AT_ONCE):
+                delivered += len(frames)
+                batch.add(frames)
+            batch.send()
+            report = reader.report
+        if not delivered:
+            raise MediaError(f"{task.path}: no frame could be decoded")
+        source_hash = hash_file(task.path)
+        after = os.stat(task.path)  # noqa: PTH116
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            raise MediaError(f"{task.path}: the file changed while it was read; run again when it is complete")
+        self.connection.send(
+            Finished(
+                source_hash=source_hash,
+                source_bytes=after.st_size,
+                source_modified_ns=after.st_mtime_ns,
+                bad_packets=report.bad_packets,
+                corrupt_frames=report.corrupt_frames,
+                warnings=tuple(report.warnings),
+            )
+        )
+
+    def free_buffer(self) -> int:
+        """Wait for a buffer: this is what keeps a fast decoder from running ahead of the encoder."""
+        while not self.free:
+            self.free.append(self.connection.recv())
+        return self.free.popleft()
+
+
+class _Batch:
+    """Collects resized frames in one buffer and sends it when it is full."""
+
+    def __init__(self, worker: _Worker, size: tuple[int, int], kind: MediaKind) -> None:
+        self.worker, self.size, self.kind = worker, size, kind
+        settings = worker.settings
+        self.frame_bytes = size[0] * size[1] * 3
+        room = len(worker.buffers[0]) // self.frame_bytes // settings.frames_per_step
+        self.inline = room == 0
+        self.capacity = settings.frames_per_step * max(1, min(room, settings.max_steps))
+        self.buffer: int | None = None
+        self.parts: list[npt.NDArray[np.uint8]] = []
+        self.times: list[float] = []
+        self.indices: list[int] = []
+
+    def add(self, frames: Frames) -> None:
+        for start in range(len(frames)):
+            if len(self.times) == self.capacity:
+                self.send()
+            self._place(self._resized(frames.pixels[start : start + 1]))
+            self.times.append(float(frames.times[start]))
+            self.indices.append(int(frames.indices[start]))
+
+    def _resized(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        if pixels.shape[1:3] == self.size:
+            return pixels
+        from tokcli.models.preprocess import resize_frames
+
+        return resize_frames(pixels, self.size, self.worker.settings.resample[self.kind])
+
+    def _place(self, pixels: npt.NDArray[np.uint8]) -> None:
+        if self.inline:
+            self.parts.append(pixels)
+            return
+        if self.buffer is None:
+            self.buffer = self.worker.free_buffer()
+        offset = len(self.times) * self.frame_bytes
+        self.worker.buffers[self.buffer][offset : offset + self.frame_bytes] = pixels.reshape(-1)
+
+    def send(self) -> None:
+        if not self.times:
+            return
+        height, width = self.size
+        self.worker.connection.send(
+            Chunk(
+                buffer=self.buffer,
+                shape=(len(self.times), height, width, 3),
+                times=np.array(self.times, dtype=np.float64),
+                indices=np.array(self.indices, dtype=np.int64),
+                inline=b"".join(part.tobytes() for part in self.parts),
+            )
+        )
+        self.buffer, self.parts, self.times, self.indices = None, [], [], []
+
+
+def _failure(error: Exception) -> Failed:
+    message = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, MemoryError):
+        message = "not enough memory to decode it"
+    if isinstance(error, OSError) and error.strerror:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    log_tail = str(getattr(error, "log_tail", ""))
+    stage = "decode" if getattr(error, "stage", "open") == "decode" else "open"
+    return Failed(stage, type(error).__name__, message, log_tail)  # type: ignore[arg-type]

@@ -1,0 +1,89 @@
+"""What the supervisor and a decoder process say to each other. Everything here is small and picklable.
+
+Supervisor to decoder: a ``Task``, the number of a frame buffer that is free again, or None (end).
+Decoder to supervisor: ``Ready`` once, then for each task ``Opened``, any number of ``Chunk``, and ``Finished`` or
+``Failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from tokcli.media import Limits, Sampling
+from tokcli.types import MediaInfo, MediaKind
+
+Stage = Literal["scan", "open", "decode", "encode", "method"]
+FrameSize = Callable[[MediaInfo], tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """The same for all items of a run."""
+
+    sampling: Sampling
+    limits: Limits
+    decoder: str
+    frame_size: FrameSize
+    """Gives (height, width) in pixels of what the tower wants; must be picklable and must not need torch."""
+    resample: Mapping[MediaKind, str]
+    """Filter of the model's own resizing kernel, for stills and for video."""
+    resize_in_decoder: bool
+    """Let the decoder's own converter resize (faster, other pixels) instead of the model's reference kernel."""
+    frames_per_step: int
+    max_steps: int = 8
+    """Temporal steps in one chunk: 1 to 8 in one tower call were measured fastest."""
+
+
+@dataclass(frozen=True)
+class Task:
+    path: str
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The process has imported what it needs."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    info: MediaInfo
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Frames at the tower's size: in frame buffer ``buffer``, or inline where they are larger than a buffer."""
+
+    buffer: int | None
+    shape: tuple[int, int, int, int]
+    times: npt.NDArray[np.float64]
+    indices: npt.NDArray[np.int64]
+    inline: bytes = b""
+
+
+@dataclass(frozen=True)
+class Finished:
+    source_hash: str
+    source_bytes: int
+    source_modified_ns: int
+    bad_packets: int
+    corrupt_frames: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    stage: Stage
+    error_class: str
+    message: str
+    log_tail: str = ""
+    retry: bool = False
+    """True when the process died: the same file may work in a fresh one."""
+
+
+Message = Ready | Opened | Chunk | Finished | Failed

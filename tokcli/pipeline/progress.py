@@ -1,0 +1,89 @@
+"""What a run tells while it goes on, and what it tells at the end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass
+class Progress:
+    """Counts of one run, kept up to date by the encoder loop."""
+
+    items: int = 0
+    """All inputs of the run."""
+    skipped: int = 0
+    """Already in the cache when the run began."""
+    done: int = 0
+    failed: int = 0
+    """Failed in this run, or failed before and not tried again."""
+    media_seconds: float = 0.0
+    source_tokens: int = 0
+    kept_tokens: int = 0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    """Source bytes of the items that this run has to do: the measure for the time left."""
+    current: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float | None:
+        if not self.bytes_done:
+            return None
+        return self.seconds / self.bytes_done * (self.bytes_total - self.bytes_done)
+
+
+class Observer(Protocol):
+    """Sees a run from outside: the command line draws it, tests count with it."""
+
+    def begin(self, progress: Progress, notes: list[str]) -> None: ...
+
+    def update(self, progress: Progress) -> None: ...
+
+    def failure(self, item_id: str, stage: str, message: str) -> None: ...
+
+    def warning(self, item_id: str, message: str) -> None: ...
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def begin(self, progress: Progress, notes: list[str]) -> None:
+        pass
+
+    def update(self, progress: Progress) -> None:
+        pass
+
+    def failure(self, item_id: str, stage: str, message: str) -> None:
+        pass
+
+    def warning(self, item_id: str, message: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class CompressSummary:
+    """Where the cache stands after a run. Tokens, bytes and media seconds are those of all inputs in the cache, also of
+    those that an earlier run did; ``seconds`` and ``done`` are this run's."""
+
+    items: int
+    done: int
+    failed: int
+    skipped: int
+    source_tokens: int
+    kept_tokens: int
+    source_bytes: int
+    cache_bytes: int
+    media_seconds: float
+    seconds: float
+    output: str
+    method: dict[str, Any]
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

@@ -1,0 +1,118 @@
+"""Which questions are put to which items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tokcli.errors import UsageError
+from tokcli.recipe import InferRecipe
+
+TEXT_KEYS = ("prompt", "question")
+ITEM_KEYS = ("id", "item", "video", "image", "path")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question, to every item or to one."""
+
+    text: str
+    item: str | None = None
+    """Id of the item that it is for, or the end of it after a slash; None: for all."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """Other keys of the prompts file (``answer``, ``kind``), carried into the output as ``expected`` and so on."""
+
+
+def load_prompts(recipe: InferRecipe) -> list[Prompt]:
+    """The recipe's own prompts, or those of its file.
+
+    A text file has a prompt a line. A ``.jsonl`` file has an object a line with ``prompt`` (or ``question``) and, for a
+    question to one item, ``id`` (or ``video``, ``image``, ``path``). Raises ``UsageError`` for an empty or bad line.
+    """
+    if recipe.prompts is None:
+        return [Prompt(text) for text in recipe.prompt]
+    path = Path(recipe.prompts)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{path}: cannot read the prompts: {reason}") from None
+    if not lines:
+        raise UsageError(f"{path}: no prompts in it; write one a line")
+    parse = _parse_object if path.suffix in (".jsonl", ".ndjson") else _parse_line
+    return [parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def _parse_line(line: str, where: str) -> Prompt:
+    if not line.strip():
+        raise UsageError(f"{where}: empty line; every line is a prompt, remove it")
+    return Prompt(line.strip())
+
+
+def _parse_object(line: str, where: str) -> Prompt:
+    if not line.strip():
+        raise UsageError(f"{where}: empty line; every line is a JSON object with a prompt, remove it")
+    try:
+        data = json.loads(line)
+    except ValueError:
+        raise UsageError(f"{where}: not a JSON object") from None
+    if not isinstance(data, dict):
+        raise UsageError(f"{where}: not a JSON object")
+    text = next((data[key] for key in TEXT_KEYS if key in data), None)
+    if not isinstance(text, str) or not text.strip():
+        raise UsageError(f"{where}: needs a non-empty 'prompt' or 'question'")
+    item = next((str(data[key]) for key in ITEM_KEYS if key in data), None)
+    known = {*TEXT_KEYS, *ITEM_KEYS}
+    return Prompt(text.strip(), item, {key: value for key, value in data.items() if key not in known})
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with the item that it is put to."""
+
+    item_id: str
+    prompt: Prompt
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.item_id, self.prompt.text
+
+
+def questions(prompts: Iterable[Prompt], ids: list[str]) -> tuple[list[Question], list[str]]:
+    """Every pair of item and prompt, item by item, each pair once; and names of items that are not among ``ids``."""
+    general, by_item, missing = [], {item_id: [] for item_id in ids}, []  # type: ignore[var-annotated]
+    names = _Names(ids)
+    for prompt in prompts:
+        if prompt.item is None:
+            general.append(prompt)
+        elif (found := names.find(prompt.item)) is not None:
+            by_item[found].append(prompt)
+        else:
+            missing.append(prompt.item)
+    asked = {q.key: q for item_id in ids for q in _of_item(item_id, general + by_item[item_id])}
+    return list(asked.values()), missing
+
+
+def _of_item(item_id: str, prompts: list[Prompt]) -> Iterator[Question]:
+    for prompt in prompts:
+        yield Question(item_id, prompt)
+
+
+class _Names:
+    """Finds an id by itself or by its last parts, if those belong to one id only."""
+
+    def __init__(self, ids: Iterable[str]) -> None:
+        self.ids = set(ids)
+        self.by_name: dict[str, list[str]] = {}
+        for item_id in self.ids:
+            self.by_name.setdefault(item_id.rsplit("/", 1)[-1], []).append(item_id)
+
+    def find(self, name: str) -> str | None:
+        if name in self.ids:
+            return name
+        candidates = self.by_name.get(name.rsplit("/", 1)[-1], [])
+        matching = [item_id for item_id in candidates if item_id.endswith("/" + name) or name.endswith("/" + item_id)]
+        return matching[0] if len(matching) == 1 else None

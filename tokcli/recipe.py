@@ -1,0 +1,181 @@
+"""Recipes: YAML files and command lines become the same checked settings.
+
+A recipe has up to three steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache), ``infer``
+(cache to answers). Unknown keys are refused, with the nearest known one. Relative paths are relative to the folder
+that the command runs in, as in a Makefile.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from tokcli.errors import RecipeError
+
+TokensDtype = Literal["auto", "float16", "bfloat16", "float32"]
+PositionScheme = Literal["original", "hf", "compact"]
+
+
+class _Step(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RenderRecipe(_Step):
+    """Write synthetic clips and their questions."""
+
+    output: str
+    kind: str = "static"
+    count: Annotated[int, Field(ge=1)] = 20
+    seed: int = 0
+    format: Literal["mixed", "mp4", "webm", "mkv", "png"] = "mixed"
+
+
+class SamplingRecipe(_Step):
+    """Which frames of a video are encoded; ``num_frames`` replaces ``fps``."""
+
+    fps: Annotated[float, Field(gt=0, le=1000)] | None = 1.0
+    num_frames: Annotated[int, Field(ge=1)] | None = None
+    max_frames: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> SamplingRecipe:
+        if self.fps is None and self.num_frames is None:
+            raise ValueError("give fps or num_frames")
+        return self
+
+
+class LimitsRecipe(_Step):
+    """What a file may ask for before it is decoded."""
+
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    max_source_frames: Annotated[int, Field(ge=1)] | None = None
+
+
+class CompressRecipe(_Step):
+    """Media in, token cache out."""
+
+    inputs: Annotated[list[str], Field(min_length=1)]
+    output: str
+    model: str = "nano"
+    method: str = "dtd"
+    keep: float | None = None
+    max_tokens: int | None = None
+    threshold: float | None = None
+    options: dict[str, str] = {}
+    seed: int = 0
+    sampling: SamplingRecipe = SamplingRecipe()
+    limits: LimitsRecipe = LimitsRecipe()
+    decoder: str = "auto"
+    resize: Literal["hf", "swscale"] = "hf"
+    dtype: str = "auto"
+    device: str = "auto"
+    tokens_dtype: TokensDtype = "auto"
+    path_col: str = "path"
+    id_col: str | None = None
+    columns: list[str] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    overwrite: bool = False
+    retry_errors: bool = False
+    on_error: Literal["skip", "fail"] = "skip"
+    allow_errors: bool = False
+    workers: Annotated[int, Field(ge=1)] | None = None
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+
+
+class InferRecipe(_Step):
+    """Questions to a cache, answers out of the language model alone."""
+
+    cache: str
+    prompt: list[str] = []
+    prompts: str | None = None
+    output: str | None = None
+    model: str | None = None
+    system: str | None = None
+    max_new_tokens: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    positions: PositionScheme = "original"
+    dtype: str = "auto"
+    device: str = "auto"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    ids: list[str] = []
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _some_prompt(self) -> InferRecipe:
+        if bool(self.prompt) == (self.prompts is not None):
+            raise ValueError("give either prompt or prompts")
+        if any(not prompt.strip() for prompt in self.prompt):
+            raise ValueError("prompt must not be empty")
+        return self
+
+
+class Recipe(_Step):
+    """What `tokcli run` reads."""
+
+    description: str = ""
+    render: RenderRecipe | None = None
+    compress: CompressRecipe | None = None
+    infer: InferRecipe | None = None
+
+    @model_validator(mode="after")
+    def _some_step(self) -> Recipe:
+        if not (self.render or self.compress or self.infer):
+            raise ValueError("needs at least one of render, compress, infer")
+        return self
+
+
+def check(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
+    """Build ``model`` from ``values``; a fault becomes one ``RecipeError`` line that names the key."""
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            known = _known_keys(model, first["loc"][:-1])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise RecipeError(f"{where}: unknown key {key!r}{hint} Known keys: {', '.join(known)}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        given = f", got {first['input']!r}" if key and not isinstance(first["input"], dict) else ""
+        raise RecipeError(f"{where}: {f'{key}: ' if key else ''}{message}{given}") from None
+
+
+def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[str(part)].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
+    return sorted(model.model_fields)
+
+
+def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """Read a YAML recipe; ``overrides`` are dotted keys with YAML values, as in ``compress.method=evs``.
+
+    Raises ``RecipeError`` for a missing or malformed file, an unknown key, or a value out of range.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys render, compress, infer")
+    for dotted, text in (overrides or {}).items():
+        *parents, leaf = dotted.split(".")
+        node = data
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise RecipeError(f"{path}: --set {dotted}: {parent!r} is not a mapping")
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise RecipeError(f"{path}: --set {dotted}: {text!r} is not a YAML value") from None
+    return check(Recipe, data, str(path))  # type: ignore[no-any-return]
