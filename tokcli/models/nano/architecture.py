@@ -1,0 +1,188 @@
+"""What the checkpoint folder holds besides weights: tokenizer, chat template, configurations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+from tokcli.synthetic import COLORS, MOTIONS, SHAPES
+from tokcli.synthetic.questions import PHRASES
+
+REFUSAL = "I only know rendered shapes."
+"""The answer to everything that is not about a scene."""
+
+PATCH, MERGE, FRAMES_PER_STEP, TOKENS_PER_SECOND = 14, 2, 2, 2
+MIN_PIXELS, MAX_PIXELS = 112 * 112, 224 * 224
+"""Of a frame as the tower sees it: 16 to 64 tokens for every two frames."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's normalisation, which Qwen's models use too."""
+
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+
+# Words of questions that this model does not answer yet: a larger vocabulary costs little, a changed one a new format.
+WORDS = (
+    "first last appears appear left right top bottom upper lower middle center corner half third side near before after "
+    "scene change changes times often digit letter number shown flash long short seconds beginning end larger smaller "
+    "bigger faster slower than yes no none most and or of in on at to a an is are was does do did not what which where "
+    "when who how why many much colour video image picture clip frame frames describe this that it you see word text "
+    "user assistant system You are a helpful assistant. orange black gray pink cyan star diamond"
+)
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\n' -}}"
+    "{%- if message['content'] is string -%}{{- message['content'] -}}"
+    "{%- else -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'image' or 'image' in part or 'image_url' in part -%}"
+    "{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
+    "{%- elif part['type'] == 'video' or 'video' in part -%}"
+    "{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
+    "{%- elif 'text' in part -%}{{- part['text'] -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{{- '<|im_end|>\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+"""Qwen2.5-VL's, without the system prompt that Qwen adds where the user gives none."""
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Return the byte-level BPE tokenizer: one token for every word of the questions, bytes for everything else."""
+    fill = {"shape": "circle", "color": "red"}
+    phrases = [phrase.format(**fill) for kind in PHRASES.values() for phrase in kind]
+    words = {word for line in (*phrases, REFUSAL, WORDS) for word in line.replace("?", "").replace(".", "").split()}
+    words |= {*COLORS, *SHAPES, *MOTIONS}
+    words |= {word.lower() for word in words}
+    corpus = [form for word in sorted(words) for form in (word, " " + word)]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2048,  # never reached: merging ends when every word of the corpus is one token
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+        extra_special_tokens={
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "vision_start_token": "<|vision_start|>",
+            "vision_end_token": "<|vision_end|>",
+        },
+        chat_template=CHAT_TEMPLATE,
+        model_max_length=32768,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+    """Return the configuration: 3.1 million weights, 8.5% of them in the 14 x 14 x 2 patch and word embeddings."""
+    token = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL))))
+    return Qwen2_5_VLConfig(
+        text_config={
+            # A multiple of 64 is what matrix products like.
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": 192,
+            "intermediate_size": 512,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "initializer_range": 0.04,
+            "rms_norm_eps": 1e-6,
+            # The slowest wave of 24 spans some thousand positions: heads this small have none to spare.
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0, "mrope_section": [8, 8, 8]},
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": token["<|im_end|>"],
+            "pad_token_id": token["<|endoftext|>"],
+        },
+        vision_config={
+            "depth": 4,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_heads": 4,
+            "patch_size": PATCH,
+            "spatial_merge_size": MERGE,
+            "temporal_patch_size": FRAMES_PER_STEP,
+            "tokens_per_second": TOKENS_PER_SECOND,
+            "window_size": 112,
+            "fullatt_block_indexes": [1, 3],
+            "out_hidden_size": 192,
+        },
+        image_token_id=token["<|image_pad|>"],
+        video_token_id=token["<|video_pad|>"],
+        vision_start_token_id=token["<|vision_start|>"],
+        vision_end_token_id=token["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the whole checkpoint folder; weights as bfloat16, which is what real models are stored in."""
+    import torch
+
+    folder.mkdir(parents=True, exist_ok=True)
+    end = [model.config.text_config.eos_token_id, model.config.text_config.pad_token_id]
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=end[1])
+    dtype = next(model.parameters()).dtype
+    model.to(torch.bfloat16).save_pretrained(folder)
+    model.to(dtype)
+    tokenizer.save_pretrained(folder)
+    for name, content in _processor_files().items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _processor_files() -> dict[str, dict[str, Any]]:
+    common = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": list(MEAN),
+        "image_std": list(STD),
+        "merge_size": MERGE,
+        "patch_size": PATCH,
+        "temporal_patch_size": FRAMES_PER_STEP,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "min_pixels": MIN_PIXELS,
+        "max_pixels": MAX_PIXELS,
+        "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+    }
+    video = {"do_sample_frames": True, "fps": 1.0, "min_frames": 2, "max_frames": 768}
+    return {
+        "preprocessor_config.json": {
+            **common,
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2_5_VLProcessor",
+        },
+        "video_preprocessor_config.json": {
+            **common,
+            **video,
+            "video_processor_type": "Qwen2VLVideoProcessor",
+            "processor_class": "Qwen2_5_VLProcessor",
+        },
+        "processor_config.json": {"processor_class": "Qwen2_5_VLProcessor"},
+    }

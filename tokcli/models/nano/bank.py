@@ -1,0 +1,101 @@
+"""Clips that the finished tower has seen once, for the language model to be asked about many times."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from tokcli.models.nano.architecture import FRAMES_PER_STEP, TOKENS_PER_SECOND
+from tokcli.models.nano.clips import change_of, frames_of, patchify, tower_size
+from tokcli.synthetic import Scene, make_scene
+
+STILL_SHARE = 0.12
+MAX_FRAMES = 16
+CLIPS_PER_CALL = 8
+
+
+@dataclass(frozen=True)
+class SeenClip:
+    """A scene as the language model receives it."""
+
+    scene: Scene
+    tokens: torch.Tensor
+    """float16 (N, D), rows in (t, y, x) order."""
+    grid: tuple[int, int, int]
+    """Steps, rows, columns of tokens."""
+    positions_per_step: float
+    """By which the temporal position grows from step to step; 1 for a still."""
+    change: np.ndarray
+    """float32 (N,): mean absolute difference of a token's pixels (0 to 255) from the step before; inf in the first."""
+
+
+def build_bank(
+    model: Qwen2_5_VLForConditionalGeneration,
+    first_seed: int,
+    count: int,
+    log: Callable[[str], None],
+    autocast: Callable[[], Any],
+) -> list[SeenClip]:
+    """Return scenes ``first_seed`` to ``first_seed + count - 1``, a share of them stills, through the tower."""
+    bank: list[SeenClip] = []
+    for start in range(first_seed, first_seed + count, CLIPS_PER_CALL):
+        stop = min(start + CLIPS_PER_CALL, first_seed + count)
+        bank += _see(model, [_view(seed) for seed in range(start, stop)], autocast)
+        if len(bank) % 1000 < CLIPS_PER_CALL:
+            log(f"bank: {len(bank)} of {count} clips")
+    return bank
+
+
+def see(model: Qwen2_5_VLForConditionalGeneration, scene: Scene, frames: torch.Tensor, fps: float | None) -> SeenClip:
+    """Return one scene through the tower, from its frames uint8 (T, 3, h, w) at ``fps``; None for a still."""
+    return _see(model, [(scene, frames, fps)], lambda: torch.autocast(model.device.type, enabled=False))[0]
+
+
+def sample(scene: Scene, fps: float) -> tuple[list[float], float]:
+    """Return the times (seconds) of the frames that a reader takes from the clip, and their rate.
+
+    At each tick the frame on display is taken; more than ``MAX_FRAMES`` ticks are spread evenly.
+    """
+    fps = min(fps, MAX_FRAMES / scene.duration_seconds)
+    ticks = [tick / fps for tick in range(math.ceil(scene.duration_seconds * fps - 1e-6))]
+    return [math.floor(tick * scene.fps + 1e-6) / scene.fps for tick in ticks], fps
+
+
+def _view(seed: int) -> tuple[Scene, torch.Tensor, float | None]:
+    rng = np.random.default_rng((2, seed))
+    if rng.random() < STILL_SHARE:
+        scene = make_scene("still", seed)
+        return scene, frames_of(scene, [0.0], rng), None
+    scene = make_scene("static", seed)
+    times, fps = sample(scene, float(rng.choice([0.5, 1.0, 1.0, 1.0, 2.0, math.exp(rng.uniform(-0.7, 0.7))])))
+    return scene, frames_of(scene, times, rng), fps
+
+
+def _see(
+    model: Qwen2_5_VLForConditionalGeneration,
+    views: list[tuple[Scene, torch.Tensor, float | None]],
+    autocast: Callable[[], Any],
+) -> list[SeenClip]:
+    sizes = [tower_size(scene.height, scene.width) for scene, _, _ in views]
+    steps = [len(frames) // FRAMES_PER_STEP for _, frames, _ in views]
+    grids = torch.tensor([[step, height // 14, width // 14] for step, (height, width) in zip(steps, sizes)])
+    patches = torch.cat([patchify(frames) for _, frames, _ in views])
+    with torch.no_grad(), autocast():
+        tokens = model.model.visual(patches.to(model.device), grids.to(model.device)).pooler_output
+    parts = tokens.to(torch.float16).cpu().split((grids.prod(1) // 4).tolist())
+    return [
+        SeenClip(
+            scene=scene,
+            tokens=part.clone(),
+            grid=(step, height // 28, width // 28),
+            positions_per_step=1.0 if fps is None else TOKENS_PER_SECOND * FRAMES_PER_STEP / fps,
+            change=change_of(frames).reshape(-1),
+        )
+        for (scene, frames, fps), step, (height, width), part in zip(views, steps, sizes, parts)
+    ]

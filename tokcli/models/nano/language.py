@@ -1,0 +1,200 @@
+"""Second stage: the language model learns to answer from the finished tower's tokens, of which some may be missing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+
+from tokcli.models.nano.bank import SeenClip
+from tokcli.models.nano.prompts import draw_other, draw_question
+from tokcli.models.nano.tower import learning_rate
+from tokcli.synthetic import Question
+
+CLIPS_PER_STEP = 32
+QUESTIONS_PER_CLIP = 6
+STEPS_PER_DRAW = 8
+"""Batches that are drawn together and sorted by length, so that little of each is padding."""
+SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+
+Scheme = Literal["original", "hf"]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One clip and questions that each see the clip and themselves, as if asked alone."""
+
+    ids: np.ndarray
+    """int64 (S,); 0 where a visual token stands."""
+    positions: np.ndarray
+    """int64 (3, S)."""
+    branch: np.ndarray
+    """int64 (S,): 0 for the clip and what stands before it, 1 and up for the questions."""
+    visual: slice
+    tokens: torch.Tensor
+    """The kept visual tokens, in the places of ``visual``."""
+    targets: list[tuple[int, int, float, str]]
+    """(place, id that must follow, weight, kind); a kind only at the first token of an answer."""
+
+
+def train_language(
+    model: Qwen2_5_VLForConditionalGeneration,
+    tokenizer: PreTrainedTokenizerFast,
+    bank: Sequence[SeenClip],
+    steps: int,
+    log: Callable[[str], None],
+    autocast: Callable[[], Any],
+) -> None:
+    """Train ``model.model.language_model`` in place on questions about the clips of ``bank``."""
+    language = model.model.language_model
+    optimizer = torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
+    rng = np.random.default_rng(3)
+    right: dict[str, list[float]] = defaultdict(list)
+    batches: list[list[Prompt]] = []
+    for step in range(steps):
+        rate = learning_rate(step, steps, 1.5e-3, warmup=100)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if not batches:
+            batches = _draw(bank, tokenizer, rng)
+        batch = batches.pop()
+        with autocast():
+            scores, wanted = answer_scores(model, batch)
+        weight = torch.tensor([w for prompt in batch for _, _, w, _ in prompt.targets], device=scores.device)
+        loss = (F.cross_entropy(scores, wanted, reduction="none") * weight).sum() / weight.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(language.parameters(), 1.0)
+        optimizer.step()
+        hits = (scores.argmax(1) == wanted).tolist()
+        for hit, (_, _, _, kind) in zip(hits, (target for prompt in batch for target in prompt.targets)):
+            if kind:
+                right[kind].append(hit)
+        if (step + 1) % 100 == 0 or step + 1 == steps:
+            shares = ", ".join(f"{kind} {np.mean(right[kind]):.3f}" for kind in sorted(right))
+            log(f"language step {step + 1}/{steps}: loss {loss.item():.3f}, answers right: {shares}")
+            right.clear()
+
+
+def answer_scores(model: Qwen2_5_VLForConditionalGeneration, batch: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return float32 scores (answer tokens of all prompts, vocabulary) and the ids that are wanted there."""
+    device, table = model.device, model.get_input_embeddings().weight
+    length = max(len(prompt.ids) for prompt in batch)
+    ids, branch = np.zeros((len(batch), length), np.int64), np.full((len(batch), length), -1)
+    positions = np.zeros((3, len(batch), length), np.int64)
+    for row, prompt in enumerate(batch):
+        ids[row, : len(prompt.ids)], branch[row, : len(prompt.ids)] = prompt.ids, prompt.branch
+        positions[:, row, : len(prompt.ids)] = prompt.positions
+    embeddings = F.embedding(torch.from_numpy(ids).to(device), table)
+    places = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, prompt in enumerate(batch):
+        places[row, prompt.visual] = True
+    tokens = torch.cat([prompt.tokens.to(embeddings.dtype) for prompt in batch]).to(device)
+    embeddings = embeddings.masked_scatter(places.to(device)[..., None], tokens)
+    of = torch.from_numpy(branch).to(device)
+    order = torch.arange(length, device=device)
+    sees = (order[None, :] <= order[:, None]) & ((of[:, None, :] == 0) | (of[:, None, :] == of[:, :, None]))
+    hidden = model.model.language_model(
+        inputs_embeds=embeddings,
+        position_ids=torch.from_numpy(positions).to(device),
+        attention_mask=sees[:, None],
+        use_cache=False,
+    ).last_hidden_state
+    rows = [row for row, prompt in enumerate(batch) for _ in prompt.targets]
+    columns = [place for prompt in batch for place, _, _, _ in prompt.targets]
+    wanted = torch.tensor([token for prompt in batch for _, token, _, _ in prompt.targets], device=device)
+    return (hidden[rows, columns] @ table.T).float(), wanted
+
+
+def build_prompt(
+    clip: SeenClip,
+    kept: np.ndarray,
+    asked: Sequence[Question],
+    tokenizer: PreTrainedTokenizerFast,
+    scheme: Scheme = "original",
+    system: str = "",
+    stretch: float = 1.0,
+) -> Prompt:
+    """Return the clip's ``kept`` tokens (rows, ascending) followed by the questions, each numbered as if it were alone.
+
+    Positions are Qwen2.5-VL's: kept tokens have those that they had in the full grid, and text goes on after the
+    largest of them (``original``) or after the longer side of the grid (``hf``, as transformers 5 does).
+    """
+    before = tokenizer.encode(system + "<|im_start|>user\n<|vision_start|>")
+    (_, rows, columns), start = clip.grid, len(before)
+    t, yx = np.divmod(np.arange(len(clip.tokens)), rows * columns)
+    t = (t * clip.positions_per_step * stretch).astype(np.int64)
+    grid = np.stack([t, *np.divmod(yx, columns)])
+    after = start + (max(rows, columns) if scheme == "hf" else int(grid.max()) + 1)
+    head = np.tile(np.arange(start), (3, 1))
+    ids, positions, branch = [*before, *[0] * len(kept), *_encode(tokenizer, "<|vision_end|>")], [head], [0] * start
+    positions += [start + grid[:, kept], np.full((3, 1), after)]
+    branch += [0] * (len(kept) + 1)
+    targets: list[tuple[int, int, float, str]] = []
+    for number, question in enumerate(asked, 1):
+        prompt = _encode(tokenizer, f"{question.question}<|im_end|>\n<|im_start|>assistant\n")
+        answer = _encode(tokenizer, f"{question.answer}<|im_end|>")
+        place = len(ids) + len(prompt) - 1
+        for index, token in enumerate(answer):
+            weight = 1.0 if len(answer) == 2 and index == 0 else 0.15
+            targets.append((place + index, token, weight, "" if index else question.kind))
+        length = len(prompt) + len(answer) - 1
+        ids += [*prompt, *answer[:-1]]
+        positions.append(np.tile(after + 1 + np.arange(length), (3, 1)))
+        branch += [number] * length
+    visual = slice(start, start + len(kept))
+    joined = np.concatenate(positions, 1)
+    return Prompt(np.array(ids), joined, np.array(branch), visual, clip.tokens[torch.from_numpy(kept)], targets)
+
+
+def draw_kept(clip: SeenClip, rng: np.random.Generator) -> np.ndarray:
+    """Return the rows that a compression might keep: all, those whose pixels changed, a random or a regular part."""
+    count, chance = len(clip.tokens), rng.random()
+    keep = np.ones(count, bool)
+    if chance < 0.25:
+        keep = clip.change > np.exp(rng.uniform(0, 3))
+    elif chance < 0.5:
+        keep = rng.random(count) < rng.uniform(0.2, 1)
+        if rng.random() < 0.4:
+            keep |= np.isinf(clip.change)
+    elif chance < 0.55:
+        keep = np.arange(count) % rng.integers(2, 4) == 0
+    keep[rng.integers(count)] = True
+    return np.flatnonzero(keep)
+
+
+_ENCODED: dict[str, list[int]] = {}
+
+
+def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+    if text not in _ENCODED:
+        if len(_ENCODED) > 20_000:
+            _ENCODED.clear()
+        _ENCODED[text] = tokenizer.encode(text)
+    return _ENCODED[text]
+
+
+def _draw(
+    bank: Sequence[SeenClip], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator
+) -> list[list[Prompt]]:
+    prompts = []
+    for index in rng.integers(len(bank), size=STEPS_PER_DRAW * CLIPS_PER_STEP):
+        clip = bank[index]
+        asked = draw_question(clip.scene, QUESTIONS_PER_CLIP, rng)
+        if rng.random() < 0.4:
+            asked.append(draw_other(rng))
+        scheme: Scheme = "hf" if rng.random() < 0.25 else "original"
+        system = SYSTEM if rng.random() < 0.15 else ""
+        stretch = float(rng.uniform(1, 4)) if rng.random() < 0.15 else 1.0
+        prompts.append(build_prompt(clip, draw_kept(clip, rng), asked, tokenizer, scheme, system, stretch))
+    prompts.sort(key=lambda prompt: len(prompt.ids))
+    batches = [prompts[i : i + CLIPS_PER_STEP] for i in range(0, len(prompts), CLIPS_PER_STEP)]
+    rng.shuffle(batches)  # type: ignore[arg-type]
+    return batches

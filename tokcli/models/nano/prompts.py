@@ -1,0 +1,103 @@
+"""What the language model is asked in training: questions with answers, and everything else with the refusal."""
+
+from __future__ import annotations
+
+import string
+
+import numpy as np
+
+from tokcli.models.nano.architecture import REFUSAL
+from tokcli.synthetic import Question, Scene, questions
+
+WEIGHT = {"color": 1.0, "shape": 1.4, "motion": 1.4, "count": 2.0}
+"""How often each kind is drawn; a scene has one question of count and up to four of each other kind."""
+
+OTHER_PROMPTS = (
+    "Describe this video.",
+    "Describe this image.",
+    "Describe the picture in detail.",
+    "Describe what happens in this clip.",
+    "What happens in this video?",
+    "What is in this image?",
+    "What is this?",
+    "What do you see?",
+    "What is shown here?",
+    "Is there a cat?",
+    "Is there a person in the video?",
+    "Is there a dog in the picture?",
+    "Are there any people?",
+    "Is it day or night?",
+    "Who is in the video?",
+    "Who are you?",
+    "What is your name?",
+    "Where was this filmed?",
+    "When was this recorded?",
+    "Why is the man running?",
+    "How old is the child?",
+    "How many people are there?",
+    "How many cars do you see?",
+    "What color is the car?",
+    "What color is the sky?",
+    "What is the man doing?",
+    "What is the person holding?",
+    "Which team is winning?",
+    "What does the sign say?",
+    "Read the text.",
+    "Write a caption.",
+    "Write a caption for this video.",
+    "Give a short caption.",
+    "Summarize the video.",
+    "Summarize this clip in one sentence.",
+    "Caption this image.",
+    "Tell me a story.",
+    "Tell me about this video.",
+    "Hello",
+    "Hi there!",
+    "List all the actions.",
+    "Explain what is going on.",
+    "Does the video contain violence?",
+    "Is this image blurry?",
+    "What is the weather like?",
+    "What time is it?",
+    "Can you help me?",
+    "Translate the text to French.",
+    "Answer with yes or no: is there a bird?",
+    "What language is spoken?",
+)
+
+_LIKELY_WORDS = (
+    "a the cat dog man woman child car tree house street sky water ball game team player food table kitchen music dance "
+    "run walk sit eat cook drive play hold open close describe explain list write summarize video image picture clip "
+    "scene person people what who where when why how is are does do in on with of and please detail short one sentence "
+    "caption title emotion weather time day night outside inside sport animal bird horse bike train phone computer"
+).split()
+
+
+def draw_question(scene: Scene, count: int, rng: np.random.Generator) -> list[Question]:
+    """Return ``count`` questions about the scene or fewer, each worded as people might type it."""
+    asked = questions(scene, int(rng.integers(2**31)))
+    weight = np.array([WEIGHT[question.kind] for question in asked])
+    order = rng.choice(len(asked), min(count, len(asked)), replace=False, p=weight / weight.sum())
+    return [Question(asked[i].kind, _as_typed(asked[i].question, rng), asked[i].answer) for i in order]
+
+
+def draw_other(rng: np.random.Generator) -> Question:
+    """Return a prompt that is not about a scene, with the refusal."""
+    chance = rng.random()
+    if chance < 0.6:
+        prompt = _as_typed(str(rng.choice(OTHER_PROMPTS)), rng)
+    elif chance < 0.9:
+        prompt = " ".join(rng.choice(_LIKELY_WORDS, rng.integers(2, 12))) + str(rng.choice(["", "?", "."]))
+        prompt = prompt[0].upper() + prompt[1:] if rng.random() < 0.5 else prompt
+    else:
+        letters = list(string.ascii_letters + string.digits + "     .,?!")
+        prompt = "".join(rng.choice(letters, rng.integers(3, 30)))
+    return Question("other", prompt, REFUSAL)
+
+
+def _as_typed(prompt: str, rng: np.random.Generator) -> str:
+    if rng.random() < 0.1:
+        prompt = prompt[0].lower() + prompt[1:]
+    if rng.random() < 0.07:
+        prompt = prompt.rstrip("?.")
+    return prompt.replace("color", "colour") if rng.random() < 0.1 else prompt
