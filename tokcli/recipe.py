@@ -1,7 +1,7 @@
 """Recipes: YAML files and command lines become the same checked settings.
 
-A recipe has up to three steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache), ``infer``
-(cache to answers). Unknown keys are refused, with the nearest known one. Relative paths are relative to the folder
+A recipe has up to three steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
+``infer`` (cache to answers). Unknown keys are refused, with the nearest known one. Relative paths are relative to the folder
 that the command runs in, as in a Makefile.
 """
 
@@ -178,4 +178,4 @@ def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
             node[leaf] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise RecipeError(f"{path}: --set {dotted}: {text!r} is not a YAML value") from None
-    return check(Recipe, data, str(path))  # type: ignore[no-any-return]
+    return check(Recipe, data, str(path))

@@ -15,7 +15,10 @@ from tokcli.cli import catalog, compress, doctor, infer, inspect, render, run
 from tokcli.cli.output import fail, notices
 from tokcli.errors import TokcliError
 
-EPILOG = "Exit codes: 0 all done, 1 fatal, 2 usage, 3 some items failed, 4 other configuration, 5 integrity, 130/143 stopped."
+EPILOG = (
+    "Exit codes: 0 all done, 1 fatal, 2 usage, 3 some items failed, 4 cache of another configuration, "
+    "5 damaged cache, 130/143 stopped and resumable."
+)
 
 app = typer.Typer(
     name="tokcli",

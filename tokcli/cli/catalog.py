@@ -14,7 +14,7 @@ def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the compression methods, or show one with its options and their defaults.
+    """List the compression methods, or show one.
 
     [dim]tokcli methods dtd[/dim]
     """
@@ -51,9 +51,11 @@ def _draw_method(page: dict[str, Any]) -> None:
 
 
 def models(as_json: Json = False) -> None:
-    """List the model families that tokcli drives, and the bundled checkpoint.
+    """List the model families that tokcli drives.
 
-    Any checkpoint folder of a listed family works: `--model /path/to/Qwen2.5-VL-7B-Instruct`.
+    Any checkpoint folder of a listed family works, and the bundled `nano`:
+
+    [dim]tokcli compress videos/ -o cache --model /path/to/Qwen2.5-VL-7B-Instruct[/dim]
     """
     from tokcli.models import list_models
 

@@ -18,7 +18,7 @@ INPUT, METHOD, SAMPLING, RUNNING = "Input", "Method and budget", "Sampling and l
 
 def compress(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Files, folders, globs, or manifests (csv, jsonl, parquet).")
+        list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or manifests (csv, jsonl, parquet).")
     ],
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the token cache.")],
     method: Annotated[
@@ -109,16 +109,19 @@ def compress(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Decode media, run the vision tower, keep the tokens that matter, write a token cache.
+    """Turn videos and images into a token cache.
 
-    Run it again to go on where it was stopped, to add new files, or to redo changed ones.
+    Decodes, runs the vision tower, keeps the tokens that matter.
+    Run it again to go on where it was stopped, to add files, or to redo changed ones.
 
     [dim]tokcli compress videos/ -o cache --method dtd --threshold 0.5[/dim]
-    [dim]tokcli compress list.csv --path-col file -o cache --method evs --keep 0.2 --fps 2[/dim]
-    [dim]tokcli compress videos/ photos/ -o cache --model /models/Qwen2.5-VL-7B-Instruct[/dim]
+    [dim]tokcli compress list.csv --path-col file -o cache --method evs --keep 0.2[/dim]
+    [dim]tokcli compress videos/ photos/ -o cache --model ~/Qwen2.5-VL-7B-Instruct[/dim]
 
-    With --json the last line of stdout is an object: items (all inputs), done (in this run), failed, skipped (done
-    before), source_tokens, kept_tokens, source_bytes, cache_bytes, media_seconds (of all inputs in the cache), seconds.
+    With --json the last line of stdout is an object:
+    items (all inputs), done (in this run), skipped (done before), failed, seconds,
+    and, of all inputs in the cache: source_tokens, kept_tokens, source_bytes,
+    cache_bytes, media_seconds.
     """
     from tokcli.recipe import CompressRecipe, check
 

@@ -11,9 +11,10 @@ from tokcli.cli.output import results, show, table
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check libraries, decoders, the bundled model, memory and disk; print what to do about what is missing.
+    """Check that this machine is ready.
 
-    Exit code 2 if something needed is missing; optional parts only get a hint.
+    Looks at libraries, decoders, the bundled model, memory and disk, and says what to
+    do about what is missing. Exit code 2 if something needed is missing.
     """
     from tokcli.pipeline.doctor import diagnose
 

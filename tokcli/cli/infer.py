@@ -45,14 +45,15 @@ def infer(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Ask the language model about the items of a cache: no decoding, no vision tower.
+    """Ask the language model about the items of a cache.
 
-    With -o, a run that was stopped goes on where it was.
+    No decoding, no vision tower. With -o, a run that was stopped goes on where it was.
 
     [dim]tokcli infer cache --prompt "What happens here?"[/dim]
     [dim]tokcli infer cache --prompts qa.jsonl -o answers.parquet[/dim]
 
-    With --json every answer is an object on a line of its own: id, prompt, answer, visual_tokens, seconds, ...
+    With --json every answer is an object on a line of its own:
+    id, prompt, answer, visual_tokens, seconds and more.
     """
     from tokcli.recipe import InferRecipe, check
 

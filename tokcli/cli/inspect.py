@@ -23,7 +23,9 @@ def inspect(
     errors: Annotated[bool, typer.Option("--errors", help="List the items that failed, with the reason.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a cache holds: model, method, items, tokens and bytes saved, failures.
+    """Show what a cache holds.
+
+    Model, method, items, tokens and bytes saved, failures.
 
     [dim]tokcli inspect cache --errors[/dim]
     [dim]tokcli inspect cache --items --json | jq '.items[].kept_tokens'[/dim]
@@ -104,7 +106,9 @@ def _method(method: dict[str, Any]) -> str:
 
 
 def verify(cache: CachePath, as_json: Json = False) -> None:
-    """Read every page of a cache, check checksums and invariants. Exit code 5 if anything is wrong.
+    """Check every page of a cache.
+
+    Checksums and invariants; exit code 5 if anything is wrong.
 
     [dim]tokcli verify cache && rsync -a cache/ backup/[/dim]
     """

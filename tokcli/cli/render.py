@@ -24,9 +24,10 @@ def render(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write synthetic clips of moving coloured shapes, with questions and answers in qa.jsonl.
+    """Write synthetic clips with questions.
 
-    The bundled model `nano` understands these and nothing else: they show what compression costs in answers.
+    Coloured shapes that move, as real video files, and qa.jsonl with questions and
+    answers. The bundled model `nano` understands these and nothing else.
 
     [dim]tokcli render -o clips --count 100 --seed 7[/dim]
     """

@@ -23,7 +23,9 @@ def run(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run a recipe: render, compress and infer as far as it names them. Safe to repeat: each step resumes.
+    """Run a YAML recipe.
+
+    Does render, compress and infer as far as it names them; safe to repeat.
 
     [dim]tokcli run recipes/demo.yaml[/dim]
     [dim]tokcli run nightly.yaml --set compress.output=/data/cache --set compress.keep=0.1[/dim]

@@ -1,0 +1,1 @@
+"""Tensor primitives that several methods share: no files, no models, no options."""

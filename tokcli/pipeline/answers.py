@@ -27,7 +27,7 @@ class AnswerFile:
     """Answers of one run at ``path``; knows which (id, prompt) pairs it holds already."""
 
     def __init__(self, path: Path, identity: Mapping[str, str], overwrite: bool) -> None:
-        """Raises ``UsageError`` for an unknown suffix, ``CacheConflictError`` for another model's or cache's answers."""
+        """Raises ``UsageError`` for an unknown suffix, ``CacheConflictError`` for answers of another run."""
         if path.suffix not in FORMATS:
             raise UsageError(f"{path}: unknown output format {path.suffix!r}; allowed: {', '.join(FORMATS)}")
         if not path.parent.is_dir():
