@@ -1,0 +1,72 @@
+"""Files that exist whole or not at all.
+
+Temporary name in the same folder, flush, fsync, rename, fsync of the folder: a rename within one folder is atomic on
+POSIX file systems, and without the two fsyncs a power cut may keep the new name and lose the bytes behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokcli.errors import CacheError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def temporary_path(folder: Path) -> Path:
+    """A fresh temporary name in ``folder``. It has no suffix, so that no ``*.parquet`` glob ever matches it."""
+    return folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+
+
+def remove_temporaries(folder: Path) -> int:
+    """Delete what writers that were killed left in ``folder``; the caller holds the cache's lock."""
+    stale = list(folder.glob(f"{TEMPORARY_PREFIX}*")) if folder.is_dir() else []
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut, where the file system can sync a folder at all."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a file that is complete and fsynced its name."""
+    temporary.replace(final)
+    sync_folder(final.parent)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step. Raises ``CacheError`` when it cannot be written."""
+    temporary = temporary_path(path.parent)
+    try:
+        with writing(path.parent), temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn an ``OSError`` inside into one line that names the folder, the reason and what is safe."""
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+        raise CacheError(
+            f"cannot write in {folder}: {reason}; what was committed before is intact: make room or mend the "
+            "folder, then run the same command again"
+        ) from error

@@ -1,0 +1,97 @@
+"""Shards kept open for reading: footers are parsed once, and the last row group is at hand."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokcli.cache.layout import Shard
+from tokcli.cache.manifest import Manifest
+from tokcli.cache.parquet import open_shard, reading
+from tokcli.cache.schema import data_schema, error_schema
+
+MAX_OPEN = 256
+"""Shards open at once; a process may commonly open 1,024 files."""
+
+
+@dataclass(frozen=True)
+class _Open:
+    file: pq.ParquetFile
+    starts: list[int]
+    """First row of every row group, and the number of rows."""
+
+
+class ShardFiles:
+    """Random access to rows of many shards; safe for threads, and reopens its files after a fork."""
+
+    def __init__(self, shards: Sequence[Shard], manifest: Manifest) -> None:
+        self._shards, self._manifest = shards, manifest
+        self._lock = threading.Lock()
+        self._forget()
+
+    def rows(self, shard: int, first: int, count: int, *, what: str) -> Iterator[pa.Table]:
+        """Rows of a shard, each as a table of one row. ``what`` is named when they cannot be read."""
+        for row in range(first, first + count):
+            with self._lock:
+                starts = self._opened(shard).starts
+                group = bisect_right(starts, row) - 1
+                table = self._group(shard, group, what)
+            yield table.slice(row - starts[group], 1)
+
+    def alone(self, shard: int, row: int) -> bool:
+        """Whether the row has a row group to itself, so that its buffers can be given away."""
+        with self._lock:
+            starts = self._opened(shard).starts
+        group = bisect_right(starts, row) - 1
+        return starts[group + 1] - starts[group] == 1
+
+    def columns(self, shard: int, *, leave_out: Sequence[str]) -> pa.Table:
+        """Whole columns of a shard but for those named."""
+        with self._lock:
+            file = self._opened(shard).file
+            with reading(self._shards[shard].path, "its table"):
+                names = [name for name in file.schema_arrow.names if name not in leave_out]
+                return file.read(columns=names, use_threads=False)
+
+    def empty_table(self, table: str, *, leave_out: Sequence[str]) -> pa.Table:
+        """A table without rows."""
+        schema = data_schema(self._manifest) if table == "data" else error_schema(self._manifest)
+        empty = schema.empty_table()
+        return empty.select([name for name in schema.names if name not in leave_out])
+
+    def _forget(self) -> None:
+        self._process = os.getpid()
+        self._open: OrderedDict[int, _Open] = OrderedDict()
+        self._last: tuple[int, int, pa.Table] | None = None
+
+    def _opened(self, shard: int) -> _Open:
+        if self._process != os.getpid():
+            self._forget()  # a file position that two processes share would make each read what the other seeks
+        if shard in self._open:
+            self._open.move_to_end(shard)
+            return self._open[shard]
+        while len(self._open) >= MAX_OPEN:
+            self._open.popitem(last=False)[1].file.close()
+        file = open_shard(self._shards[shard], self._manifest)
+        sizes = (file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
+        self._open[shard] = _Open(file, list(accumulate(sizes, initial=0)))
+        return self._open[shard]
+
+    def _group(self, shard: int, group: int, what: str) -> pa.Table:
+        if self._last is not None and self._last[:2] == (shard, group):
+            return self._last[2]
+        self._last = None
+        opened = self._opened(shard)
+        with reading(self._shards[shard].path, what):
+            table = opened.file.read_row_group(group, use_threads=False)
+        if len(table) > 1:  # the buffers of a row group of one row are given away
+            self._last = (shard, group, table)
+        return table

@@ -1,0 +1,60 @@
+"""Taking a folder into use as a cache: make it, resume it, replace it, or leave it alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokcli.cache.atomic import TEMPORARY_PREFIX, remove_temporaries, sync_folder, writing
+from tokcli.cache.layout import LOCK, MANIFEST, SUCCESS, TABLES, list_shards
+from tokcli.cache.manifest import Manifest, read_manifest
+from tokcli.errors import CacheConflictError, UsageError
+
+
+def make_folder(cache: Path) -> None:
+    """Create the cache's folder where there is none. Raises ``UsageError`` for a folder that holds something else."""
+    if cache.exists() and not cache.is_dir():
+        raise UsageError(f"{cache} is a file; name a folder for the cache")
+    if cache.is_dir() and not (cache / MANIFEST).exists():
+        for entry in cache.iterdir():
+            # What a writer leaves that was killed before its manifest was written.
+            empty_table = entry.name in TABLES and entry.is_dir() and not any(entry.iterdir())
+            if not (entry.name == LOCK or entry.name.startswith(TEMPORARY_PREFIX) or empty_table):
+                raise UsageError(
+                    f"{cache} is not a token cache and holds other files ({entry.name}); name a new or empty folder"
+                )
+    with writing(cache.parent):
+        cache.mkdir(parents=True, exist_ok=True)
+
+
+def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
+    """Bring the folder in a state to write in, under the lock; gives the manifest that holds for it.
+
+    Raises ``CacheConflictError`` where the cache was made with another configuration.
+    """
+    manifest = asked
+    replace = not (cache / MANIFEST).exists()
+    if not replace:
+        manifest = read_manifest(cache)
+        if overwrite:
+            # Shards before the manifest: at every moment the folder is a whole cache, of fewer and fewer items.
+            with writing(cache):
+                (cache / SUCCESS).unlink(missing_ok=True)
+                for shard in list_shards(cache):
+                    shard.path.unlink()
+            manifest, replace = asked, True
+        elif differences := manifest.differences(asked):
+            listing = "\n".join(f"  {line}" for line in differences)
+            raise CacheConflictError(
+                f"{cache} was made with another configuration:\n{listing}\n"
+                "choose another output folder, ask for the same, or replace the cache with --overwrite"
+            )
+    with writing(cache):
+        for table in TABLES:
+            (cache / table).mkdir(exist_ok=True)
+        for folder in (cache, *(cache / table for table in TABLES)):
+            remove_temporaries(folder)
+        (cache / SUCCESS).unlink(missing_ok=True)
+    if replace:
+        manifest.write(cache)
+    sync_folder(cache)
+    return manifest

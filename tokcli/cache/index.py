@@ -1,0 +1,72 @@
+"""Where every visible item of a cache stands: built once from the small columns when the cache is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tokcli.cache.layout import Shard, list_shards
+from tokcli.cache.manifest import Manifest
+from tokcli.cache.parquet import open_shard, read_columns
+from tokcli.errors import IntegrityError
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Rows ``first`` to ``first + count`` of a shard, in the order of chunks."""
+
+    shard: int
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """A snapshot of the committed shards."""
+
+    shards: tuple[Shard, ...]
+    items: dict[str, Place]
+    """Finished items in the order in which they were written; superseded rows are left out."""
+    failed: dict[str, Place]
+    """Items whose newest row is an error."""
+
+
+def build_index(cache: Path, manifest: Manifest) -> Index:
+    """Read the ids of every shard. Raises ``IntegrityError`` for a shard that is damaged or holds part of an item."""
+    shards = tuple(list_shards(cache))
+    items: dict[str, Place] = {}
+    failed: dict[str, Place] = {}
+    for number, shard in enumerate(shards):
+        with open_shard(shard, manifest) as file:
+            columns = ["id", "chunk", "num_chunks"] if shard.table == "data" else ["id"]
+            table = read_columns(shard, file, columns)
+        target, other = (items, failed) if shard.table == "data" else (failed, items)
+        for item_id, place in _places(shard, number, table):
+            other.pop(item_id, None)
+            target.pop(item_id, None)  # the newest row also takes the newest place in the order
+            target[item_id] = place
+    return Index(shards, items, failed)
+
+
+def _places(shard: Shard, number: int, table: pa.Table) -> list[tuple[str, Place]]:
+    ids = table["id"].to_pylist()
+    if shard.table == "errors":
+        return [(item_id, Place(number, row, 1)) for row, item_id in enumerate(ids)]
+    chunks, totals = table["chunk"].to_pylist(), table["num_chunks"].to_pylist()
+    starts = pc.indices_nonzero(pc.equal(table["chunk"], 0)).to_pylist()
+    places = []
+    for first, stop in zip(starts, [*starts[1:], len(ids)]):
+        count = stop - first
+        whole = totals[first] == count and chunks[first:stop] == list(range(count))
+        if not whole or ids[first:stop] != [ids[first]] * count:
+            raise IntegrityError(
+                f"{shard.path} holds only part of the rows of {ids[first]}; delete that file, and run the compress "
+                "command again: only its items are redone"
+            )
+        places.append((ids[first], Place(number, first, count)))
+    if ids and (not starts or starts[0] != 0):
+        raise IntegrityError(f"{shard.path} begins in the middle of an item; delete it and run the command again")
+    return places

@@ -1,0 +1,160 @@
+"""``manifest.json``: what every item of a cache was made with.
+
+The configuration decides the stored tokens; a run resumes only where it is equal. The information beside it (versions,
+time, inputs) is for people and may differ from run to run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tokcli import __version__
+from tokcli.cache.atomic import write_atomically
+from tokcli.cache.layout import MANIFEST
+from tokcli.errors import CacheError, IntegrityError
+
+FORMAT = 1
+
+# Where both sides know the fingerprint of weights and preprocessing, it decides, and the same checkpoint may be named
+# by another path or branch.
+_NAMES_OF_A_FINGERPRINT = ("model.model", "model.name", "model.revision")
+_ABSENT = object()
+
+
+def canonical_json(value: Any) -> str:
+    """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN. Raises ``ValueError``, ``TypeError``."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of one cache; both mappings hold JSON values only."""
+
+    configuration: Mapping[str, Any]
+    """Must be equal to resume: model, sampling, method, tokens_dtype, resize, decoder, seed."""
+    information: Mapping[str, Any] = field(default_factory=dict)
+    """May differ: versions of libraries, default position scheme, inputs."""
+    format: int = FORMAT
+    tokcli: str = __version__
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def __post_init__(self) -> None:
+        # Through JSON and back, so that what is compared is what would be read: tuples become lists.
+        object.__setattr__(self, "configuration", json.loads(canonical_json(dict(self.configuration))))
+        object.__setattr__(self, "information", json.loads(canonical_json(dict(self.information))))
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        model: Mapping[str, Any],
+        sampling: Mapping[str, Any],
+        method: Mapping[str, Any],
+        tokens_dtype: str,
+        resize: str,
+        decoder: str,
+        seed: int = 0,
+        information: Mapping[str, Any] | None = None,
+    ) -> Manifest:
+        """The manifest of a run. Versions of libraries that stand in ``model`` are moved to the information."""
+        versions = {key: model[key] for key in model if "version" in key or key in ("torch", "transformers")}
+        return cls(
+            configuration={
+                "model": {key: value for key, value in model.items() if key not in versions},
+                "sampling": dict(sampling),
+                "method": dict(method),
+                "tokens_dtype": tokens_dtype,
+                "resize": resize,
+                "decoder": decoder,
+                "seed": seed,
+            },
+            information={**({"model_versions": versions} if versions else {}), **(information or {})},
+        )
+
+    @property
+    def digest(self) -> str:
+        """blake3 of the configuration's canonical JSON, 64 hex digits; every row and shard carries it."""
+        from blake3 import blake3
+
+        return blake3(canonical_json(self.configuration).encode()).hexdigest()
+
+    def differences(self, asked: Manifest) -> list[str]:
+        """``key.path: old in the cache, new asked for`` for all that keeps ``asked`` from resuming; empty if equal."""
+        old, new = dict(_leaves(self.configuration)), dict(_leaves(asked.configuration))
+        fingerprint = old.get("model.fingerprint")
+        if fingerprint is not None and fingerprint == new.get("model.fingerprint"):
+            for name in _NAMES_OF_A_FINGERPRINT:
+                old.pop(name, None)
+                new.pop(name, None)
+        return [
+            f"{key}: {_show(old.get(key, _ABSENT))} in the cache, {_show(new.get(key, _ABSENT))} asked for"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, _ABSENT) != new.get(key, _ABSENT)
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return {
+            "tokcli": self.tokcli,
+            "format": self.format,
+            "created": self.created,
+            "configuration": self.configuration,
+            "information": self.information,
+        }
+
+    def write(self, cache: Path) -> None:
+        """Write ``manifest.json`` atomically."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        write_atomically(cache / MANIFEST, (text + "\n").encode())
+
+
+def read_manifest(cache: Path) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises ``CacheError`` where there is none or its format is newer than this tokcli, ``IntegrityError`` where it
+    cannot be parsed.
+    """
+    path = cache / MANIFEST
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise CacheError(
+            f"{cache} is not a token cache: no {MANIFEST} in it; name the folder that `tokcli compress -o` wrote"
+        ) from None
+    except OSError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise IntegrityError(f"{path} is damaged ({error}); restore it from a copy, or write a new cache") from None
+    if not isinstance(value, dict) or not isinstance(value.get("format"), int) or "tokcli" not in value:
+        raise CacheError(
+            f"{path} is not the manifest of a token cache; name the folder that `tokcli compress -o` wrote"
+        )
+    if value["format"] > FORMAT:
+        raise CacheError(
+            f"{cache} has cache format {value['format']} (written by tokcli {value['tokcli']}); this tokcli "
+            f"{__version__} reads formats up to {FORMAT}: upgrade tokcli"
+        )
+    configuration, information = value.get("configuration"), value.get("information", {})
+    if not isinstance(configuration, dict) or not isinstance(information, dict):
+        raise IntegrityError(f"{path} is damaged (no configuration); restore it from a copy, or write a new cache")
+    return Manifest(configuration, information, value["format"], str(value["tokcli"]), str(value.get("created", "")))
+
+
+def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``("a.b", leaf)`` for every leaf; lists and empty mappings count as leaves."""
+    if isinstance(value, Mapping) and (value or not prefix):
+        for key, child in value.items():
+            yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _show(value: Any) -> str:
+    return "nothing" if value is _ABSENT else canonical_json(value)

@@ -1,0 +1,59 @@
+"""Opening committed shards, with every doubt turned into an ``IntegrityError`` that names the file."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tokcli.cache.layout import Shard
+from tokcli.cache.manifest import FORMAT, Manifest
+from tokcli.errors import CacheError, IntegrityError
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str = "") -> Iterator[None]:
+    """Name the file, and ``what`` was read from it, when Arrow or the system fails inside."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise CacheError(f"{path} is gone; it was there when the cache was opened: open the cache again") from None
+    except PermissionError as error:
+        raise CacheError(f"cannot read {path}: {error.strerror}; check its permissions") from error
+    # Bytes that are not what was written surface as Arrow errors, as text that is not UTF-8, or as absurd lengths.
+    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise IntegrityError(
+            f"{path} is damaged{f', reading {what}' if what else ''} ({reason}); see what else is with "
+            "`tokcli verify`, delete that file, and run the compress command again: only its items are redone"
+        ) from error
+
+
+def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
+    """Open one shard and check that it belongs to the cache; pages are checked against their checksums when read.
+
+    No threads are used in reading: data loaders fork.
+    """
+    with reading(shard.path):
+        file = pq.ParquetFile(shard.path, page_checksum_verification=True, pre_buffer=False)
+        stamp = file.metadata.metadata or {}
+    version = stamp.get(b"tokcli.format", b"")
+    if not version.isdigit():
+        raise IntegrityError(f"{shard.path} was not written by tokcli; move it out of the cache")
+    if int(version) > FORMAT:
+        raise CacheError(f"{shard.path} has cache format {int(version)}, this tokcli reads up to {FORMAT}: upgrade it")
+    if stamp.get(b"tokcli.configuration", b"").decode() != manifest.digest:
+        raise IntegrityError(
+            f"{shard.path} was written with another configuration than the cache's manifest tells; "
+            "move it out of the cache, and run the compress command again"
+        )
+    return file
+
+
+def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.Table:
+    """Whole columns of a shard, checked."""
+    with reading(shard.path, "its index"):
+        return file.read(columns=columns, use_threads=False)

@@ -1,0 +1,158 @@
+"""Reading a cache: by id, by number, in order, or as a table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from tokcli.cache.decode import decode_item
+from tokcli.cache.files import ShardFiles
+from tokcli.cache.index import Index, Place, build_index
+from tokcli.cache.manifest import Manifest, read_manifest
+from tokcli.cache.metadata import concatenated
+from tokcli.cache.schema import BLOBS
+from tokcli.cache.summary import summarize
+from tokcli.errors import CacheError, IntegrityError
+from tokcli.types import EncodedItem
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+
+_ITEM_TABLE_LEAVES_OUT = (*BLOBS, "chunk", "num_chunks", "num_tokens")
+
+
+class Cache:
+    """A token cache as it was when it was opened; made by ``open_cache``.
+
+    ``cache[id]`` and ``cache[number]`` give an ``EncodedItem`` with CPU tensors in the cache's dtype; iteration gives
+    all of them in the order in which they were written. It pickles to its path, and may be used after a fork and from
+    several threads, so it serves as a map-style dataset of ``torch.utils.data.DataLoader`` as it is.
+    Every page that is read is checked against its checksum: ``IntegrityError`` when the bytes are not those written.
+    """
+
+    manifest: Manifest
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        self._index: Index = build_index(self.path, self.manifest)
+        self._ids = list(self._index.items)
+        self._files = ShardFiles(self._index.shards, self.manifest)
+
+    def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:
+        return Cache, (self.path,)
+
+    def __repr__(self) -> str:
+        return f"Cache({str(self.path)!r}, {len(self)} items, {len(self._index.failed)} failed)"
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, item_id: object) -> bool:
+        return item_id in self._index.items
+
+    def __iter__(self) -> Iterator[EncodedItem]:
+        for item_id in self._ids:
+            yield self[item_id]
+
+    def __getitem__(self, key: str | int) -> EncodedItem:
+        """One item. Raises ``CacheError`` for an id that the cache does not have, ``IndexError`` for such a number."""
+        item_id = self._ids[key] if isinstance(key, int) else key
+        place = self._index.items.get(item_id)
+        if place is None:
+            raise CacheError(self._unknown(item_id))
+        shard = self._index.shards[place.shard]
+        rows = self._files.rows(place.shard, place.first, place.count, what=item_id)
+        try:
+            return decode_item(rows, own=self._files.alone(place.shard, place.first))
+        except (IntegrityError, ValueError) as error:
+            if isinstance(error, IntegrityError) and str(shard.path) in str(error):
+                raise
+            raise IntegrityError(
+                f"{shard.path} is damaged: {error}; delete that file, and run the compress command again: "
+                "only its items are redone"
+            ) from error
+
+    def ids(self) -> list[str]:
+        """Ids of the finished items in the order in which they were written."""
+        return list(self._ids)
+
+    def tensors(self, item_id: str | int) -> dict[str, torch.Tensor]:
+        """One item as tensors: ``tokens`` (K, D), ``coords`` int32 (K, 4), ``mass`` float32 (K,), ``source`` int64
+        (K,), ``times`` float64 (T,), and ``assignment`` int32 (N,) where a method that merges stored it."""
+        import torch
+
+        item = self[item_id]
+        tensors = {
+            "tokens": item.kept.tokens,
+            "coords": item.kept.coords,
+            "mass": item.kept.mass,
+            "source": item.kept.source,
+            "times": torch.from_numpy(item.times),
+        }
+        return tensors if item.kept.assignment is None else tensors | {"assignment": item.kept.assignment}
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """What is known of each item, without tensors: a row per item in the order of writing.
+
+        All columns by default; the user's own begin with ``meta_``. Raises ``CacheError`` for an unknown column.
+        """
+        return self._table("data", self._index.items, columns)
+
+    def errors(self) -> pa.Table:
+        """A row per item whose newest attempt failed."""
+        return self._table("errors", self._index.failed, None)
+
+    def to_pandas(self, columns: Sequence[str] | None = None) -> pandas.DataFrame:
+        """``table`` as a data frame."""
+        try:
+            return self.table(columns).to_pandas()
+        except ModuleNotFoundError as error:
+            raise CacheError("to_pandas needs pandas, which is not installed: pip install pandas") from error
+
+    def stats(self) -> dict[str, Any]:
+        """Totals: ``items, failed, kept_tokens, source_tokens, cache_bytes, source_bytes, media_seconds``, and the same
+        but ``cache_bytes`` by kind under ``kinds``. ``cache_bytes`` counts all shards, superseded rows included."""
+        cache_bytes = sum(shard.path.stat().st_size for shard in self._index.shards)
+        return summarize(self.table(), failed=len(self._index.failed), cache_bytes=cache_bytes)
+
+    def _table(self, table: str, places: dict[str, Place], columns: Sequence[str] | None) -> pa.Table:
+        rows_of: dict[int, list[int]] = {}
+        for place in places.values():
+            rows_of.setdefault(place.shard, []).append(place.first)
+        parts = []
+        for number, shard in enumerate(self._index.shards):
+            if shard.table == table and number in rows_of:
+                part = self._files.columns(number, leave_out=_ITEM_TABLE_LEAVES_OUT)
+                parts.append(part.take(pa.array(np.array(rows_of[number], np.int64))))
+        if not parts:
+            parts = [self._files.empty_table(table, leave_out=_ITEM_TABLE_LEAVES_OUT)]
+        result = concatenated(parts)
+        if columns is None:
+            return result
+        if unknown := [name for name in columns if name not in result.column_names]:
+            raise CacheError(
+                f"the table of {self.path} has no column {unknown[0]!r}; it has {', '.join(result.column_names)}"
+            )
+        return result.select(list(columns))
+
+    def _unknown(self, item_id: str) -> str:
+        if item_id in self._index.failed:
+            return f"{item_id} failed when {self.path} was made and has no tokens; `tokcli inspect` tells why"
+        near = difflib.get_close_matches(str(item_id), self._ids[:10_000], n=1, cutoff=0.4)
+        hint = f"; the nearest is {near[0]}" if near else ""
+        return f"{self.path} has no item {item_id!r}{hint}; `tokcli inspect` lists all {len(self)}"
+
+
+def open_cache(path: str | Path) -> Cache:
+    """Open a cache for reading; it needs no lock and sees what is committed now.
+
+    Raises ``CacheError`` for a path that is no cache or has a newer format, ``IntegrityError`` for a damaged one.
+    """
+    return Cache(path)

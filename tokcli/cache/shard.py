@@ -1,0 +1,131 @@
+"""One shard that is being written: rows go in, and it appears under its name or never."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from blake3 import blake3
+
+from tokcli.cache.atomic import publish, temporary_path, writing
+from tokcli.cache.encode import Row, row_bytes, rows_table
+from tokcli.cache.layout import shard_name
+from tokcli.cache.schema import BLOBS, writer_options
+
+ROW_GROUP_BYTES = 4 << 20
+"""A row group is what a random access reads: 4 MB cost about as much as opening the next one."""
+
+ROW_GROUP_ROWS = 256
+"""Bounds what a random access to a tiny item decodes beside it."""
+
+
+class ShardWriter:
+    """Writes rows to a temporary file in ``folder``. Not usable after ``commit`` or ``abort``.
+
+    Every method raises ``CacheError`` when the disk refuses, and then leaves no file behind.
+    """
+
+    def __init__(self, folder: Path, schema: pa.Schema, sequence: int) -> None:
+        self.schema = schema
+        self.num_bytes = 0
+        self._constants = {"sequence": sequence, "configuration": schema.metadata[b"tokcli.configuration"].decode()}
+        self._folder, self._sequence = folder, sequence
+        self._temporary = temporary_path(folder)
+        self._rows: list[Row] = []
+        self._buffered_bytes = 0
+        with writing(folder):
+            self._sink = _HashingFile(self._temporary)
+            try:
+                self._parquet = pq.ParquetWriter(self._sink, schema, **writer_options(schema))
+            except BaseException:
+                self._sink.close()
+                self._temporary.unlink(missing_ok=True)
+                raise
+
+    def add(self, row: Row) -> None:
+        """Add one row; written out as soon as a row group is full."""
+        size = row_bytes(row)
+        if self._rows and self._buffered_bytes + size > ROW_GROUP_BYTES:
+            self._flush()
+        self._rows.append(row | self._constants)
+        self._buffered_bytes += size
+        self.num_bytes += size
+        if self._buffered_bytes >= ROW_GROUP_BYTES or len(self._rows) >= ROW_GROUP_ROWS:
+            self._flush()
+        else:
+            # The rest of the row group may be long in coming: don't hold views of tensors that others own.
+            self._rows[-1] |= {name: row[name].copy() for name in BLOBS if row.get(name) is not None}
+
+    def commit(self) -> Path:
+        """Write what is buffered, sync, and give the shard its name."""
+        self._flush()
+        try:
+            with writing(self._folder):
+                self._parquet.close()
+                self._sink.sync()
+                self._sink.close()
+                final = self._folder / shard_name(self._sequence, self._sink.digest)
+                publish(self._temporary, final)
+        except BaseException:
+            self.abort()
+            raise
+        return final
+
+    def abort(self) -> None:
+        """Drop the shard."""
+        # Closing writes a footer into a file that is thrown away; on a full disk that fails once more.
+        with contextlib.suppress(Exception):
+            self._parquet.close()
+        self._parquet.is_open = False
+        with contextlib.suppress(OSError):
+            self._sink.close()
+        self._temporary.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._rows:
+            return
+        try:
+            table = rows_table(self._rows, self.schema)
+            with writing(self._folder):
+                self._parquet.write_table(table, row_group_size=len(table))
+        except BaseException:
+            self.abort()
+            raise
+        self._rows, self._buffered_bytes = [], 0
+
+
+class _HashingFile:
+    """A file for writing that hashes what goes through it; what pyarrow asks of a file object, no more."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("xb", buffering=1 << 20)
+        self._hash = blake3()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest(length=4)
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,71 @@
+"""Torch tensors to bytes and back, bit for bit, without a copy where the memory allows it.
+
+Arrow and NumPy have no bfloat16, so the bytes of a tensor travel as plain integers and the dtype stands beside them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokcli.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+DTYPES = ("float16", "bfloat16", "float32")
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+
+_FLOAT16_MAX = 65504.0
+
+
+def check_range(tokens: torch.Tensor, dtype: str, item_id: str) -> None:
+    """Raise ``UsageError`` where storing as float16 would turn finite values into infinities."""
+    import torch
+
+    if dtype != "float16" or tokens.dtype == torch.float16 or tokens.numel() == 0:
+        return
+    low, high = (float(bound) for bound in torch.aminmax(tokens))
+    # Values up to 65520 round to 65504. What is infinite or NaN already stays as it is.
+    largest = max(abs(low), abs(high))
+    if largest >= 65520.0 and np.isfinite(largest):
+        raise UsageError(
+            f"tokens of {item_id} reach {largest:g}, float16 ends at {_FLOAT16_MAX:g}; "
+            "store them as bfloat16 or float32 (in a new cache)"
+        )
+
+
+def token_bytes(tokens: torch.Tensor, dtype: str) -> npt.NDArray[np.uint8]:
+    """Rows of ``tokens`` as little-endian bytes of ``dtype``; shares memory where dtype and layout allow it."""
+    import torch
+
+    rows = tokens.detach().to("cpu", getattr(torch, dtype)).contiguous()
+    return rows.view(torch.uint8).numpy().reshape(-1) if rows.numel() else np.empty(0, np.uint8)
+
+
+def array_bytes(values: torch.Tensor | npt.NDArray[Any], dtype: str) -> npt.NDArray[np.uint8]:
+    """A tensor or array as little-endian bytes of a NumPy ``dtype``."""
+    array = np.ascontiguousarray(np.asarray(values), dtype=np.dtype(dtype).newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8)
+
+
+def tensor_view(buffer: pa.Buffer, dtype: str, width: int | None = None) -> torch.Tensor:
+    """A tensor over the bytes of an Arrow buffer, which it keeps alive: (n,), or (n, width).
+
+    The memory belongs to whoever read the buffer: clone before it is shared. It goes through DLPack, because
+    ``torch.frombuffer`` warns about every read-only buffer.
+    """
+    import torch
+    from torch.utils.dlpack import from_dlpack
+
+    kind = getattr(torch, dtype)
+    carrier = pa.int16() if kind.itemsize == 2 else pa.int32()
+    count = buffer.size // kind.itemsize
+    if count == 0:
+        flat = torch.empty(0, dtype=kind)
+    else:
+        flat = from_dlpack(pa.Array.from_buffers(carrier, count, [None, buffer])).view(kind)
+    return flat if width is None else flat.view(count // max(1, width), width)

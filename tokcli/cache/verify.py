@@ -1,0 +1,170 @@
+"""Reading everything once: is the cache what was written, and does it agree with itself?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from blake3 import blake3
+
+from tokcli.cache.decode import row_problem
+from tokcli.cache.index import build_index
+from tokcli.cache.layout import SUCCESS, Shard, foreign_files, list_shards
+from tokcli.cache.manifest import Manifest, read_manifest
+from tokcli.cache.parquet import open_shard, reading
+from tokcli.errors import CacheError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong."""
+
+    file: str
+    """Path within the cache's folder."""
+    what: str
+
+
+def verify_cache(path: str | Path) -> list[Problem]:
+    """All that is wrong with a cache; empty when it is sound. Reads every byte, one row group at a time.
+
+    Checked: every shard's bytes against the digest in its name, every page against its checksum, lengths and counts of
+    every row, coordinates against grids, order, masses, and ``_SUCCESS`` against the shards.
+    Raises ``CacheError`` for a path that is no cache or has a newer format.
+    """
+    cache = Path(path)
+    manifest = read_manifest(cache)
+    problems = [
+        Problem(str(file.relative_to(cache)), "is not a shard of this cache; move it elsewhere")
+        for file in foreign_files(cache)
+    ]
+    shards = list_shards(cache)
+    for before, shard in pairwise(shards):
+        if before.sequence == shard.sequence:
+            problems.append(Problem(_name(cache, shard), f"has the sequence number of {before.path.name}"))
+    for shard in shards:
+        problems += [Problem(_name(cache, shard), what) for what in _shard_problems(shard, manifest)]
+    if not problems:  # an index over damaged shards would report the same damage once more
+        problems += _whole_cache_problems(cache, manifest)
+    return problems
+
+
+def _name(cache: Path, shard: Shard) -> str:
+    return str(shard.path.relative_to(cache))
+
+
+def _whole_cache_problems(cache: Path, manifest: Manifest) -> list[Problem]:
+    index = build_index(cache, manifest)
+    success = cache / SUCCESS
+    if not success.exists():
+        return []
+    try:
+        told = json.loads(success.read_bytes())
+    except ValueError:
+        return [Problem(SUCCESS, "is not JSON; delete it and run the compress command again")]
+    found = {"items": len(index.items), "failed": len(index.failed)}
+    if told != found:
+        return [Problem(SUCCESS, f"tells {told}, the shards hold {found}; run the compress command again")]
+    return []
+
+
+def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
+    digest = blake3()
+    try:
+        with reading(shard.path), shard.path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        if digest.hexdigest(length=4) != shard.digest:
+            yield "its bytes are not those that were written (digest); delete it and run the compress command again"
+        with open_shard(shard, manifest) as parquet:
+            check = _RowChecks(shard, manifest)
+            for group in range(parquet.metadata.num_row_groups):
+                with reading(shard.path, f"row group {group}"):
+                    table = parquet.read_row_group(group, use_threads=False)
+                    problems = list(check.problems(table))
+                yield from problems
+            yield from check.end()
+    except CacheError as error:
+        yield str(error)
+
+
+class _RowChecks:
+    """Invariants of a shard's rows, in order."""
+
+    def __init__(self, shard: Shard, manifest: Manifest) -> None:
+        self._shard = shard
+        self._digest = manifest.digest
+        self._item: dict[str, Any] | None = None
+        self._next_chunk = 0
+        self._tokens = 0
+        self._last_coords: tuple[int, ...] = ()
+
+    def problems(self, table: pa.Table) -> Iterator[str]:
+        """What is wrong with a row group."""
+        for name in ("sequence", "configuration"):
+            expected = self._shard.sequence if name == "sequence" else self._digest
+            if any(value != expected for value in table[name].to_pylist()):
+                yield f"a row has another {name} than its shard"
+        if self._shard.table == "data":
+            for number in range(len(table)):
+                yield from self._row(table.slice(number, 1))
+
+    def end(self) -> Iterator[str]:
+        """What is wrong at the end of an item, and of the shard."""
+        if self._item is not None:
+            if self._next_chunk != self._item["num_chunks"]:
+                yield f"{self._item['id']} has {self._next_chunk} of {self._item['num_chunks']} rows"
+            if self._tokens != self._item["kept_tokens"]:
+                yield f"{self._item['id']} has {self._tokens} of {self._item['kept_tokens']} tokens"
+
+    def _row(self, row: pa.Table) -> Iterator[str]:
+        names = ("id", "chunk", "num_chunks", "num_tokens", "kept_tokens", "source_tokens", "hidden_size", "dtype")
+        head = row.select([*names, "views", "source_blake3"]).to_pylist()[0]
+        if head["chunk"] == 0:
+            yield from self.end()
+            self._item, self._next_chunk, self._tokens, self._last_coords = head, 0, 0, ()
+            if len(head["source_blake3"]) != 64:
+                yield f"{head['id']} has no hash of its source"
+        where = f"row {head['chunk']} of {head['id']}"
+        if self._item is None or head["id"] != self._item["id"] or head["chunk"] != self._next_chunk:
+            yield f"{where} is out of place"
+            return
+        self._next_chunk += 1
+        self._tokens += head["num_tokens"]
+        if problem := row_problem(row, head["num_tokens"], head["hidden_size"], head["dtype"]):
+            yield f"{where}: {problem}"
+            return
+        yield from (f"{where}: {problem}" for problem in self._values(row, head))
+
+    def _values(self, row: pa.Table, head: dict[str, Any]) -> Iterator[str]:
+        grids = np.array([[view["t"], view["h"], view["w"]] for view in head["views"]], np.int64).reshape(-1, 3)
+        coords = _integers(row, "coords").reshape(-1, 4)
+        view = coords[:, 0]
+        if ((view < 0) | (view >= len(grids))).any() or (coords[:, 1:] < 0).any():
+            yield "coords name a view that does not exist, or are negative"
+        elif (coords[:, 1:] >= grids[view]).any():
+            yield "coords lie outside the view's grid"
+        ordered = [self._last_coords, *map(tuple, coords.tolist())]
+        if any(one > other for one, other in pairwise(ordered)):
+            yield "coords are not in (view, t, y, x) order"
+        self._last_coords = ordered[-1]
+        full = max(head["source_tokens"], int(grids.prod(axis=1).sum()))
+        source = _integers(row, "source")
+        if ((source < 0) | (source >= full)).any():
+            yield f"source points outside the item's {full} tokens"
+        mass = row["mass"][0].as_buffer()
+        if mass is not None and not (np.frombuffer(mass, "<f4") >= 0).all():
+            yield "mass is negative or not a number"
+        if head["chunk"] == 0 and row["assignment"][0].as_buffer() is not None:
+            assignment = _integers(row, "assignment")
+            if ((assignment < -1) | (assignment >= head["kept_tokens"])).any():
+                yield f"assignment points outside the {head['kept_tokens']} kept tokens"
+
+
+def _integers(row: pa.Table, name: str) -> Any:
+    return np.frombuffer(row[name][0].as_buffer(), "<i4")

@@ -1,0 +1,206 @@
+"""Writing a cache: items go into a shard that appears whole, and the committed shards are the only state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+
+import pyarrow as pa
+
+from tokcli.cache.atomic import write_atomically
+from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
+from tokcli.cache.folder import make_folder, prepare
+from tokcli.cache.layout import SUCCESS
+from tokcli.cache.lock import lock_cache
+from tokcli.cache.manifest import Manifest, canonical_json
+from tokcli.cache.metadata import widened
+from tokcli.cache.records import ErrorRow, clean_text
+from tokcli.cache.schema import data_schema, error_schema
+from tokcli.cache.shard import ShardWriter
+from tokcli.cache.state import Known, Status, load_state
+from tokcli.cache.tensors import DTYPES, check_range
+from tokcli.errors import CacheError, UsageError
+from tokcli.types import EncodedItem, MediaItem
+
+SHARD_BYTES = 512 << 20
+"""Large enough that a dataset is hundreds of files, small enough to copy, upload and lose one."""
+SHARD_ITEMS = 10_000
+SHARD_SECONDS = 60.0
+"""What a killed run loses at most, besides the item in work."""
+
+
+class CacheWriter:
+    """The one writer of a cache; a context manager.
+
+    Opening it takes the cache's lock, checks the configuration, and removes what killed writers left. A shard is
+    committed when it reaches one of the limits (checked after each item), on ``commit``, and on leaving the context;
+    leaving commits whole items only, also on an exception.
+
+    Raises ``CacheLockedError`` when another process writes, ``CacheConflictError`` when the cache was made with
+    another configuration, ``UsageError`` when the folder holds something else, ``IntegrityError`` when a committed
+    shard cannot be read, ``CacheError`` when the disk refuses.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        manifest: Manifest,
+        *,
+        overwrite: bool = False,
+        tokens_dtype: str | None = None,
+        max_shard_bytes: int = SHARD_BYTES,
+        max_shard_items: int = SHARD_ITEMS,
+        max_shard_seconds: float = SHARD_SECONDS,
+        chunk_bytes: int = CHUNK_BYTES,
+    ) -> None:
+        self.path = Path(path)
+        self._dtype = tokens_dtype or str(manifest.configuration.get("tokens_dtype", "float16"))
+        if self._dtype not in DTYPES:
+            raise UsageError(f"unknown dtype of tokens {self._dtype!r}; a cache holds {', '.join(DTYPES)}")
+        if manifest.configuration.get("tokens_dtype", self._dtype) != self._dtype:
+            raise ValueError(f"tokens_dtype is {self._dtype}, the manifest tells {manifest.configuration}")
+        self._limits = (max_shard_bytes, max_shard_items, max_shard_seconds)
+        self._chunk_bytes = chunk_bytes
+        self._shard: ShardWriter | None = None
+        self._metadata_types: dict[str, pa.DataType] = {}
+        self._written: dict[str, Known] = {}
+        self._failures: dict[str, ErrorRow] = {}
+        self._began = time.monotonic()
+        self._broken = False
+        make_folder(self.path)
+        self._lock = lock_cache(self.path)
+        try:
+            self.manifest = prepare(self.path, manifest, overwrite=overwrite)
+            self._state, self._sequence = load_state(self.path, self.manifest)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> CacheWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def counts(self) -> dict[str, int]:
+        """``items`` and ``failed`` of the whole cache, with what is not committed yet."""
+        statuses = [known.status for known in self._merged().values()]
+        return {"items": statuses.count("done"), "failed": statuses.count("failed")}
+
+    def state(self, item: MediaItem, source_hash: Callable[[], str]) -> Status:
+        """Whether the cache has ``item`` as it is on disk now.
+
+        ``source_hash`` gives the blake3 of its content, and is called only where size and modification time leave a
+        doubt. "failed": it failed before and the file is the same; "changed": there is a row, of another content.
+        """
+        item_id = clean_text(item.id)
+        if item_id in self._failures:
+            return "failed"
+        known = self._written.get(item_id) or self._state.get(item_id)
+        return known.compared(item, source_hash) if known else "new"
+
+    def write(self, item: EncodedItem) -> None:
+        """Add one item; it supersedes every earlier row of its id.
+
+        Raises ``UsageError`` for an item that the format cannot hold (the shard stays good: go on with the next), and
+        ``CacheError`` when the disk refuses: then nothing since the last commit is kept, and the writer is done.
+        """
+        self._check_usable()
+        item_id = clean_text(item.id)
+        check_range(item.kept.tokens, self._dtype, item_id)
+        rows = item_rows(item, self._dtype, self._chunk_bytes)
+        row = next(rows)  # raises what it has against the item before a row of it is in the shard
+        types = widened(self._metadata_types, item.metadata)
+        if item_id in self._written or (self._shard is not None and types != self._metadata_types):
+            self.commit()
+        self._metadata_types = types
+        self._failures.pop(item_id, None)
+        self._broken = True  # until the last row is in: an interrupt between rows must not commit half an item
+        if self._shard is None:
+            self._shard = self._new_shard()
+        self._shard.add(row)
+        for row in rows:
+            self._shard.add(row)
+        self._broken = False
+        self._written[item_id] = Known("done", item.source_bytes, item.source_modified_ns, item.source_hash)
+        self._commit_when_due()
+
+    def fail(self, row: ErrorRow) -> None:
+        """Add a failed item to the errors table; it supersedes every earlier row of its id."""
+        self._check_usable()
+        item_id = clean_text(row.id)
+        if item_id in self._written:
+            self.commit()
+        self._failures[item_id] = row
+        self._commit_when_due()
+
+    def commit(self) -> None:
+        """Make all that was added durable. Raises ``CacheError`` when the disk refuses; the writer is done then."""
+        self._check_usable()
+        self._broken = True
+        if self._shard is not None:
+            self._shard.commit()
+            self._shard = None
+            self._state |= self._written
+            self._written = {}
+        if self._failures:
+            self._commit_failures()
+        self._broken = False
+        self._began = time.monotonic()
+
+    def finish(self, expected_ids: Iterable[str]) -> list[str]:
+        """Commit, and write ``_SUCCESS`` if every expected id is in the cache or in its errors.
+
+        Returns the ids that are in neither, in the order given: empty when the cache is complete.
+        """
+        self.commit()
+        missing = [item_id for item_id in expected_ids if clean_text(item_id) not in self._state]
+        if not missing:
+            write_atomically(self.path / SUCCESS, (canonical_json(self.counts()) + "\n").encode())
+        return missing
+
+    def close(self) -> None:
+        """Commit whole items, drop half ones, and give the lock back. Safe to call again."""
+        try:
+            if self._lock.is_locked and not self._broken:
+                self.commit()
+        finally:
+            if self._shard is not None:
+                self._shard.abort()
+                self._shard = None
+            self._broken = True
+            self._lock.release()
+
+    def _merged(self) -> dict[str, Known]:
+        failed = {item_id: Known("failed", 0, 0, "") for item_id in self._failures}
+        return self._state | self._written | failed
+
+    def _check_usable(self) -> None:
+        if self._broken:
+            raise CacheError(f"the writer of {self.path} is closed or has failed; open the cache again to go on")
+
+    def _new_shard(self) -> ShardWriter:
+        shard = ShardWriter(self.path / "data", data_schema(self.manifest, self._metadata_types), self._sequence)
+        self._sequence += 1
+        return shard
+
+    def _commit_failures(self) -> None:
+        shard = ShardWriter(self.path / "errors", error_schema(self.manifest), self._sequence)
+        self._sequence += 1
+        for row in self._failures.values():
+            shard.add(error_row(row))
+        shard.commit()
+        for item_id, row in self._failures.items():
+            self._state[item_id] = Known("failed", row.source_bytes, row.source_modified_ns, "")
+        self._failures = {}
+
+    def _commit_when_due(self) -> None:
+        num_bytes, num_items, seconds = self._limits
+        if (
+            (self._shard is not None and self._shard.num_bytes >= num_bytes)
+            or len(self._written) + len(self._failures) >= num_items
+            or time.monotonic() - self._began >= seconds
+        ):
+            self.commit()
