@@ -1,0 +1,54 @@
+"""Fixtures for the whole suite: rendered clips, a cache of them, real media where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+MEDIA = Path(os.environ.get("TOKCLI_MEDIA", REPOSITORY.parent / "shared" / "media"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # One thread each: the suite runs in parallel, and results must not depend on it anyway.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not MEDIA.is_dir():
+        skip = pytest.mark.skip(reason="no real media here; set TOKCLI_MEDIA")
+        for item in items:
+            if "media" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def real_media() -> Path:
+    """Folder with `video`, `image` and `corrupt`; tests that use it are marked `media`."""
+    return MEDIA
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six rendered clips (mp4, webm, mkv) with their qa.jsonl."""
+    from tokcli.pipeline.render import render
+    from tokcli.recipe import RenderRecipe
+
+    folder = tmp_path_factory.mktemp("clips")
+    render(RenderRecipe(output=str(folder), count=6, seed=11))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of the rendered clips with all tokens kept."""
+    from tokcli.pipeline.compress import compress
+    from tokcli.recipe import CompressRecipe
+
+    cache = tmp_path_factory.mktemp("caches") / "full"
+    summary = compress(CompressRecipe(inputs=[str(clips)], output=str(cache), method="none", workers=1))
+    assert summary.failed == 0
+    return cache

@@ -1,0 +1,148 @@
+"""Decoder processes that die, hang or cannot open a file: each costs one item and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tokcli.media import Limits, Sampling
+from tokcli.models.sizing import PixelBounds, Sizer
+from tokcli.pipeline.decoder_pool import BUFFERS, Decoder, DecoderPool
+from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Message, Opened
+from tokcli.types import MediaItem
+
+BOUNDS = PixelBounds(min_pixels=112 * 112, max_pixels=224 * 224)
+SETTINGS = DecodeSettings(
+    sampling=Sampling(fps=4.0),
+    limits=Limits(),
+    decoder="auto",
+    frame_size=partial(Sizer(14, 2, 2, BOUNDS, BOUNDS), scale=1.0),
+    resample={"image": "bicubic", "video": "bicubic"},
+    resize_in_decoder=False,
+    frames_per_step=2,
+    max_steps=1,
+)
+
+
+@pytest.fixture
+def pool() -> Iterator[DecoderPool]:
+    pool = DecoderPool(SETTINGS, workers=1, timeout=60.0)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def item(path: Path) -> MediaItem:
+    return MediaItem(str(path), str(path), path.stat().st_size if path.exists() else 0, 0)
+
+
+def wait_idle(pool: DecoderPool) -> Decoder:
+    until = time.monotonic() + 60
+    while not pool.idle():
+        list(pool.poll(0.2))
+        assert time.monotonic() < until, "the decoder process never became ready"
+    return pool.idle()[0]
+
+
+def until(pool: DecoderPool, *kinds: type, release: bool = True, seconds: float = 60) -> list[Message]:
+    """Messages up to and with the first of one of the kinds."""
+    seen: list[Message] = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for decoder, message in pool.poll(0.2):
+            seen.append(message)
+            if isinstance(message, Chunk) and release:
+                decoder.release(message)
+            if isinstance(message, kinds):
+                return seen
+    raise AssertionError(f"no {kinds} within {seconds} s, only {seen}")
+
+
+def test_one_item_after_the_other(pool: DecoderPool, clips: Path) -> None:
+    for path in sorted(clips.glob("*.mp4")):
+        decoder = wait_idle(pool)
+        decoder.assign(item(path), 1)
+        messages = until(pool, Finished, Failed)
+        decoder.item = None
+        opened = messages[0]
+        assert isinstance(opened, Opened)
+        assert isinstance(messages[-1], Finished)
+        frames = sum(message.shape[0] for message in messages if isinstance(message, Chunk))
+        assert frames == opened.info.num_frames
+
+
+def test_a_fast_decoder_waits_for_the_encoder(pool: DecoderPool, clips: Path) -> None:
+    decoder = wait_idle(pool)
+    decoder.assign(item(next(clips.glob("*.mp4"))), 1)
+    chunks = []
+    end = time.monotonic() + 3
+    while time.monotonic() < end:
+        chunks += [message for _, message in pool.poll(0.2) if isinstance(message, Chunk)]
+    assert len(chunks) == BUFFERS, "nothing more than the buffers may be on the way"
+    assert not decoder.working
+    worked = decoder.worked
+    decoder.overdue()
+    assert decoder.worked == worked, "waiting for the encoder must not count against the file"
+    for chunk in chunks:
+        decoder.release(chunk)
+    assert isinstance(until(pool, Finished, Failed)[-1], Finished)
+
+
+def test_a_missing_file_is_one_failure(pool: DecoderPool, tmp_path: Path) -> None:
+    decoder = wait_idle(pool)
+    decoder.assign(item(tmp_path / "none.mp4"), 1)
+    failed = until(pool, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert "none.mp4" in failed.message
+    assert not failed.retry
+
+
+def test_a_crash_is_retried_in_a_fresh_process(pool: DecoderPool, clips: Path) -> None:
+    decoder = wait_idle(pool)
+    first = decoder.process.pid
+    decoder.assign(item(next(clips.glob("*.mp4"))), 1)
+    until(pool, Opened)
+    os.kill(first, signal.SIGSEGV)
+    failed = until(pool, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.retry
+    assert "SIGSEGV" in failed.message
+    decoder.item = None
+    again = wait_idle(pool)
+    assert again.process.pid != first
+    again.assign(item(next(clips.glob("*.mp4"))), 2)
+    assert isinstance(until(pool, Finished, Failed)[-1], Finished)
+
+
+def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
+    pool = DecoderPool(SETTINGS, workers=1, timeout=1.0)
+    try:
+        decoder = wait_idle(pool)
+        pid = decoder.process.pid
+        os.kill(pid, signal.SIGSTOP)
+        decoder.assign(item(next(clips.glob("*.mp4"))), 1)
+        failed = until(pool, Failed, seconds=20)[-1]
+        assert isinstance(failed, Failed)
+        assert failed.error_class == "Timeout"
+        assert not failed.retry
+        assert not psutil.pid_exists(pid)
+        decoder.item = None
+        wait_idle(pool).assign(item(next(clips.glob("*.mp4"))), 1)
+        assert isinstance(until(pool, Finished, Failed)[-1], Finished)
+    finally:
+        pool.close()
+
+
+def test_no_process_outlives_the_pool(clips: Path) -> None:
+    pool = DecoderPool(SETTINGS, workers=2, timeout=60.0)
+    pids = [decoder.process.pid for decoder in pool.decoders]
+    pool.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids)

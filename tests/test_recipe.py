@@ -1,0 +1,56 @@
+"""Recipes: what is accepted, what is refused and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tokcli.errors import RecipeError
+from tokcli.recipe import load_recipe
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.description
+
+
+def test_overrides_are_dotted_yaml_values(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("compress: {inputs: [a], output: b}\n")
+    recipe = load_recipe(path, {"compress.sampling.fps": "2.5", "compress.inputs": "[x, y]"})
+    assert recipe.compress is not None
+    assert recipe.compress.sampling.fps == 2.5
+    assert recipe.compress.inputs == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("compress: {inputs: [a], output: b, metod: dtd}", "unknown key 'compress.metod'; did you mean 'method'"),
+        ("compress: {inputs: [a], output: b, sampling: {fsp: 1}}", "unknown key 'compress.sampling.fsp'"),
+        ("compress: {inputs: [], output: b}", "compress.inputs"),
+        ("compress: {inputs: [a], output: b, sampling: {fps: 0}}", "greater than 0, got 0"),
+        ("infer: {cache: c}", "give either prompt or prompts"),
+        ("infer: {cache: c, prompt: ['']}", "prompt must not be empty"),
+        ("{}", "at least one of render, compress, infer"),
+        ("- a", "a recipe is a mapping"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_faults_are_one_line_that_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot read the recipe: No such file"):
+        load_recipe(tmp_path / "none.yaml")
