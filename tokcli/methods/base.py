@@ -1,0 +1,167 @@
+"""What a method is: a name, options, and a pure function of tokens (or a stream of them).
+
+A method that needs the whole item is a function of the tokens::
+
+    @method("evs", options=EvsOptions, paper="arXiv:2510.14624", kind="select", count="exact")
+    def evs(visual: VisualTokens, options: EvsOptions) -> TokenSet: ...
+
+A method that can work on one run of temporal steps after another opens a stream instead::
+
+    @method("dtd", options=DtdOptions, paper="arXiv:2504.17343", kind="select", count="by content", streaming=True)
+    def dtd(options: DtdOptions, views: tuple[View, ...]) -> Stream: ...
+
+With options that derive from ``SeededOptions`` the function takes a numpy ``Generator`` as its last argument.
+``tokcli.methods.catalog`` has the line that registers a method; the shared tests then cover it without further ado.
+"""
+
+from __future__ import annotations
+
+import inspect
+import zlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tokcli.errors import MethodError
+from tokcli.methods.budget import budgets_of
+from tokcli.methods.options import Options, SeededOptions, option_pages, parse_options
+from tokcli.registry import Registry
+from tokcli.types import TokenSet, View, VisualTokens
+
+Kind = Literal["select", "merge"]
+Count = Literal["exact", "at most", "by content", "by the encoder"]
+Stats = Mapping[str, npt.NDArray[Any]]
+
+
+class Stream(Protocol):
+    """State of a streaming method over one item."""
+
+    def push(self, chunk: VisualTokens) -> TokenSet:
+        """Give what is kept of the next run of whole temporal steps; ``source`` counts from the chunk's first row."""
+
+    def finish(self) -> Stats:
+        """Small 1-D arrays about the whole item."""
+
+
+def _unscaled(_options: Options) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A registered method and all that its page tells."""
+
+    name: str
+    description: str
+    """The docstring; its first line is the summary."""
+    function: Callable[..., Any]
+    options: type[Options]
+    paper: str
+    kind: Kind
+    """Whether kept rows are source rows, or new ones made of several."""
+    count: Count
+    """What a budget of K tokens gives: K, at most K, what the content asks for, or what the encoder makes of it."""
+    streaming: bool = False
+    needs: frozenset[str] = frozenset()
+    """Signals that the vision tower must give beside the tokens."""
+    needs_if: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
+    """Signals that only some options need."""
+    variants: Mapping[str, str] = field(default_factory=dict)
+    """What 'official' repeats and 'fixed' does instead, for options with a variant."""
+    pixel_scale: Callable[[Any], float] = _unscaled
+    """Area of the frames given to the vision tower, as a share of what it would take by itself."""
+    code: str = ""
+    """Repository and commit of the authors' code that the definition was checked against."""
+    licence: str = ""
+    """Licence of that code; nothing of it is in this package."""
+
+    def parse(self, values: Mapping[str, Any]) -> Options:
+        return parse_options(self.name, self.options, values)
+
+    def signals(self, options: Options) -> frozenset[str]:
+        """Signals wanted with these options."""
+        return self.needs | {name for name, wanted in self.needs_if.items() if wanted(options)}
+
+    def open(self, options: Options, views: tuple[View, ...], item_id: str) -> Stream:
+        """Start a stream over one item; only for streaming methods."""
+        stream: Stream = self.function(options, views, *self._random(options, item_id))
+        return stream
+
+    def run(self, visual: VisualTokens, options: Options, item_id: str) -> TokenSet:
+        """Compress a whole item."""
+        if not self.streaming:
+            whole: TokenSet = self.function(visual, options, *self._random(options, item_id))
+            return whole
+        stream = self.open(options, visual.views, item_id)
+        kept = stream.push(visual)
+        return TokenSet(kept.tokens, kept.coords, kept.mass, kept.source, kept.assignment, stream.finish())
+
+    def _random(self, options: Options, item_id: str) -> tuple[np.random.Generator, ...]:
+        if not isinstance(options, SeededOptions):
+            return ()
+        # By item, so that results do not depend on the order of the items or on who works on them.
+        return (np.random.Generator(np.random.PCG64(options.seed ^ zlib.crc32(item_id.encode()))),)
+
+    def page(self) -> dict[str, Any]:
+        """Everything about the method as JSON."""
+        return {
+            "name": self.name,
+            "summary": self.description.splitlines()[0],
+            "description": self.description,
+            "paper": self.paper,
+            "code": self.code,
+            "licence": self.licence,
+            "kind": self.kind,
+            "count": self.count,
+            "streaming": self.streaming,
+            "seeded": issubclass(self.options, SeededOptions),
+            "needs": ["tokens", *sorted(self.needs)],
+            "may_need": sorted(self.needs_if),
+            "budgets": list(budgets_of(self.options)),
+            "variants": dict(self.variants),
+            "options": option_pages(self.options),
+        }
+
+
+METHODS: Registry[Method] = Registry("method", MethodError, group="tokcli.methods")
+
+
+def method(
+    name: str,
+    *,
+    options: type[Options],
+    kind: Kind,
+    count: Count,
+    paper: str = "",
+    streaming: bool = False,
+    needs: Collection[str] = (),
+    needs_if: Mapping[str, Callable[[Any], bool]] | None = None,
+    variants: Mapping[str, str] | None = None,
+    pixel_scale: Callable[[Any], float] = _unscaled,
+    code: str = "",
+    licence: str = "",
+) -> Callable[[Callable[..., Any]], Method]:
+    """Make a :class:`Method` of the decorated function; its docstring becomes the method's page."""
+
+    def wrap(function: Callable[..., Any]) -> Method:
+        return Method(
+            name=name,
+            description=inspect.getdoc(function) or name,
+            function=function,
+            options=options,
+            kind=kind,
+            count=count,
+            paper=paper,
+            streaming=streaming,
+            needs=frozenset(needs) - {"tokens"},
+            needs_if=needs_if or {},
+            variants=variants or {},
+            pixel_scale=pixel_scale,
+            code=code,
+            licence=licence,
+        )
+
+    return wrap

@@ -1,0 +1,21 @@
+"""The methods of this package, in the order of the list that users see. A new method adds its line here."""
+
+from __future__ import annotations
+
+from tokcli.methods.base import METHODS
+from tokcli.methods.downsample import downsample
+from tokcli.methods.dtd import dtd
+from tokcli.methods.evs import evs
+from tokcli.methods.none import none
+from tokcli.methods.random import random
+from tokcli.methods.uniform import uniform
+
+for _method in (
+    none,
+    dtd,
+    evs,
+    uniform,
+    random,
+    downsample,
+):
+    METHODS.register(_method.name, _method)

@@ -1,0 +1,202 @@
+"""Methods in a row, with their options: what compresses items, and what a cache records of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from tokcli.errors import MethodError
+from tokcli.methods.base import METHODS, Method, Stats, Stream
+from tokcli.methods.options import Options
+from tokcli.types import TokenSet, View, VisualTokens
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One method of a composition, with its options."""
+
+    method: Method
+    options: Options
+
+
+class Compressor:
+    """One method or several in a row, with options; equal to another when their JSON is.
+
+    In a composition each method works on what the one before kept: coordinates are those of the item, sources and
+    assignments refer to the item's rows, masses add up.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self._stages = tuple(stages)
+
+    @property
+    def name(self) -> str:
+        return ",".join(stage.method.name for stage in self._stages)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Signals that the vision tower has to give beside the tokens."""
+        return frozenset().union(*(stage.method.signals(stage.options) for stage in self._stages))
+
+    @property
+    def streaming(self) -> bool:
+        """Whether items can be compressed chunk by chunk, in bounded memory."""
+        return all(stage.method.streaming for stage in self._stages)
+
+    @property
+    def pixel_scale(self) -> float:
+        """Area of the frames given to the vision tower, as a share of what it would take by itself."""
+        return prod(stage.method.pixel_scale(stage.options) for stage in self._stages)
+
+    def to_json(self) -> dict[str, Any]:
+        """What :meth:`from_json` makes an equal compressor of."""
+        return {
+            "methods": [
+                {"name": stage.method.name, "options": stage.options.model_dump(mode="json")} for stage in self._stages
+            ]
+        }
+
+    @classmethod
+    def from_json(cls, description: Mapping[str, Any]) -> Compressor:
+        """Raises :class:`MethodError` for unknown methods and options."""
+        try:
+            entries = [(entry["name"], entry["options"]) for entry in description["methods"]]
+        except (KeyError, TypeError) as error:
+            raise MethodError(f"not the description of a method: {description!r:.200}") from error
+        return cls([Stage(METHODS.get(name), METHODS.get(name).parse(options)) for name, options in entries])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Compressor) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash(json.dumps(self.to_json(), sort_keys=True))
+
+    def __repr__(self) -> str:
+        return f"Compressor({self.to_json()['methods']})"
+
+    def start(self, item_id: str, views: tuple[View, ...]) -> Session:
+        """Begin an item whose tokens come chunk by chunk; raises :class:`MethodError` if a method can't do that."""
+        for stage in self._stages:
+            if not stage.method.streaming:
+                raise MethodError(f"method {stage.method.name!r} needs the whole item; use compress instead of start")
+        return Session(self._stages, item_id, views)
+
+    def compress(self, visual: VisualTokens, item_id: str) -> TokenSet:
+        """Compress a whole item; for streaming methods equal to pushing it in chunks.
+
+        ``visual.views`` must be the grids that the rows came from. Raises :class:`MethodError` for tokens that are not
+        finite, a signal that is missing, or a budget that the item cannot meet.
+        """
+        check_input(self._stages, visual)
+        return in_turn(visual, [partial(_run, stage, item_id) for stage in self._stages])
+
+
+def _run(stage: Stage, item_id: str, visual: VisualTokens) -> TokenSet:
+    return stage.method.run(visual, stage.options, item_id)
+
+
+class Session:
+    """One item that is being compressed chunk by chunk."""
+
+    def __init__(self, stages: Sequence[Stage], item_id: str, views: tuple[View, ...]) -> None:
+        self._stages = stages
+        self._streams: list[Stream] = [stage.method.open(stage.options, views, item_id) for stage in stages]
+        self._rows_seen = 0
+        self._rows_kept = 0
+
+    def push(self, chunk: VisualTokens) -> TokenSet:
+        """Give the kept rows of the next run of whole temporal steps, possibly none.
+
+        ``source`` and ``assignment`` refer to the item: rows pushed before, and rows kept before, are counted in.
+        """
+        check_input(self._stages, chunk)
+        kept = in_turn(chunk, [stream.push for stream in self._streams])
+        assignment = kept.assignment
+        if assignment is not None:
+            assignment = torch.where(assignment >= 0, assignment + self._rows_kept, assignment)
+        placed = replace(kept, source=kept.source + self._rows_seen, assignment=assignment)
+        self._rows_seen += len(chunk)
+        self._rows_kept += len(kept)
+        return placed
+
+    def finish(self) -> Stats:
+        """Small 1-D arrays about the item, by name."""
+        stats: dict[str, npt.NDArray[Any]] = {}
+        for stream in self._streams:
+            stats.update(stream.finish())
+        return stats
+
+
+def check_input(stages: Sequence[Stage], visual: VisualTokens) -> None:
+    """Raise :class:`MethodError` unless all tokens are finite and the wanted signals are there."""
+    for stage in stages:
+        for signal in sorted(stage.method.signals(stage.options) - visual.signals.keys()):
+            raise MethodError(
+                f"method {stage.method.name!r} needs the signal {signal!r}, which this vision tower does not give; "
+                f"it gives {', '.join(sorted(visual.signals)) or 'none'}"
+            )
+    # Any NaN or infinity makes the sum one too, at a fraction of the price of looking at each number.
+    if not bool(torch.isfinite(visual.tokens.sum(dtype=torch.float32))):
+        bad = torch.nonzero(~torch.isfinite(visual.tokens).all(dim=1)).flatten()
+        if bad.numel():
+            place = visual.coords[int(bad[0])].tolist()
+            raise MethodError(
+                f"{bad.numel()} of {len(visual)} tokens are not finite, the first at (view, t, y, x) = {tuple(place)}; "
+                "the vision tower overflowed: encode with dtype float32 or bfloat16"
+            )
+
+
+def in_turn(visual: VisualTokens, steps: Iterable[Callable[[VisualTokens], TokenSet]]) -> TokenSet:
+    """Give each step what the one before kept; the result is in terms of ``visual``."""
+    kept: TokenSet | None = None
+    for step in steps:
+        kept = step(visual) if kept is None else _chain(kept, step(_remaining(visual, kept)), len(visual))
+    assert kept is not None
+    return kept
+
+
+def _remaining(visual: VisualTokens, kept: TokenSet) -> VisualTokens:
+    return replace(
+        visual,
+        tokens=kept.tokens,
+        coords=kept.coords,
+        structural=visual.structural[kept.source],
+        signals={name: values[kept.source.to(values.device)] for name, values in visual.signals.items()},
+    )
+
+
+def _chain(first: TokenSet, second: TokenSet, rows: int) -> TokenSet:
+    """The result of two methods in terms of the ``rows`` rows that the first was given."""
+    if second.assignment is None:
+        mass = first.mass[second.source] * second.mass
+    else:
+        used = second.assignment >= 0
+        mass = torch.zeros(len(second)).index_add_(0, second.assignment[used].long(), first.mass[used])
+    assignment = None
+    if first.assignment is not None or second.assignment is not None:
+        assignment = _assignment(first, rows)
+        used = assignment >= 0
+        assignment[used] = _assignment(second, len(first))[assignment[used].long()]
+    return replace(
+        second,
+        mass=mass,
+        source=first.source[second.source],
+        assignment=assignment,
+        stats={**first.stats, **second.stats},
+    )
+
+
+def _assignment(kept: TokenSet, rows: int) -> torch.Tensor:
+    """int32 (rows,): where each row went, for selections too; a copy."""
+    if kept.assignment is not None:
+        return kept.assignment.clone()
+    assignment = torch.full((rows,), -1, dtype=torch.int32)
+    assignment[kept.source] = torch.arange(len(kept), dtype=torch.int32)
+    return assignment

@@ -1,0 +1,57 @@
+"""Rows of a flat token list as frames of a grid, whether every place is filled or a method before left gaps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tokcli.types import VisualTokens
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one view as (T, P): its temporal steps that have rows, by the P = H' * W' places of its grid."""
+
+    view: int
+    steps: torch.Tensor
+    """int64 (T,), ascending."""
+    rows: torch.Tensor
+    """int64 (T, P): the row of the token at each place; -1 where there is none."""
+    complete: bool
+    """Whether every place of these steps has a row."""
+
+    @property
+    def present(self) -> torch.Tensor:
+        """bool (T, P)."""
+        return self.rows >= 0
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Arrange (N, ...) values by place: (T, P, ...), zeros where there is no row. No copy where none is needed."""
+        rows = self.rows.to(values.device)
+        if not self.complete:
+            gathered = values[rows.clamp_min(0)]
+            gathered[rows < 0] = 0
+            return gathered
+        first, last = int(rows[0, 0]), int(rows[-1, -1])
+        if last - first + 1 == rows.numel():
+            return values[first : last + 1].view(*rows.shape, *values.shape[1:])
+        return values[rows]
+
+
+def blocks(visual: VisualTokens) -> list[Block]:
+    """The rows that are not structural, a block for each view that has any, in the order of the views."""
+    coords = visual.coords.cpu().to(torch.int64)
+    scored = ~visual.structural.cpu()
+    found = []
+    for view, description in enumerate(visual.views):
+        rows = torch.nonzero((coords[:, 0] == view) & scored).flatten()
+        if rows.numel() == 0:
+            continue
+        _, height, width = description.grid
+        _, step, y, x = coords[rows].unbind(dim=1)
+        steps, frame = torch.unique(step, return_inverse=True)
+        places = torch.full((steps.numel(), height * width), -1, dtype=torch.int64)
+        places[frame, y * width + x] = rows
+        found.append(Block(view, steps, places, complete=rows.numel() == places.numel()))
+    return found

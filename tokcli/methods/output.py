@@ -1,0 +1,53 @@
+"""The two ways in which a method ends: rows were selected, or rows were merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy.typing as npt
+import torch
+
+from tokcli.ops.pooling import group_means
+from tokcli.types import TokenSet, VisualTokens
+
+
+def select(visual: VisualTokens, keep: torch.Tensor, stats: Mapping[str, npt.NDArray[Any]] | None = None) -> TokenSet:
+    """Keep the rows where bool (N,) ``keep`` is true, and all structural ones, unchanged."""
+    source = torch.nonzero(keep.to(visual.structural.device) | visual.structural).flatten()
+    return TokenSet(
+        tokens=visual.tokens[source.to(visual.tokens.device)],
+        coords=visual.coords[source],
+        mass=torch.ones(source.numel(), dtype=torch.float32),
+        source=source.cpu(),
+        stats=stats or {},
+    )
+
+
+def merge(
+    visual: VisualTokens,
+    labels: torch.Tensor,
+    anchors: torch.Tensor,
+    stats: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> TokenSet:
+    """Replace each group of rows by its mean, placed where its anchor is; structural rows stay as they are.
+
+    ``labels``: int64 (N,), the group of each row, -1 for dropped; groups are numbered from 0 and none is empty.
+    ``anchors``: int64 (G,), one member row of each group, which gives the coordinates.
+    """
+    structural = torch.nonzero(visual.structural.cpu()).flatten()
+    labels = labels.clone()
+    labels[structural] = torch.arange(structural.numel()) + anchors.numel()
+    source, order = torch.cat([anchors, structural]).sort()
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(order.numel())
+    assignment = torch.where(labels >= 0, rank[labels.clamp_min(0)], -1)
+    means, sizes = group_means(visual.tokens, assignment.to(visual.tokens.device), order.numel())
+    return TokenSet(
+        tokens=means,
+        coords=visual.coords[source],
+        mass=sizes.cpu().to(torch.float32),
+        source=source,
+        assignment=assignment.to(torch.int32),
+        stats=stats or {},
+    )

@@ -1,0 +1,72 @@
+"""Names to things: the lookup behind ``--method`` and ``--model``."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from tokcli.errors import UsageError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'dtd'?"`` where a known name is close to ``name``, else an empty string."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Registry(Generic[T]):
+    """Named things of one kind: those of this package, and those of others by entry point.
+
+    ``kind`` is the word used in messages ("method"), ``error`` the class raised, ``group`` the entry point group that
+    other packages declare. Such a package is imported only when one of its names is asked for.
+    """
+
+    def __init__(self, kind: str, error: type[UsageError], group: str | None = None) -> None:
+        self.kind = kind
+        self._error = error
+        self._group = group
+        self._loaded: dict[str, T] = {}
+
+    def register(self, name: str, value: T) -> None:
+        """Add ``value``; raise ``ValueError`` for a name that is taken."""
+        if name in self._loaded:
+            raise ValueError(f"the {self.kind} {name!r} is registered twice")
+        self._loaded[name] = value
+
+    def names(self) -> list[str]:
+        """All names, this package's first in their order of registration; imports nothing."""
+        return [*self._loaded, *sorted(self._entry_points().keys() - self._loaded.keys())]
+
+    def loaded(self) -> dict[str, T]:
+        """What is registered so far, without importing any other package."""
+        return dict(self._loaded)
+
+    def get(self, name: str) -> T:
+        """Return what ``name`` stands for; raise the registry's error with the known names and the nearest one."""
+        if name not in self._loaded:
+            entry = self._entry_points().get(name)
+            if entry is None:
+                known = self.names()
+                raise self._error(
+                    f"unknown {self.kind} {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}"
+                )
+            self._loaded[name] = self._load(entry)
+        return self._loaded[name]
+
+    def _entry_points(self) -> dict[str, EntryPoint]:
+        return {entry.name: entry for entry in entry_points(group=self._group)} if self._group else {}
+
+    def _load(self, entry: EntryPoint) -> T:
+        try:
+            loaded: T = entry.load()
+        except Exception as error:
+            package = entry.dist.name if entry.dist else entry.value
+            raise self._error(
+                f"the {self.kind} {entry.name!r} of package {package} cannot be imported "
+                f"({type(error).__name__}: {error}); repair or uninstall that package"
+            ) from error
+        return loaded
