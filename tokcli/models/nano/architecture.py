@@ -9,17 +9,26 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from tokcli.models.settings import Settings
+from tokcli.models.sizing import PixelBounds
 from tokcli.synthetic import COLORS, MOTIONS, SHAPES
 from tokcli.synthetic.questions import PHRASES
 
 REFUSAL = "I only know rendered shapes."
 """The answer to everything that is not about a scene."""
 
-PATCH, MERGE, FRAMES_PER_STEP, TOKENS_PER_SECOND = 14, 2, 2, 2
-MIN_PIXELS, MAX_PIXELS = 112 * 112, 224 * 224
-"""Of a frame as the tower sees it: 16 to 64 tokens for every two frames."""
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's normalisation, which Qwen's models use too."""
+TOKENS_PER_SECOND = 2
+PIXELS = Settings(
+    bounds=PixelBounds(112 * 112, 224 * 224),
+    patch_size=14,
+    merge_size=2,
+    temporal_patch_size=2,
+    mean=(0.48145466, 0.4578275, 0.40821073),
+    std=(0.26862954, 0.26130258, 0.27577711),
+    rescale_factor=1 / 255,
+    resample="bicubic",
+)
+"""Qwen2.5-VL's, but 16 to 64 tokens for every two frames."""
 
 SPECIAL = (
     "<|endoftext|>",
@@ -33,11 +42,12 @@ SPECIAL = (
 
 # Words of questions that this model does not answer yet: a larger vocabulary costs little, a changed one a new format.
 WORDS = (
-    "first last appears appear left right top bottom upper lower middle center corner half third side near before after "
-    "scene change changes times often digit letter number shown flash long short seconds beginning end larger smaller "
-    "bigger faster slower than yes no none most and or of in on at to a an is are was does do did not what which where "
-    "when who how why many much colour video image picture clip frame frames describe this that it you see word text "
-    "user assistant system You are a helpful assistant. orange black gray pink cyan star diamond"
+    "first last appears appear left right top bottom upper lower middle center corner half third side near before "
+    "after scene change changes times often digit letter number shown flash long short seconds beginning end "
+    "larger smaller bigger faster slower than yes no none most and or of in on at to a an is are was does do did "
+    "not what which where when who how why many much colour video image picture clip frame frames describe this "
+    "that it you see word text user assistant system You are a helpful assistant. orange black gray pink cyan "
+    "star diamond"
 )
 
 CHAT_TEMPLATE = (
@@ -97,7 +107,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
-    """Return the configuration: 3.1 million weights, 8.5% of them in the 14 x 14 x 2 patch and word embeddings."""
+    """Return the configuration: 3.1 million weights, half of them in the language model's layers."""
     token = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(list(SPECIAL))))
     return Qwen2_5_VLConfig(
         text_config={
@@ -123,9 +133,9 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "hidden_size": 128,
             "intermediate_size": 384,
             "num_heads": 4,
-            "patch_size": PATCH,
-            "spatial_merge_size": MERGE,
-            "temporal_patch_size": FRAMES_PER_STEP,
+            "patch_size": PIXELS.patch_size,
+            "spatial_merge_size": PIXELS.merge_size,
+            "temporal_patch_size": PIXELS.temporal_patch_size,
             "tokens_per_second": TOKENS_PER_SECOND,
             "window_size": 112,
             "fullatt_block_indexes": [1, 3],
@@ -148,6 +158,8 @@ def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokeniz
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=end[1])
     dtype = next(model.parameters()).dtype
     model.to(torch.bfloat16).save_pretrained(folder)
+    # safetensors keeps the file to its owner; a package's files are for all to read.
+    (folder / "model.safetensors").chmod(0o644)
     model.to(dtype)
     tokenizer.save_pretrained(folder)
     for name, content in _processor_files().items():
@@ -160,18 +172,18 @@ def _processor_files() -> dict[str, dict[str, Any]]:
         "do_normalize": True,
         "do_rescale": True,
         "do_resize": True,
-        "image_mean": list(MEAN),
-        "image_std": list(STD),
-        "merge_size": MERGE,
-        "patch_size": PATCH,
-        "temporal_patch_size": FRAMES_PER_STEP,
-        "resample": 3,
-        "rescale_factor": 1 / 255,
-        "min_pixels": MIN_PIXELS,
-        "max_pixels": MAX_PIXELS,
-        "size": {"shortest_edge": MIN_PIXELS, "longest_edge": MAX_PIXELS},
+        "image_mean": list(PIXELS.mean),
+        "image_std": list(PIXELS.std),
+        "merge_size": PIXELS.merge_size,
+        "patch_size": PIXELS.patch_size,
+        "temporal_patch_size": PIXELS.temporal_patch_size,
+        "resample": 3,  # bicubic
+        "rescale_factor": PIXELS.rescale_factor,
+        "min_pixels": PIXELS.bounds.min_pixels,
+        "max_pixels": PIXELS.bounds.max_pixels,
+        "size": {"shortest_edge": PIXELS.bounds.min_pixels, "longest_edge": PIXELS.bounds.max_pixels},
     }
-    video = {"do_sample_frames": True, "fps": 1.0, "min_frames": 2, "max_frames": 768}
+    video = {"do_sample_frames": True, "fps": 1.0, "min_frames": 2, "max_frames": 768, "cap_pixels_per_frame": False}
     return {
         "preprocessor_config.json": {
             **common,

@@ -11,10 +11,13 @@ import numpy as np
 import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
-from tokcli.models.nano.architecture import FRAMES_PER_STEP, TOKENS_PER_SECOND
-from tokcli.models.nano.clips import change_of, frames_of, patchify, tower_size
+from tokcli.models.nano.architecture import PIXELS, TOKENS_PER_SECOND
+from tokcli.models.nano.clips import TOKEN_PX, change_of, frames_of, patches_of, tower_size
 from tokcli.synthetic import Scene, make_scene
 
+FRAMES_PER_STEP = PIXELS.temporal_patch_size
+FIRST_SEED = 2_000_000_000
+"""Of the scenes in the bank, which the tower was not trained on."""
 STILL_SHARE = 0.12
 MAX_FRAMES = 16
 CLIPS_PER_CALL = 8
@@ -84,8 +87,10 @@ def _see(
 ) -> list[SeenClip]:
     sizes = [tower_size(scene.height, scene.width) for scene, _, _ in views]
     steps = [len(frames) // FRAMES_PER_STEP for _, frames, _ in views]
-    grids = torch.tensor([[step, height // 14, width // 14] for step, (height, width) in zip(steps, sizes)])
-    patches = torch.cat([patchify(frames) for _, frames, _ in views])
+    grids = torch.tensor(
+        [[step, height // PIXELS.patch_size, width // PIXELS.patch_size] for step, (height, width) in zip(steps, sizes)]
+    )
+    patches = torch.cat([patches_of(frames) for _, frames, _ in views])
     with torch.no_grad(), autocast():
         tokens = model.model.visual(patches.to(model.device), grids.to(model.device)).pooler_output
     parts = tokens.to(torch.float16).cpu().split((grids.prod(1) // 4).tolist())
@@ -93,7 +98,7 @@ def _see(
         SeenClip(
             scene=scene,
             tokens=part.clone(),
-            grid=(step, height // 28, width // 28),
+            grid=(step, height // TOKEN_PX, width // TOKEN_PX),
             positions_per_step=1.0 if fps is None else TOKENS_PER_SECOND * FRAMES_PER_STEP / fps,
             change=change_of(frames).reshape(-1),
         )

@@ -9,25 +9,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tokcli.models.nano.architecture import FRAMES_PER_STEP, MAX_PIXELS, MEAN, MERGE, MIN_PIXELS, PATCH, STD
+from tokcli.models.nano.architecture import PIXELS
+from tokcli.models.preprocess import normalize, patchify
+from tokcli.models.sizing import smart_resize
 from tokcli.synthetic import COLORS, MOTIONS, SHAPES, Scene, coverage, render_times
 
-TOKEN_PX = PATCH * MERGE
+TOKEN_PX = PIXELS.patch_size * PIXELS.merge_size
 LABELS = {"color": tuple(COLORS), "shape": SHAPES, "motion": tuple(MOTIONS)}
 UNSURE_PX = (10, 70)
 """Of a token's 784 pixels, how many an object covers (both frames' mean) for a token to be unsure, and to show it."""
 
 
 def tower_size(height: int, width: int) -> tuple[int, int]:
-    """Return the (height, width) that Qwen2-VL's ``smart_resize`` gives a frame under this model's pixel budget."""
-    rows, columns = (max(TOKEN_PX, round(side / TOKEN_PX) * TOKEN_PX) for side in (height, width))
-    if rows * columns > MAX_PIXELS:
-        scale = math.sqrt(height * width / MAX_PIXELS)
-        rows, columns = (max(TOKEN_PX, math.floor(s / scale / TOKEN_PX) * TOKEN_PX) for s in (height, width))
-    elif rows * columns < MIN_PIXELS:
-        scale = math.sqrt(MIN_PIXELS / (height * width))
-        rows, columns = (math.ceil(s * scale / TOKEN_PX) * TOKEN_PX for s in (height, width))
-    return rows, columns
+    """Return the (height, width) in pixels that a frame has for the tower."""
+    return smart_resize(height, width, TOKEN_PX, PIXELS.bounds.min_pixels, PIXELS.bounds.max_pixels)
 
 
 def frames_of(scene: Scene, times: Sequence[float], rng: np.random.Generator | None) -> torch.Tensor:
@@ -42,31 +37,26 @@ def frames_of(scene: Scene, times: Sequence[float], rng: np.random.Generator | N
     size = tower_size(scene.height, scene.width)
     if size != tuple(frames.shape[2:]):
         frames = F.interpolate(frames, size, mode="bicubic", antialias=True)
-    if len(frames) % FRAMES_PER_STEP:
+    if len(frames) % PIXELS.temporal_patch_size:
         frames = torch.cat([frames, frames[-1:]])
     return frames
 
 
-def patchify(frames: torch.Tensor) -> torch.Tensor:
-    """Cut uint8 (T, 3, h, w) in normalised rows, float (T/2 * h/14 * w/14, 1176), in the order of Qwen's processor."""
-    steps, rows, columns = len(frames) // 2, frames.shape[2] // TOKEN_PX, frames.shape[3] // TOKEN_PX
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) * 255 for value in (MEAN, STD))
-    x = (frames - mean) / std
-    x = x.view(steps, 2, 3, rows, MERGE, PATCH, columns, MERGE, PATCH).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    return x.reshape(-1, 3 * FRAMES_PER_STEP * PATCH * PATCH)
+def patches_of(frames: torch.Tensor) -> torch.Tensor:
+    """Cut uint8 (T, 3, h, w) in normalised rows, float32 (T/2 * h/14 * w/14, 1176), in the order of the tower."""
+    return patchify(normalize(frames.permute(0, 2, 3, 1), PIXELS), PIXELS)
 
 
 def change_of(frames: torch.Tensor) -> np.ndarray:
     """Return how much each token's pixels differ from the step before: float32 (T/2, rows, columns), first step inf."""
     x = frames.view(-1, 2, 3, *frames.shape[2:]).float()
-    change = (x[1:] - x[:-1]).abs().mean((1, 2))
-    change = F.avg_pool2d(change, TOKEN_PX) if len(change) else change.new_zeros(0, *(s // TOKEN_PX for s in change.shape[1:]))
-    first = torch.full((1, *change.shape[1:]), math.inf)
-    return torch.cat([first, change]).numpy()
+    change = (x[1:] - x[:-1]).abs().mean((1, 2), keepdim=True)[:, 0]
+    first = torch.full((1, *(side // TOKEN_PX for side in x.shape[3:])), math.inf)
+    return torch.cat([first, *(F.avg_pool2d(step, TOKEN_PX) for step in change)]).numpy()
 
 
 def lossy(frames: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Return uint8 (T, 3, H, W) as a lossy file gives it back: colour at half resolution, rounded frequencies, noise."""
+    """Return uint8 (T, 3, H, W) as a lossy file gives it back: coarse colour, rounded frequencies, noise."""
     if rng.random() < 0.2:
         return frames
     height, width = frames.shape[2:]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +16,15 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from tokcli.models.nano.bank import SeenClip
 from tokcli.models.nano.prompts import draw_other, draw_question
 from tokcli.models.nano.tower import learning_rate
+from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
 
 CLIPS_PER_STEP = 32
 QUESTIONS_PER_CLIP = 6
+STEPS_PER_SNAPSHOT = 500
 STEPS_PER_DRAW = 8
 """Batches that are drawn together and sorted by length, so that little of each is padding."""
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-
-Scheme = Literal["original", "hf"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def train_language(
     steps: int,
     log: Callable[[str], None],
     autocast: Callable[[], Any],
+    snapshot: Callable[[], None],
 ) -> None:
     """Train ``model.model.language_model`` in place on questions about the clips of ``bank``."""
     language = model.model.language_model
@@ -81,6 +82,8 @@ def train_language(
             shares = ", ".join(f"{kind} {np.mean(right[kind]):.3f}" for kind in sorted(right))
             log(f"language step {step + 1}/{steps}: loss {loss.item():.3f}, answers right: {shares}")
             right.clear()
+        if (step + 1) % STEPS_PER_SNAPSHOT == 0:
+            snapshot()
 
 
 def answer_scores(model: Qwen2_5_VLForConditionalGeneration, batch: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -118,7 +121,7 @@ def build_prompt(
     kept: np.ndarray,
     asked: Sequence[Question],
     tokenizer: PreTrainedTokenizerFast,
-    scheme: Scheme = "original",
+    scheme: str = "original",
     system: str = "",
     stretch: float = 1.0,
 ) -> Prompt:
@@ -127,16 +130,12 @@ def build_prompt(
     Positions are Qwen2.5-VL's: kept tokens have those that they had in the full grid, and text goes on after the
     largest of them (``original``) or after the longer side of the grid (``hf``, as transformers 5 does).
     """
-    before = tokenizer.encode(system + "<|im_start|>user\n<|vision_start|>")
-    (_, rows, columns), start = clip.grid, len(before)
-    t, yx = np.divmod(np.arange(len(clip.tokens)), rows * columns)
-    t = (t * clip.positions_per_step * stretch).astype(np.int64)
-    grid = np.stack([t, *np.divmod(yx, columns)])
-    after = start + (max(rows, columns) if scheme == "hf" else int(grid.max()) + 1)
-    head = np.tile(np.arange(start), (3, 1))
-    ids, positions, branch = [*before, *[0] * len(kept), *_encode(tokenizer, "<|vision_end|>")], [head], [0] * start
-    positions += [start + grid[:, kept], np.full((3, 1), after)]
-    branch += [0] * (len(kept) + 1)
+    before = _encode(tokenizer, system + "<|im_start|>user\n<|vision_start|>")
+    parts: list[Text | Block] = [Text(len(before)), Block(clip.grid, clip.positions_per_step * stretch), Text(1)]
+    full, start = mrope_positions(parts, scheme).numpy(), len(before)
+    ids = [*before, *[0] * len(kept), *_encode(tokenizer, "<|vision_end|>")]
+    positions, branch = [full[:, :start], full[:, start + kept], full[:, -1:]], [0] * len(ids)
+    after = int(full[0, -1]) + 1
     targets: list[tuple[int, int, float, str]] = []
     for number, question in enumerate(asked, 1):
         prompt = _encode(tokenizer, f"{question.question}<|im_end|>\n<|im_start|>assistant\n")
@@ -147,7 +146,7 @@ def build_prompt(
             targets.append((place + index, token, weight, "" if index else question.kind))
         length = len(prompt) + len(answer) - 1
         ids += [*prompt, *answer[:-1]]
-        positions.append(np.tile(after + 1 + np.arange(length), (3, 1)))
+        positions.append(np.tile(after + np.arange(length), (3, 1)))
         branch += [number] * length
     visual = slice(start, start + len(kept))
     joined = np.concatenate(positions, 1)
@@ -181,20 +180,17 @@ def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return _ENCODED[text]
 
 
-def _draw(
-    bank: Sequence[SeenClip], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator
-) -> list[list[Prompt]]:
+def _draw(bank: Sequence[SeenClip], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator) -> list[list[Prompt]]:
     prompts = []
     for index in rng.integers(len(bank), size=STEPS_PER_DRAW * CLIPS_PER_STEP):
         clip = bank[index]
         asked = draw_question(clip.scene, QUESTIONS_PER_CLIP, rng)
         if rng.random() < 0.4:
             asked.append(draw_other(rng))
-        scheme: Scheme = "hf" if rng.random() < 0.25 else "original"
+        scheme = "hf" if rng.random() < 0.25 else "original"
         system = SYSTEM if rng.random() < 0.15 else ""
         stretch = float(rng.uniform(1, 4)) if rng.random() < 0.15 else 1.0
         prompts.append(build_prompt(clip, draw_kept(clip, rng), asked, tokenizer, scheme, system, stretch))
     prompts.sort(key=lambda prompt: len(prompt.ids))
     batches = [prompts[i : i + CLIPS_PER_STEP] for i in range(0, len(prompts), CLIPS_PER_STEP)]
-    rng.shuffle(batches)  # type: ignore[arg-type]
-    return batches
+    return [batches[index] for index in rng.permutation(len(batches))]

@@ -66,11 +66,12 @@ OTHER_PROMPTS = (
 )
 
 _LIKELY_WORDS = (
-    "a the cat dog man woman child car tree house street sky water ball game team player food table kitchen music dance "
-    "run walk sit eat cook drive play hold open close describe explain list write summarize video image picture clip "
-    "scene person people what who where when why how is are does do in on with of and please detail short one sentence "
-    "caption title emotion weather time day night outside inside sport animal bird horse bike train phone computer"
-).split()
+    "a the cat dog man woman child car tree house street sky water ball game team player food table kitchen music "
+    "dance run walk sit eat cook drive play hold open close describe explain list write summarize video image "
+    "picture clip scene person people what who where when why how is are does do in on with of and please detail "
+    "short one sentence caption title emotion weather time day night outside inside sport animal bird horse bike "
+    "train phone computer"
+)
 
 
 def draw_question(scene: Scene, count: int, rng: np.random.Generator) -> list[Question]:
@@ -87,7 +88,7 @@ def draw_other(rng: np.random.Generator) -> Question:
     if chance < 0.6:
         prompt = _as_typed(str(rng.choice(OTHER_PROMPTS)), rng)
     elif chance < 0.9:
-        prompt = " ".join(rng.choice(_LIKELY_WORDS, rng.integers(2, 12))) + str(rng.choice(["", "?", "."]))
+        prompt = " ".join(rng.choice(_LIKELY_WORDS.split(), rng.integers(2, 12))) + str(rng.choice(["", "?", "."]))
         prompt = prompt[0].upper() + prompt[1:] if rng.random() < 0.5 else prompt
     else:
         letters = list(string.ascii_letters + string.digits + "     .,?!")

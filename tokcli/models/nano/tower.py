@@ -18,9 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from tokcli.models.nano.clips import LABELS, dense_labels, frames_of, patchify, tower_size
+from tokcli.models.nano.architecture import PIXELS
+from tokcli.models.nano.clips import LABELS, dense_labels, frames_of, patches_of, tower_size
 from tokcli.synthetic import make_scene
 
+FIRST_SEED = 1_000_000_000
+"""Of the scenes that the tower is trained on; what users render starts from small numbers, and is new to the model."""
 CLIPS_PER_STEP = 32
 NOTHING_WEIGHT = 0.15
 """Most tokens show nothing; they count that much less."""
@@ -85,7 +88,7 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float
     return peak * min(1.0, (step + 1) / warmup) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
 
 
-def flatten_patch_embedding(tower: nn.Module) -> None:
+def flatten_patch_embedding(tower: Any) -> None:
     """Compute the patch embedding as the matrix product that it is; as a convolution it is several times slower."""
 
     def forward(self: Any, patches: torch.Tensor) -> torch.Tensor:
@@ -98,7 +101,7 @@ def _batch(step: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]
     """Return patches, grids (clips, 3) and labels of one temporal step of each of ``CLIPS_PER_STEP`` scenes."""
     patches, grid, labels = [], [], []
     for index in range(CLIPS_PER_STEP):
-        seed = step * CLIPS_PER_STEP + index
+        seed = FIRST_SEED + step * CLIPS_PER_STEP + index
         rng = np.random.default_rng((1, seed))
         scene = make_scene("still" if rng.random() < 0.1 else "static", seed)
         if scene.still:
@@ -108,8 +111,8 @@ def _batch(step: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]
             start = rng.uniform(0, scene.duration_seconds - gap)
             times = (start, start + gap)
         height, width = tower_size(scene.height, scene.width)
-        patches.append(patchify(frames_of(scene, times, rng)))
-        grid.append([1, height // 14, width // 14])
+        patches.append(patches_of(frames_of(scene, times, rng)))
+        grid.append([1, height // PIXELS.patch_size, width // PIXELS.patch_size])
         labels.append(dense_labels(scene, times))
     joined = {kind: np.concatenate([label[kind] for label in labels]) for kind in LABELS}
     return torch.cat(patches), torch.tensor(grid), joined
