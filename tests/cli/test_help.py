@@ -1,0 +1,48 @@
+"""Help: fast, complete, with examples."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMANDS = ("compress", "infer", "inspect", "verify", "methods", "models", "render", "run", "doctor")
+
+
+def test_help_is_fast_and_light() -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['tokcli', '--help']\n"
+        "from tokcli.cli.app import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as end:\n"
+        "    heavy = [m for m in ('torch', 'transformers', 'av', 'PIL', 'pyarrow', 'pydantic') if m in sys.modules]\n"
+        "    sys.stderr.write(f'{end.code} {heavy}')\n"
+    )
+    seconds = []
+    for _ in range(5):
+        started = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - started)
+        assert result.stderr == "0 []"
+    for command in COMMANDS:
+        assert f" {command} " in result.stdout
+    # The best of five: another process on the machine must not fail this, an import of torch would.
+    assert min(seconds) < 0.4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(tokcli, command: str) -> None:  # type: ignore[no-untyped-def]
+    result = tokcli(command, "--help")
+    assert result.code == 0
+    assert "--json" in result.stdout
+    if command != "doctor":
+        assert f"tokcli {command}" in result.stdout or command == "models"
+
+
+def test_version(tokcli) -> None:  # type: ignore[no-untyped-def]
+    import tokcli as package
+
+    assert tokcli("--version").stdout == f"tokcli {package.__version__}\n"

@@ -1,0 +1,90 @@
+"""`kill -9` of the whole process group at random moments, then the same command again."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from tokcli.cache import open_cache, verify_cache
+from tokcli.pipeline.render import render
+from tokcli.recipe import RenderRecipe
+
+
+def command(clips: Path, cache: Path) -> list[str]:
+    # Shards of two items: a kill then also falls between, before and after commits.
+    code = (
+        "import sys; import tokcli.pipeline.compress as c; from functools import partial;"
+        "c.CacheWriter = partial(c.CacheWriter, max_shard_items=2);"
+        "from tokcli.cli.app import main; main()"
+    )
+    arguments = ["compress", str(clips), "-o", str(cache), "--method", "dtd", "--num-workers", "1", "-q"]
+    return [sys.executable, "-c", code, *arguments]
+
+
+def kill_and_resume(clips: Path, cache: Path, kills: int, whole_seconds: float, seed: int) -> int:
+    """Start and kill ``kills`` times, then let it finish; returns how many runs were really cut off."""
+    generator = random.Random(seed)
+    cut = 0
+    for _ in range(kills):
+        process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.DEVNULL)
+        try:
+            # Later moments more often: imports alone take the first half.
+            process.wait(timeout=whole_seconds * generator.uniform(0.3, 1.0))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            cut += 1
+    subprocess.run(command(clips, cache), check=True, start_new_session=True)
+    return cut
+
+
+def contents(cache: Path) -> dict[str, torch.Tensor]:
+    opened = open_cache(cache)
+    assert max(Counter(opened.ids()).values()) == 1
+    return {item_id: opened[item_id].kept.tokens for item_id in opened.ids()}
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
+    clips = tmp_path / "clips"
+    render(RenderRecipe(output=str(clips), count=12, seed=21))
+    started = time.monotonic()
+    subprocess.run(command(clips, tmp_path / "whole"), check=True)
+    whole_seconds = time.monotonic() - started
+    cut = kill_and_resume(clips, tmp_path / "killed", kills, whole_seconds, seed=kills)
+    assert cut > 0, "no kill fell into a run: the test would prove nothing"
+    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    assert killed.keys() == whole.keys()
+    assert all(torch.equal(killed[item_id], whole[item_id]) for item_id in whole)
+    assert verify_cache(tmp_path / "killed") == []
+    assert not list((tmp_path / "killed").rglob(".tmp-*"))
+    assert (tmp_path / "killed" / "_SUCCESS").exists()
+
+
+def test_ctrl_c_commits_and_resumes(tmp_path: Path) -> None:
+    clips, cache = tmp_path / "clips", tmp_path / "cache"
+    render(RenderRecipe(output=str(clips), count=12, seed=22))
+    process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((cache / "data").glob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    if process.returncode != 0:  # it may have finished first
+        assert process.returncode == 130
+        assert "goes on from here" in messages
+    before = len(open_cache(cache))
+    assert before >= 2
+    subprocess.run(command(clips, cache), check=True)
+    assert len(contents(cache)) == 12
+    assert verify_cache(cache) == []
