@@ -1,0 +1,155 @@
+"""Opening a file: what kind it is, which backend reads it, and what every backend offers."""
+
+from __future__ import annotations
+
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tokcli.errors import MediaError, TokcliError, UsageError
+from tokcli.media.limits import Limits
+from tokcli.media.names import one_line
+from tokcli.media.sampling import Sampling
+from tokcli.media.sniff import sniff
+from tokcli.types import Frames, MediaInfo
+
+FrameSize = Callable[[MediaInfo], tuple[int, int]]
+"""Gives the (height, width) wanted for a file's frames."""
+
+_DECODERS = ("auto", "pyav", "decord", "torchcodec")
+
+
+@dataclass
+class DecodeReport:
+    """What decoding met; complete once the last chunk was taken."""
+
+    bad_packets: int = 0
+    """Packets that the demuxer or decoder refused; their frames are missing."""
+    corrupt_frames: int = 0
+    """Frames that the decoder gave but flagged as damaged."""
+    warnings: list[str] = field(default_factory=list)
+    log_tail: list[str] = field(default_factory=list)
+    """The decoder's last messages, oldest first."""
+
+    def note(self, message: object) -> None:
+        """Keep a decoder's message; only the last twenty stay."""
+        self.log_tail.append(one_line(str(message)))
+        del self.log_tail[:-20]
+
+    def warn(self, message: str) -> None:
+        """Keep a warning once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+
+class MediaReader(ABC):
+    """One open file. A context manager: leaving it closes the file, whatever happened."""
+
+    info: MediaInfo
+    report: DecodeReport
+
+    @abstractmethod
+    def chunks(self, max_frames: int) -> Iterator[Frames]:
+        """The sampled frames in order, at most ``max_frames`` at a time; can be run through once.
+
+        Pixels are ``info.height`` x ``info.width``, or what ``frame_size`` asked for. There may be fewer frames than
+        ``info.num_frames`` where the file is damaged, never none.
+
+        Raises:
+            MediaError: nothing could be decoded.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file; can be called again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def decoder_names() -> tuple[str, ...]:
+    """What ``decoder`` may be; "auto" is PyAV for video and Pillow for stills."""
+    return _DECODERS
+
+
+def open_media(
+    path: str,
+    *,
+    sampling: Sampling,
+    limits: Limits,
+    decoder: str = "auto",
+    frame_size: FrameSize | None = None,
+) -> MediaReader:
+    """Open a video or still and find out what ``sampling`` will take of it.
+
+    What a file is, its content decides, not its name. Stills and animated WebP and PNG are read by Pillow whatever
+    ``decoder`` is; the others are video. Nothing is decoded before the limits were checked.
+
+    Args:
+        path: a local file; may hold surrogate escapes.
+        decoder: one of ``decoder_names()``.
+        frame_size: gives (height, width) for the frames, upright; they are scaled while they are converted to RGB (by
+            swscale's bicubic filter in PyAV). None: full size.
+
+    Raises:
+        MediaError: the file cannot be read, is no media, is over a limit, or nothing in it can be decoded.
+        UsageError: unknown decoder, or one that is not installed.
+    """
+    if decoder not in _DECODERS:
+        raise UsageError(f"unknown decoder {decoder!r}; known: {', '.join(_DECODERS)}")
+    try:
+        return _open(path, sampling, limits, decoder, frame_size)
+    except UsageError:
+        raise
+    except TokcliError as error:
+        raise MediaError(f"{one_line(path)}: {error}") from error
+
+
+def _open(path: str, sampling: Sampling, limits: Limits, decoder: str, frame_size: FrameSize | None) -> MediaReader:
+    kind = sniff(_head(path))
+    if kind in ("still", "animation"):
+        from tokcli.media.image_pillow import open_pillow
+
+        reader = open_pillow(path, sampling, limits, frame_size)
+        if reader is not None:
+            return reader
+    if decoder == "decord":
+        from tokcli.media.video_decord import open_decord
+
+        return open_decord(path, sampling, limits, frame_size)
+    if decoder == "torchcodec":
+        from tokcli.media.video_torchcodec import open_torchcodec
+
+        return open_torchcodec(path, sampling, limits, frame_size)
+    from tokcli.media.video_pyav import open_pyav
+
+    return open_pyav(path, sampling, limits, frame_size)
+
+
+def _head(path: str) -> bytes:
+    """The file's first bytes, read only when it is a plain file: opening a FIFO would wait for ever."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a name with surrogate escapes goes through unchanged
+        if stat.S_ISDIR(status.st_mode):
+            raise MediaError("is a folder, not a file")
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError("is not a plain file (a pipe, socket or device)")
+        if status.st_size == 0:
+            raise MediaError("is empty (0 bytes)")
+        with Path(path).open("rb") as file:
+            return file.read(4096)
+    except FileNotFoundError:
+        reason = "is a link to a file that is missing" if Path(path).is_symlink() else "does not exist"
+        raise MediaError(reason) from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None

@@ -1,0 +1,176 @@
+"""What was given on the command line, to the list of items to do."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokcli.errors import UsageError
+from tokcli.media.manifest import MANIFEST_SUFFIXES, read_manifest
+from tokcli.media.names import one_line, utf8_name
+from tokcli.types import MediaItem
+
+_SUFFIXES = """
+    .mp4 .m4v .mov .qt .mkv .webm .avi .flv .f4v .wmv .asf .mpg .mpeg .m1v .m2v .vob .ts .mts .m2ts .3gp .3g2 .ogv .ogm
+    .mxf .divx .dv .rm .rmvb .y4m .gif .apng
+    .jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .avif .heic .heif .hif .ppm .pgm .pbm .pnm .pfm .jp2 .j2k
+    .jpx .ico .psd .tga .qoi .dds
+"""
+MEDIA_SUFFIXES = frozenset(_SUFFIXES.split())
+"""What is taken from folders."""
+
+
+@dataclass(frozen=True)
+class ScanFailure:
+    """An input that is named but cannot be taken: it becomes an error row."""
+
+    id: str
+    path: str
+    message: str
+
+
+@dataclass
+class ScanResult:
+    """Items in the order of the inputs, folders sorted by name."""
+
+    items: list[MediaItem] = field(default_factory=list)
+    failures: list[ScanFailure] = field(default_factory=list)
+
+
+def scan_inputs(
+    inputs: Sequence[str], *, path_col: str = "path", id_col: str | None = None, columns: Sequence[str] | None = None
+) -> ScanResult:
+    """Find the media in files, folders, glob patterns and manifests; nothing is opened but folders and manifests.
+
+    Folders are walked to the bottom, links too (loops are cut); hidden files and files without a media suffix are
+    left out. A file that is named is always taken, and an existing path is never a pattern, whatever is in its name.
+    Manifests (.csv .tsv .jsonl .ndjson .parquet) name a file a row; relative paths start from the manifest's folder.
+
+    Args:
+        path_col: the manifest column with the paths.
+        id_col: the manifest column with the ids; None takes the paths.
+        columns: the manifest columns to carry along as metadata; None takes all the others.
+
+    Returns:
+        Items with unique ids. The same path given twice is one item; the same id on two manifest rows is a failure.
+
+    Raises:
+        UsageError: a named input does not exist, a manifest cannot be read, or there is no media at all.
+    """
+    found = _Found()
+    for given in inputs:
+        if "://" in given:
+            raise UsageError(f"{one_line(given)}: remote inputs are not read; copy the files first and give the folder")
+        if os.path.lexists(given):
+            _take(found, given, path_col, id_col, columns)
+        elif glob.has_magic(given):
+            matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - keeps "./" as given
+            wanted = [match for match in matches if Path(match).is_dir() or _matches(match, given)]
+            if not wanted:
+                raise UsageError(f"{one_line(given)}: no media matches this pattern")
+            for match in wanted:
+                _take(found, match, path_col, id_col, columns)
+        else:
+            raise UsageError(f"{one_line(given)}: no such file or folder")
+    if not found.result.items and not found.result.failures:
+        names = ", ".join(one_line(given) for given in inputs) or "nothing"
+        raise UsageError(
+            f"no media found in {names}; give video or image files, folders that hold some, or a manifest "
+            f"({' '.join(sorted(MANIFEST_SUFFIXES))})"
+        )
+    return found.result
+
+
+class _Found:
+    """Collects items; knows which ids are taken."""
+
+    def __init__(self) -> None:
+        self.result = ScanResult()
+        self._paths: dict[str, str] = {}
+
+    def add(self, path: str, *, id: str | None = None, metadata: dict[str, object] | None = None) -> None:
+        name = id if id is not None else utf8_name(os.path.normpath(path))
+        if name in self._paths:
+            if id is not None:
+                self.fail(name, path, f"the id {one_line(name)!r} was given before, for {one_line(self._paths[name])}")
+                return
+            if os.path.normpath(self._paths[name]) == os.path.normpath(path):
+                return
+            # Two names that differ only in bytes that are not UTF-8: the second is told apart by its own bytes.
+            name = f"{name}#{os.fsencode(path).hex()}"
+        self._paths[name] = path
+        try:
+            status = os.stat(path)  # noqa: PTH116 - a name with surrogate escapes goes through unchanged
+        except OSError as error:
+            missing = isinstance(error, FileNotFoundError)
+            link = missing and Path(path).is_symlink()
+            reason = "is a link to a file that is missing" if link else "does not exist" if missing else error.strerror
+            self.fail(name, path, f"{one_line(path)}: {reason or error}")
+            return
+        except ValueError as error:
+            self.fail(name, path, f"{one_line(path)}: {error}")
+            return
+        if not stat.S_ISREG(status.st_mode):
+            what = "is a folder" if stat.S_ISDIR(status.st_mode) else "is not a plain file (a pipe, socket or device)"
+            self.fail(name, path, f"{one_line(path)}: {what}")
+            return
+        item = MediaItem(name, path, status.st_size, status.st_mtime_ns, metadata or {})
+        self.result.items.append(item)
+
+    def fail(self, id: str, path: str, message: str) -> None:
+        self.result.failures.append(ScanFailure(id, utf8_name(path), message))
+
+
+def _take(found: _Found, path: str, path_col: str, id_col: str | None, columns: Sequence[str] | None) -> None:
+    if Path(path).is_dir():
+        for file in _walk(found, path, frozenset()):
+            found.add(file)
+    elif Path(path).suffix.lower() in MANIFEST_SUFFIXES:
+        folder = os.path.dirname(path)  # noqa: PTH120 - keeps "./" and surrogate escapes as given
+        for row in read_manifest(path, path_col=path_col, id_col=id_col, columns=columns):
+            if row.problem is not None:
+                found.fail(f"{utf8_name(os.path.normpath(path))}#{row.number}", row.path or path, row.problem)
+            else:
+                found.add(os.path.join(folder, row.path), id=row.id, metadata=row.metadata)  # noqa: PTH118
+    else:
+        found.add(path)
+
+
+def _walk(found: _Found, folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Media files under ``folder``, sorted; ``above`` are the folders that contain it, to cut loops of links."""
+    try:
+        status = os.stat(folder)  # noqa: PTH116
+        key = (status.st_dev, status.st_ino)
+        if key in above:
+            return
+        with os.scandir(folder) as entries:
+            names = sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        found.fail(utf8_name(os.path.normpath(folder)), folder, f"{one_line(folder)}: {error.strerror or error}")
+        return
+    for entry in names:
+        if entry.name.startswith("."):
+            continue
+        if _is_folder(entry):
+            yield from _walk(found, entry.path, above | {key})
+        elif Path(entry.name).suffix.lower() in MEDIA_SUFFIXES:
+            yield entry.path
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a file that a pattern found is meant: media or manifest, or with the very suffix the pattern spells."""
+    suffix = Path(path).suffix.lower()
+    return suffix in MEDIA_SUFFIXES | MANIFEST_SUFFIXES or (
+        suffix != "" and not glob.has_magic(Path(pattern).suffix) and Path(pattern).suffix.lower() == suffix
+    )
