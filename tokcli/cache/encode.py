@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -149,8 +149,3 @@ def _blob(value: npt.NDArray[np.uint8] | None) -> pa.Array:
         return pa.nulls(1, pa.binary())
     offsets = np.array([0, value.nbytes], np.int32)
     return pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(value)])
-
-
-def metadata_of(rows: Mapping[str, Any]) -> dict[str, Any]:
-    """The user's own values among a row's columns, without their prefix."""
-    return {name.removeprefix(META_PREFIX): value for name, value in rows.items() if name.startswith(META_PREFIX)}

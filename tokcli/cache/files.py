@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.parquet import open_shard, reading
-from tokcli.cache.schema import data_schema, error_schema
+from tokcli.cache.parquet import columns_of, open_shard, reading
+from tokcli.cache.row import Columns, StoredRow
 
 MAX_OPEN = 256
 """Shards open at once; a process may commonly open 1,024 files."""
@@ -37,14 +37,14 @@ class ShardFiles:
         self._lock = threading.Lock()
         self._forget()
 
-    def rows(self, shard: int, first: int, count: int, *, what: str) -> Iterator[pa.Table]:
-        """Rows of a shard, each as a table of one row. ``what`` is named when they cannot be read."""
+    def rows(self, shard: int, first: int, count: int, *, what: str) -> Iterator[StoredRow]:
+        """Rows of a shard. ``what`` is named when they cannot be read."""
         for row in range(first, first + count):
             with self._lock:
                 starts = self._opened(shard).starts
                 group = bisect_right(starts, row) - 1
-                table = self._group(shard, group, what)
-            yield table.slice(row - starts[group], 1)
+                columns = self._group(shard, group, what)
+            yield StoredRow(columns, row - starts[group])
 
     def alone(self, shard: int, row: int) -> bool:
         """Whether the row has a row group to itself, so that its buffers can be given away."""
@@ -61,16 +61,10 @@ class ShardFiles:
                 names = [name for name in file.schema_arrow.names if name not in leave_out]
                 return file.read(columns=names, use_threads=False)
 
-    def empty_table(self, table: str, *, leave_out: Sequence[str]) -> pa.Table:
-        """A table without rows."""
-        schema = data_schema(self._manifest) if table == "data" else error_schema(self._manifest)
-        empty = schema.empty_table()
-        return empty.select([name for name in schema.names if name not in leave_out])
-
     def _forget(self) -> None:
         self._process = os.getpid()
         self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._last: tuple[int, int, pa.Table] | None = None
+        self._last: tuple[int, int, Columns] | None = None
 
     def _opened(self, shard: int) -> _Open:
         if self._process != os.getpid():
@@ -85,13 +79,13 @@ class ShardFiles:
         self._open[shard] = _Open(file, list(accumulate(sizes, initial=0)))
         return self._open[shard]
 
-    def _group(self, shard: int, group: int, what: str) -> pa.Table:
+    def _group(self, shard: int, group: int, what: str) -> Columns:
         if self._last is not None and self._last[:2] == (shard, group):
             return self._last[2]
         self._last = None
         opened = self._opened(shard)
         with reading(self._shards[shard].path, what):
-            table = opened.file.read_row_group(group, use_threads=False)
-        if len(table) > 1:  # the buffers of a row group of one row are given away
-            self._last = (shard, group, table)
-        return table
+            columns = columns_of(opened.file.read_row_group(group, use_threads=False))
+        if opened.starts[group + 1] - opened.starts[group] > 1:  # the buffers of a lone row are given away
+            self._last = (shard, group, columns)
+        return columns

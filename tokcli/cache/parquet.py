@@ -11,6 +11,8 @@ import pyarrow.parquet as pq
 
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import FORMAT, Manifest
+from tokcli.cache.row import Columns
+from tokcli.cache.schema import column_types
 from tokcli.errors import CacheError, IntegrityError
 
 
@@ -40,6 +42,7 @@ def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
     with reading(shard.path):
         file = pq.ParquetFile(shard.path, page_checksum_verification=True, pre_buffer=False)
         stamp = file.metadata.metadata or {}
+        schema = file.schema_arrow
     version = stamp.get(b"tokcli.format", b"")
     if not version.isdigit():
         raise IntegrityError(f"{shard.path} was not written by tokcli; move it out of the cache")
@@ -50,6 +53,11 @@ def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
             f"{shard.path} was written with another configuration than the cache's manifest tells; "
             "move it out of the cache, and run the compress command again"
         )
+    for field in column_types(shard.table):
+        if field.name not in schema.names or schema.field(field.name).type != field.type:
+            raise IntegrityError(
+                f"{shard.path} has no column {field.name} of type {field.type}; delete it and run again"
+            )
     return file
 
 
@@ -57,3 +65,11 @@ def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.T
     """Whole columns of a shard, checked."""
     with reading(shard.path, "its index"):
         return file.read(columns=columns, use_threads=False)
+
+
+def columns_of(table: pa.Table) -> Columns:
+    """A row group's columns, each as one array, which is how they come unless a column exceeds 2 GiB."""
+    return {
+        name: column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+        for name, column in zip(table.column_names, table.columns)
+    }

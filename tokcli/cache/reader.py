@@ -13,9 +13,10 @@ import pyarrow as pa
 from tokcli.cache.decode import decode_item
 from tokcli.cache.files import ShardFiles
 from tokcli.cache.index import Index, Place, build_index
+from tokcli.cache.layout import Table
 from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.cache.metadata import concatenated
-from tokcli.cache.schema import BLOBS
+from tokcli.cache.schema import BLOBS, column_types
 from tokcli.cache.summary import summarize
 from tokcli.errors import CacheError, IntegrityError
 from tokcli.types import EncodedItem
@@ -122,7 +123,7 @@ class Cache:
         cache_bytes = sum(shard.path.stat().st_size for shard in self._index.shards)
         return summarize(self.table(), failed=len(self._index.failed), cache_bytes=cache_bytes)
 
-    def _table(self, table: str, places: dict[str, Place], columns: Sequence[str] | None) -> pa.Table:
+    def _table(self, table: Table, places: dict[str, Place], columns: Sequence[str] | None) -> pa.Table:
         rows_of: dict[int, list[int]] = {}
         for place in places.values():
             rows_of.setdefault(place.shard, []).append(place.first)
@@ -132,7 +133,8 @@ class Cache:
                 part = self._files.columns(number, leave_out=_ITEM_TABLE_LEAVES_OUT)
                 parts.append(part.take(pa.array(np.array(rows_of[number], np.int64))))
         if not parts:
-            parts = [self._files.empty_table(table, leave_out=_ITEM_TABLE_LEAVES_OUT)]
+            schema = column_types(table)
+            parts = [schema.empty_table().drop_columns([n for n in _ITEM_TABLE_LEAVES_OUT if n in schema.names])]
         result = concatenated(parts)
         if columns is None:
             return result

@@ -5,10 +5,13 @@ Small columns come first and blobs last, so that a reader of metadata touches th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from tokcli import __version__
+from tokcli.cache.layout import Table
 from tokcli.cache.manifest import FORMAT, Manifest
 
 META_PREFIX = "meta_"
@@ -85,18 +88,25 @@ _DICTIONARY = ["kind", "codec", "decoder", "dtype", "configuration", "stage", "e
 _LISTS = ("views", "times", "indices", "stats")
 
 
-def data_schema(manifest: Manifest, metadata: dict[str, pa.DataType] | None = None) -> pa.Schema:
-    """Columns of ``data/``; ``metadata`` maps the user's column names (without prefix) to their types."""
+def column_types(table: Table, metadata: Mapping[str, pa.DataType] | None = None) -> pa.Schema:
+    """Columns of a table; ``metadata`` maps the user's column names (without prefix) to their types."""
+    if table == "errors":
+        return pa.schema([pa.field(name, kind, nullable=False) for name, kind in _ERROR.items()])
     fields = [pa.field(name, kind, nullable=False) for name, kind in _REQUIRED.items()]
     fields += [pa.field(META_PREFIX + name, kind) for name, kind in (metadata or {}).items()]
     fields += [pa.field(name, kind) for name, kind in _OPTIONAL.items()]
     fields += [pa.field(name, pa.binary(), nullable=not required) for name, required in _BLOB_REQUIRED.items()]
-    return pa.schema(fields, metadata=_stamp(manifest))
+    return pa.schema(fields)
 
 
-def error_schema(manifest: Manifest) -> pa.Schema:
-    """Columns of ``errors/``."""
-    return pa.schema([pa.field(n, k, nullable=False) for n, k in _ERROR.items()], metadata=_stamp(manifest))
+def shard_schema(table: Table, manifest: Manifest, metadata: Mapping[str, pa.DataType] | None = None) -> pa.Schema:
+    """The columns of a shard, stamped with what refuses one that was copied in from another cache."""
+    stamp = {
+        "tokcli.format": str(FORMAT),
+        "tokcli.version": __version__,
+        "tokcli.configuration": manifest.digest,
+    }
+    return column_types(table, metadata).with_metadata(stamp)
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:
@@ -108,13 +118,4 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "write_statistics": plain,
         "write_page_checksum": True,
         "write_page_index": False,
-    }
-
-
-def _stamp(manifest: Manifest) -> dict[str, str]:
-    """Key-value metadata of a shard: enough to refuse one that was copied in from another cache."""
-    return {
-        "tokcli.format": str(FORMAT),
-        "tokcli.version": manifest.tokcli,
-        "tokcli.configuration": manifest.digest,
     }

@@ -16,7 +16,7 @@ from tokcli.cache.encode import Row, row_bytes, rows_table
 from tokcli.cache.layout import shard_name
 from tokcli.cache.schema import BLOBS, writer_options
 
-ROW_GROUP_BYTES = 4 << 20
+ROW_GROUP_BYTES = 1 << 20
 """A row group is what a random access reads: 4 MB cost about as much as opening the next one."""
 
 ROW_GROUP_ROWS = 256

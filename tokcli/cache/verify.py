@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from blake3 import blake3
 
-from tokcli.cache.decode import row_problem
 from tokcli.cache.index import build_index
 from tokcli.cache.layout import SUCCESS, Shard, foreign_files, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
-from tokcli.cache.parquet import open_shard, reading
+from tokcli.cache.parquet import columns_of, open_shard, reading
+from tokcli.cache.row import Columns, StoredRow
 from tokcli.errors import CacheError
 
 
@@ -85,8 +84,8 @@ def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
             check = _RowChecks(shard, manifest)
             for group in range(parquet.metadata.num_row_groups):
                 with reading(shard.path, f"row group {group}"):
-                    table = parquet.read_row_group(group, use_threads=False)
-                    problems = list(check.problems(table))
+                    columns = columns_of(parquet.read_row_group(group, use_threads=False))
+                    problems = list(check.problems(columns))
                 yield from problems
             yield from check.end()
     except CacheError as error:
@@ -104,15 +103,15 @@ class _RowChecks:
         self._tokens = 0
         self._last_coords: tuple[int, ...] = ()
 
-    def problems(self, table: pa.Table) -> Iterator[str]:
+    def problems(self, group: Columns) -> Iterator[str]:
         """What is wrong with a row group."""
         for name in ("sequence", "configuration"):
             expected = self._shard.sequence if name == "sequence" else self._digest
-            if any(value != expected for value in table[name].to_pylist()):
+            if any(value != expected for value in group[name].to_pylist()):
                 yield f"a row has another {name} than its shard"
         if self._shard.table == "data":
-            for number in range(len(table)):
-                yield from self._row(table.slice(number, 1))
+            for number in range(len(group["id"])):
+                yield from self._row(StoredRow(group, number))
 
     def end(self) -> Iterator[str]:
         """What is wrong at the end of an item, and of the shard."""
@@ -122,9 +121,8 @@ class _RowChecks:
             if self._tokens != self._item["kept_tokens"]:
                 yield f"{self._item['id']} has {self._tokens} of {self._item['kept_tokens']} tokens"
 
-    def _row(self, row: pa.Table) -> Iterator[str]:
-        names = ("id", "chunk", "num_chunks", "num_tokens", "kept_tokens", "source_tokens", "hidden_size", "dtype")
-        head = row.select([*names, "views", "source_blake3"]).to_pylist()[0]
+    def _row(self, row: StoredRow) -> Iterator[str]:
+        head = row.head()
         if head["chunk"] == 0:
             yield from self.end()
             self._item, self._next_chunk, self._tokens, self._last_coords = head, 0, 0, ()
@@ -136,14 +134,14 @@ class _RowChecks:
             return
         self._next_chunk += 1
         self._tokens += head["num_tokens"]
-        if problem := row_problem(row, head["num_tokens"], head["hidden_size"], head["dtype"]):
+        if problem := row.lengths_problem():
             yield f"{where}: {problem}"
             return
         yield from (f"{where}: {problem}" for problem in self._values(row, head))
 
-    def _values(self, row: pa.Table, head: dict[str, Any]) -> Iterator[str]:
+    def _values(self, row: StoredRow, head: dict[str, Any]) -> Iterator[str]:
         grids = np.array([[view["t"], view["h"], view["w"]] for view in head["views"]], np.int64).reshape(-1, 3)
-        coords = _integers(row, "coords").reshape(-1, 4)
+        coords = row.integers("coords").reshape(-1, 4)
         view = coords[:, 0]
         if ((view < 0) | (view >= len(grids))).any() or (coords[:, 1:] < 0).any():
             yield "coords name a view that does not exist, or are negative"
@@ -154,17 +152,12 @@ class _RowChecks:
             yield "coords are not in (view, t, y, x) order"
         self._last_coords = ordered[-1]
         full = max(head["source_tokens"], int(grids.prod(axis=1).sum()))
-        source = _integers(row, "source")
+        source = row.integers("source")
         if ((source < 0) | (source >= full)).any():
             yield f"source points outside the item's {full} tokens"
-        mass = row["mass"][0].as_buffer()
+        mass = row.buffer("mass")
         if mass is not None and not (np.frombuffer(mass, "<f4") >= 0).all():
             yield "mass is negative or not a number"
-        if head["chunk"] == 0 and row["assignment"][0].as_buffer() is not None:
-            assignment = _integers(row, "assignment")
-            if ((assignment < -1) | (assignment >= head["kept_tokens"])).any():
-                yield f"assignment points outside the {head['kept_tokens']} kept tokens"
-
-
-def _integers(row: pa.Table, name: str) -> Any:
-    return np.frombuffer(row[name][0].as_buffer(), "<i4")
+        assignment = row.integers("assignment")
+        if ((assignment < -1) | (assignment >= head["kept_tokens"])).any():
+            yield f"assignment points outside the {head['kept_tokens']} kept tokens"

@@ -17,7 +17,7 @@ from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest, canonical_json
 from tokcli.cache.metadata import widened
 from tokcli.cache.records import ErrorRow, clean_text
-from tokcli.cache.schema import data_schema, error_schema
+from tokcli.cache.schema import shard_schema
 from tokcli.cache.shard import ShardWriter
 from tokcli.cache.state import Known, Status, load_state
 from tokcli.cache.tensors import DTYPES, check_range
@@ -182,12 +182,14 @@ class CacheWriter:
             raise CacheError(f"the writer of {self.path} is closed or has failed; open the cache again to go on")
 
     def _new_shard(self) -> ShardWriter:
-        shard = ShardWriter(self.path / "data", data_schema(self.manifest, self._metadata_types), self._sequence)
+        shard = ShardWriter(
+            self.path / "data", shard_schema("data", self.manifest, self._metadata_types), self._sequence
+        )
         self._sequence += 1
         return shard
 
     def _commit_failures(self) -> None:
-        shard = ShardWriter(self.path / "errors", error_schema(self.manifest), self._sequence)
+        shard = ShardWriter(self.path / "errors", shard_schema("errors", self.manifest), self._sequence)
         self._sequence += 1
         for row in self._failures.values():
             shard.add(error_row(row))

@@ -1,0 +1,65 @@
+"""One stored row of the data table, without making Python objects of its blobs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from tokcli.cache.schema import BLOBS, META_PREFIX
+from tokcli.cache.tensors import ITEM_BYTES
+
+_HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
+
+
+Columns = dict[str, pa.Array]
+
+
+class StoredRow:
+    """Row ``number`` of the columns of a row group."""
+
+    def __init__(self, columns: Columns, number: int) -> None:
+        self._columns, self._number = columns, number
+
+    def __getitem__(self, name: str) -> Any:
+        """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
+        return self._columns[name][self._number].as_py()
+
+    def head(self) -> dict[str, Any]:
+        """All small columns."""
+        return {name: column[self._number].as_py() for name, column in self._columns.items() if name not in _HEAVY}
+
+    def metadata(self) -> dict[str, Any]:
+        """The user's own columns, without their prefix."""
+        names = (name for name in self._columns if name.startswith(META_PREFIX))
+        return {name.removeprefix(META_PREFIX): self[name] for name in names}
+
+    def buffer(self, name: str) -> pa.Buffer | None:
+        """The bytes of a blob, not copied."""
+        return self._columns[name][self._number].as_buffer()
+
+    def numbers(self, name: str) -> npt.NDArray[Any] | None:
+        """A list column's values as an array of their own."""
+        values = self._columns[name][self._number].values
+        return None if values is None else values.to_numpy(zero_copy_only=False).copy()
+
+    def integers(self, name: str) -> npt.NDArray[np.int32]:
+        """A blob of int32, not copied; empty where it is null."""
+        buffer = self.buffer(name)
+        return np.empty(0, "<i4") if buffer is None else np.frombuffer(buffer, "<i4")
+
+    def lengths_problem(self) -> str | None:
+        """What is wrong with the lengths of the blobs; None if nothing is."""
+        count, dtype = self["num_tokens"], self["dtype"]
+        if dtype not in ITEM_BYTES:
+            return f"unknown dtype {dtype!r}"
+        sizes = {"tokens": self["hidden_size"] * ITEM_BYTES[dtype], "coords": 16, "source": 4, "mass": 4}
+        for name, per_token in sizes.items():
+            buffer = self.buffer(name)
+            if buffer is None and name != "mass":
+                return f"{name} is missing"
+            if buffer is not None and buffer.size != count * per_token:
+                return f"{name} has {buffer.size} bytes, {count} tokens need {count * per_token}"
+        return None
