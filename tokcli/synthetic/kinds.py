@@ -16,7 +16,7 @@ SHORT_SIDE_PX, LONG_SIDE_PX = 112, 256
 EDGE_PX = 2
 """What stays free between an object and the edge of the canvas, at all times."""
 GAP_PX = 4
-"""What stays free between two objects, at all times."""
+"""What stays free between two objects at 25 moments of a clip, which keeps them apart in between too."""
 SPEED_PX = (6.0, 14.0)
 """Pixels a second: slow enough to stay on the canvas, fast enough to be seen in two frames half a second apart."""
 
@@ -140,7 +140,7 @@ def _place(
 
 
 def _apart(one: SceneObject, other: SceneObject, times: np.ndarray) -> bool:
-    """Tell whether the squares around two objects stay ``GAP_PX`` apart, horizontally or vertically, at all times."""
+    """Tell whether the squares around two objects are ``GAP_PX`` apart, horizontally or vertically, at those times."""
     (ax, ay), (bx, by) = (_track(item, times) for item in (one, other))
     apart = np.maximum(np.abs(ax - bx), np.abs(ay - by))
     return bool((apart >= one.radius + other.radius + GAP_PX).all())
