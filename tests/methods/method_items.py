@@ -1,27 +1,126 @@
-"""Token lists that the tests of methods share."""
+"""Token lists and checks that the tests of methods share."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from tokcli.types import View, VisualTokens
+from tokcli.methods import METHODS, Compressor, describe, resolve
+from tokcli.types import TokenSet, View, VisualTokens
+
+
+def grid_coords(view: int, grid: tuple[int, int, int]) -> torch.Tensor:
+    """int32 (T * H * W, 4) in (view, t, y, x) order."""
+    axes = [torch.tensor([view]), *(torch.arange(size) for size in grid)]
+    return torch.cartesian_prod(*axes).to(torch.int32)
 
 
 def video(tokens: Any, grid: Any, *, seconds_per_step: float | None = 1.0, **signals: torch.Tensor) -> VisualTokens:
     """One view of frames: ``tokens`` is an array of T * H * W rows in any leading shape."""
     steps, height, width = (int(size) for size in grid)
-    rows = torch.as_tensor(np.asarray(tokens) if not isinstance(tokens, torch.Tensor) else tokens)
-    axes = torch.meshgrid(
-        torch.arange(1), torch.arange(steps), torch.arange(height), torch.arange(width), indexing="ij"
-    )
+    rows = tokens if isinstance(tokens, torch.Tensor) else torch.from_numpy(np.asarray(tokens))
+    count = steps * height * width
     return VisualTokens(
-        tokens=rows.reshape(steps * height * width, -1),
-        coords=torch.stack(axes, dim=-1).reshape(-1, 4).to(torch.int32),
+        tokens=rows.reshape(count, -1),
+        coords=grid_coords(0, (steps, height, width)),
         views=(View("frames", (steps, height, width)),),
-        structural=torch.zeros(steps * height * width, dtype=torch.bool),
+        structural=torch.zeros(count, dtype=torch.bool),
         signals=signals,
         seconds_per_step=seconds_per_step,
     )
+
+
+def drifting(grid: tuple[int, int, int], *, dim: int = 16, seed: int = 0) -> VisualTokens:
+    """A scene that changes a little from step to step, more at some places than at others, with a cut halfway."""
+    generator = torch.Generator().manual_seed(seed)
+    steps, places = grid[0], grid[1] * grid[2]
+    pace = torch.rand(places, 1, generator=generator) * 1.5
+    frames = [torch.randn(places, dim, generator=generator)]
+    for step in range(1, steps):
+        change = torch.randn(places, dim, generator=generator)
+        frames.append(change if step == steps // 2 else frames[-1] + pace * change)
+    return with_signals(video(torch.stack(frames), grid), generator)
+
+
+def anyres(*, dim: int = 16, seed: int = 0) -> VisualTokens:
+    """A thumbnail, a crop with a newline row after each of its rows, and a short clip: three views of unlike grids."""
+    generator = torch.Generator().manual_seed(seed)
+    crop = grid_coords(1, (1, 2, 4))
+    newlines = torch.tensor([[1, 0, 0, 4], [1, 0, 1, 4]], dtype=torch.int32)
+    coords = torch.cat(
+        [grid_coords(0, (1, 3, 5)), crop[:4], newlines[:1], crop[4:], newlines[1:], grid_coords(2, (5, 3, 4))]
+    )
+    tokens = torch.randn(len(coords), dim, generator=generator)
+    structural = (coords[:, 0] == 1) & (coords[:, 3] == 4)
+    views = (View("thumbnail", (1, 3, 5)), View("crop", (1, 2, 4)), View("frames", (5, 3, 4)))
+    return with_signals(VisualTokens(tokens, coords, views, structural, {}, 0.5), generator)
+
+
+def with_signals(visual: VisualTokens, generator: torch.Generator) -> VisualTokens:
+    """The item with every signal that a method may ask for; a method with a new signal adds it here."""
+    return replace(visual, signals={"pixel_change": torch.rand(len(visual), generator=generator)})
+
+
+def some_budget(name: str, share: float, tokens: int) -> dict[str, float | int]:
+    """A budget that the method takes, as arguments of ``resolve``."""
+    budgets = describe(name)["budgets"]
+    if "keep" in budgets:
+        return {"keep": share}
+    return {"max_tokens": max(1, int(share * tokens))} if "max_tokens" in budgets else {}
+
+
+def configured(name: str, options: Mapping[str, Any], share: float, visual: VisualTokens) -> Compressor:
+    """The method with these options, and a budget of about ``share`` unless the options hold one."""
+    has_budget = bool(options.keys() & set(describe(name)["budgets"]))
+    return resolve(name, options=options, **({} if has_budget else some_budget(name, share, len(visual))))
+
+
+def chunk(visual: VisualTokens, start: int, stop: int) -> VisualTokens:
+    """The rows of the temporal steps start <= t < stop."""
+    rows = (visual.coords[:, 1] >= start) & (visual.coords[:, 1] < stop)
+    return replace(
+        visual,
+        tokens=visual.tokens[rows],
+        coords=visual.coords[rows],
+        structural=visual.structural[rows],
+        signals={name: values[rows] for name, values in visual.signals.items()},
+    )
+
+
+def check_token_set(kept: TokenSet, visual: VisualTokens, kind: str) -> None:
+    """What holds for the result of every method on every item."""
+    assert len(kept) > 0
+    assert kept.tokens.dtype == visual.tokens.dtype
+    assert bool(torch.isfinite(kept.tokens).all())
+    assert bool((kept.source.diff() > 0).all()), "rows in the order of the item, none twice"
+    assert torch.equal(kept.coords, visual.coords[kept.source])
+    assert set(torch.nonzero(visual.structural).flatten().tolist()) <= set(kept.source.tolist())
+    if kind == "select":
+        assert torch.equal(kept.tokens, visual.tokens[kept.source])
+        assert kept.assignment is None
+        assert torch.equal(kept.mass, torch.ones(len(kept)))
+    else:
+        assert kept.assignment is not None and kept.assignment.shape == (len(visual),)
+        assert torch.equal(kept.assignment[kept.source], torch.arange(len(kept), dtype=torch.int32))
+        members = torch.bincount(kept.assignment[kept.assignment >= 0], minlength=len(kept))
+        assert torch.equal(kept.mass, members.to(torch.float32))
+
+
+def assert_same(left: TokenSet, right: TokenSet) -> None:
+    """Equal bit by bit, stats included."""
+    for name in ("tokens", "coords", "mass", "source"):
+        assert torch.equal(getattr(left, name), getattr(right, name)), name
+    assert (left.assignment is None) == (right.assignment is None)
+    if left.assignment is not None and right.assignment is not None:
+        assert torch.equal(left.assignment, right.assignment)
+    assert left.stats.keys() == right.stats.keys()
+    for name in left.stats:
+        np.testing.assert_array_equal(left.stats[name], right.stats[name])
+
+
+def kind_of(name: str) -> str:
+    return METHODS.get(name).kind

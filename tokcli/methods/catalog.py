@@ -7,6 +7,7 @@ from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
 from tokcli.methods.evs import evs
 from tokcli.methods.none import none
+from tokcli.methods.pool2d import pool2d
 from tokcli.methods.random import random
 from tokcli.methods.uniform import uniform
 
@@ -16,6 +17,7 @@ for _method in (
     evs,
     uniform,
     random,
+    pool2d,
     downsample,
 ):
     METHODS.register(_method.name, _method)

@@ -52,7 +52,7 @@ class EvsOptions(SizeBudget, VariantOptions):
     },
 )
 def evs(visual: VisualTokens, options: EvsOptions) -> TokenSet:
-    """Keep a fixed share of a video's tokens: those least like the token at the same place a step earlier.
+    """Keep a fixed share of a video's tokens: those that changed most since the step before.
 
     The score is 1 - cosine with the step before; the first step of a view is kept whole, and so is a view with a
     single step. So the least that is kept is the first step: 1/T of the tokens. The budget covers all steps together,

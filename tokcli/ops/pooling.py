@@ -44,3 +44,14 @@ def grid_shape_within(height: int, width: int, budget: int) -> tuple[int, int]:
     """
     rows = min(max(round(math.sqrt(budget * height / width)), 1), height, max(budget, 1))
     return rows, min(max(budget // rows, 1), width)
+
+
+def nearest_members(labels: torch.Tensor, distances: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """The row of each group that is nearest: int64 (num_groups,), ties to the lowest row.
+
+    ``labels``: int64 (N,), the group of each row, all groups having one; ``distances``: (N,).
+    """
+    by_distance = torch.sort(distances, stable=True).indices
+    order = by_distance[torch.sort(labels[by_distance], stable=True).indices]
+    sizes = torch.bincount(labels, minlength=num_groups)
+    return order[sizes.cumsum(0) - sizes]
