@@ -148,7 +148,12 @@ def read_manifest(cache: Path) -> Manifest:
 
 
 def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """``("a.b", leaf)`` for every leaf; lists and empty mappings count as leaves."""
+    """``("a.b", leaf)`` for every leaf; other lists than those of mappings, and empty mappings, count as leaves."""
+    if isinstance(value, list) and value and all(isinstance(child, Mapping) for child in value):
+        # A list of named parts, such as the methods of a composition, reads by its names.
+        value = {
+            f"{number}:{child['name']}" if "name" in child else str(number): child for number, child in enumerate(value)
+        }
     if isinstance(value, Mapping) and (value or not prefix):
         for key, child in value.items():
             yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))

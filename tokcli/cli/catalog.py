@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from tokcli.cli.options import Json
 from tokcli.cli.output import results, show, table
@@ -37,17 +38,30 @@ def methods(
 
 
 def _draw_method(page: dict[str, Any]) -> None:
-    results.print(f"[bold]{page['name']}[/bold]: {page['summary']}")
+    results.print(f"[bold]{page['name']}[/bold]  {escape(page['description'])}\n")
     facts = [
-        ("paper", page["paper"] or "-"),
-        ("needs", ", ".join(page["needs"]) or "tokens"),
+        ("paper", page["paper"]),
+        ("authors' code", page["code"]),
+        ("its licence", page["licence"]),
+        ("output", f"{page['kind']}, number of tokens {page['count']}"),
+        ("needs", ", ".join(page["needs"])),
         ("streams", "yes: memory does not grow with the video" if page["streaming"] else "no: sees the whole item"),
         ("budgets", ", ".join(f"--{budget.replace('_', '-')}" for budget in page["budgets"]) or "none"),
+        *((f"variant {name}", text) for name, text in page["variants"].items()),
     ]
-    results.print(table("", ("", ""), facts))
-    options = [(name, entry["type"], entry["default"], entry["description"]) for name, entry in page["options"].items()]
+    results.print(table("", ("", ""), [fact for fact in facts if fact[1]]))
+    options = [
+        (
+            option["name"],
+            "-" if option["default"] is None else option["default"],
+            option["allowed"],
+            option["description"],
+        )
+        for option in page["options"]
+    ]
     if options:
-        results.print(table("options (--set NAME=VALUE)", ("name", "type", "default", "meaning"), options))
+        results.print()
+        results.print(table("Options, set with --set NAME=VALUE", ("name", "default", "allowed", "meaning"), options))
 
 
 def models(as_json: Json = False) -> None:
@@ -62,11 +76,14 @@ def models(as_json: Json = False) -> None:
     listed = list_models()
 
     def draw() -> None:
-        columns = list(dict.fromkeys(key for row in listed for key in row))
-        results.print(table("", columns, [[_cell(row.get(key, "")) for key in columns] for row in listed]))
+        rows = [
+            (row["name"], row["title"], ", ".join(row["media"]), ", ".join(row["checkpoints"]), _schemes(row))
+            for row in listed
+        ]
+        results.print(table("", ("name", "what", "media", "checkpoints, for example", "positions"), rows))
 
     show({"models": listed}, as_json, draw)
 
 
-def _cell(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+def _schemes(row: dict[str, Any]) -> str:
+    return ", ".join(row["position_schemes"])

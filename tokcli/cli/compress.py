@@ -186,8 +186,9 @@ def print_summary(summary: CompressSummary) -> None:
     results.print(
         f"  tokens {summary.source_tokens:,} -> {summary.kept_tokens:,}"
         f" ({share(summary.kept_tokens, summary.source_tokens)} kept)"
-        f"   bytes {human_bytes(summary.source_bytes)} -> {human_bytes(summary.cache_bytes)}"
-        f" ({share(summary.cache_bytes, summary.source_bytes)} of the source files)"
+        f"   cache {human_bytes(summary.cache_bytes)}: {share(summary.cache_bytes, summary.token_bytes)}"
+        f" of all tokens ({human_bytes(summary.token_bytes)}),"
+        f" {share(summary.cache_bytes, summary.source_bytes)} of the source files ({human_bytes(summary.source_bytes)})"
     )
     if summary.failed:
         results.print(f"  {summary.failed} failed: `tokcli inspect {summary.output} --errors` says why", style="yellow")

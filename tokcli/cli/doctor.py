@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import typer
+from rich.markup import escape
 
 from tokcli.cli.options import Json
 from tokcli.cli.output import results, show, table
@@ -27,7 +28,7 @@ def doctor(as_json: Json = False) -> None:
         rows = table("", ("part", "state", "found", "what to do"), [])
         for check in checks:
             state = f"[{colours[check.status]}]{check.status}[/]"
-            rows.add_row(check.name, state, check.found, check.remedy)
+            rows.add_row(check.name, state, escape(check.found), escape(check.remedy))
         results.print(rows)
         results.print("ready" if not bad else "[red]not ready[/red]: see the last column")
 

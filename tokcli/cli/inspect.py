@@ -42,7 +42,7 @@ def _document(cache: Cache, path: str, items: bool, errors: bool) -> dict[str, A
     failed = cache.errors().to_pylist()
     document: dict[str, Any] = {
         "cache": path,
-        "complete": cache.complete,
+        "complete": (cache.path / "_SUCCESS").exists(),
         "stats": cache.stats(),
         "failed_by_stage": dict(Counter(row["stage"] for row in failed)),
         "manifest": manifest,
@@ -55,15 +55,17 @@ def _document(cache: Cache, path: str, items: bool, errors: bool) -> dict[str, A
 
 
 def _draw(document: dict[str, Any]) -> None:
+    from tokcli.pipeline.progress import describe_method
+
     stats, configuration = document["stats"], document["manifest"]["configuration"]
     model, sampling = configuration["model"], configuration["sampling"]
     rate = f"{sampling['num_frames']} frames" if sampling.get("num_frames") else f"{sampling['fps']:g} fps"
     seconds = stats["media_seconds"]
     facts = [
         ("model", f"{model['model']} ({model['family']}, tower {model['fingerprint'][:12]})"),
-        ("method", _method(configuration["method"])),
+        ("method", describe_method(configuration["method"])),
         ("sampling", f"{rate}, resized by {configuration['resize']}, decoder {configuration['decoder']}"),
-        ("items", f"{stats['items']} ({', '.join(f'{count} {kind}' for kind, count in stats['by_kind'].items())})"),
+        ("items", f"{stats['items']} ({_kinds(stats['kinds'])})"),
         ("failed", f"{stats['failed']} {document['failed_by_stage'] or ''}"),
         ("media", human_seconds(seconds)),
         (
@@ -99,10 +101,8 @@ def _draw(document: dict[str, Any]) -> None:
         results.print(table("", ("id", "stage", "error", "message"), failed))
 
 
-def _method(method: dict[str, Any]) -> str:
-    from tokcli.methods import Compressor
-
-    return Compressor.from_json(method).describe()
+def _kinds(kinds: dict[str, dict[str, Any]]) -> str:
+    return ", ".join(f"{part['items']} {kind}" for kind, part in kinds.items())
 
 
 def verify(cache: CachePath, as_json: Json = False) -> None:

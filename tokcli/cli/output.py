@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-results = Console(highlight=False, soft_wrap=True)
+# Tables that go to a file or a pipe are not folded to the 80 columns of a terminal that is not there.
+results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 """stdout: what was asked for."""
 notices = Console(stderr=True, highlight=False)
 """stderr: progress, notes, errors."""

@@ -8,18 +8,20 @@ from pathlib import Path
 import torch
 
 from tokcli.cache import CacheWriter, ErrorRow, open_cache
+from tokcli.cache.records import clean_text
 from tokcli.errors import CacheError, MethodError, TokcliError
 from tokcli.media import hash_file
 from tokcli.pipeline.decoder_pool import Decoder, DecoderPool
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Message, Opened, Stage
 from tokcli.pipeline.preflight import Job, available_cores, prepare
-from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent
+from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
 from tokcli.pipeline.session import ItemSession, torch_dtype
 from tokcli.recipe import CompressRecipe
 from tokcli.types import MediaItem
 
 POLL_SECONDS = 0.5
 MAX_ATTEMPTS = 2
+DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
 MAX_ENCODER_FAILURES_IN_A_ROW = 10
 
@@ -33,9 +35,7 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
     """
     job = prepare(recipe)
     output = Path(recipe.output)
-    with CacheWriter(
-        output, job.manifest, overwrite=recipe.overwrite, tokens_dtype=job.manifest.tokens_dtype
-    ) as writer:
+    with CacheWriter(output, job.manifest, overwrite=recipe.overwrite, tokens_dtype=job.tokens_dtype) as writer:
         run = Run(job, writer, observer or Silent())
         try:
             run.run()
@@ -55,6 +55,7 @@ class Run:
         self.sessions: dict[Decoder, ItemSession] = {}
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
+        self.failed_ids: set[str] = set()
         self.cores = available_cores()
 
     def expected_ids(self) -> list[str]:
@@ -87,8 +88,8 @@ class Run:
         model, method = self.job.tower.identity, self.job.compressor
         return [
             f"model {model['model']} ({model['family']}, {model['dtype']})",
-            f"method {method.describe()}",
-            f"tokens stored as {self.job.manifest.tokens_dtype} in {self.job.recipe.output}",
+            f"method {describe_method(method.to_json())}",
+            f"tokens stored as {self.job.tokens_dtype} in {self.job.recipe.output}",
         ]
 
     def _record_scan_failures(self) -> None:
@@ -153,7 +154,7 @@ class Run:
                 decoder.release(message)
 
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
-        dtype = torch_dtype(self.job.manifest.tokens_dtype)
+        dtype = torch_dtype(self.job.tokens_dtype)
         return ItemSession(item, opened, self.job.tower, self.job.compressor, Path(self.job.recipe.output), dtype)
 
     def _complete(self, decoder: Decoder, finished: Finished) -> None:
@@ -179,6 +180,8 @@ class Run:
             session.close()
 
     def _decode_failed(self, decoder: Decoder, item: MediaItem, failed: Failed) -> None:
+        if item.id in self.failed_ids:  # the encoder gave it up before its decoder did
+            return
         if failed.retry and decoder.attempt < MAX_ATTEMPTS:
             self.retries.append((item, decoder.attempt + 1))
             return
@@ -196,6 +199,7 @@ class Run:
     def _fail(
         self, item: MediaItem, stage: Stage, error_class: str, message: str, attempts: int, log_tail: str = ""
     ) -> None:
+        self.failed_ids.add(item.id)
         self.progress.failed += 1
         self.progress.bytes_done += item.size_bytes
         self.observer.failure(item.id, stage, message)
@@ -217,17 +221,23 @@ class Run:
 
 
 def _summary(job: Job, progress: Progress) -> CompressSummary:
-    stats = open_cache(job.recipe.output).stats(ids=[item.id for item in job.scan.items])
+    cache = open_cache(job.recipe.output)
+    columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
+    table = cache.table(columns=["id", *columns])
+    wanted = {clean_text(item.id) for item in job.scan.items}
+    rows = [row for row in table.to_pylist() if row["id"] in wanted]
+    source_tokens, kept_tokens, source_bytes, seconds = (sum(row[name] for row in rows) for name in columns)
     return CompressSummary(
         items=progress.items,
         done=progress.done,
         failed=progress.failed,
         skipped=progress.skipped,
-        source_tokens=stats["source_tokens"],
-        kept_tokens=stats["kept_tokens"],
-        source_bytes=stats["source_bytes"],
-        cache_bytes=stats["cache_bytes"],
-        media_seconds=round(stats["media_seconds"], 3),
+        source_tokens=source_tokens,
+        kept_tokens=kept_tokens,
+        token_bytes=source_tokens * job.tower.identity["hidden_size"] * DTYPE_BYTES[job.tokens_dtype],
+        source_bytes=source_bytes,
+        cache_bytes=cache.stats()["cache_bytes"],
+        media_seconds=round(seconds, 3),
         seconds=round(progress.seconds, 3),
         output=str(job.recipe.output),
         method=job.compressor.to_json(),

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tokcli.errors import MediaError
-from tokcli.media import hash_file, open_media
-from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Opened, Ready, Task
+from tokcli.media import DecodeReport, hash_file, open_media
+from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Opened, Ready, Stage, Task
 from tokcli.types import Frames, MediaKind
 
 # Frames are resized a few at a time, so that full-size frames of a large video never pile up.
@@ -64,12 +64,15 @@ class _Worker:
             if isinstance(message, int):
                 self.free.append(message)
                 continue
+            self.stage: Stage = "open"
+            self.report: DecodeReport | None = None
             try:
                 self._decode(message)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
-                self.connection.send(_failure(error))
+                log_tail = "\n".join(self.report.log_tail) if self.report else ""
+                self.connection.send(Failed(self.stage, type(error).__name__, _reason(error), log_tail))
 
     def _decode(self, task: Task) -> None:
         settings = self.settings
@@ -84,13 +87,14 @@ class _Worker:
         ) as reader:
             size = settings.frame_size(reader.info)
             self.connection.send(Opened(reader.info, size))
+            self.stage, self.report = "decode", reader.report
             delivered = 0
             batch = _Batch(self, size, reader.info.kind)
             for frames in reader.chunks(FRAMES_AT_ONCE):
                 delivered += len(frames)
                 batch.add(frames)
             batch.send()
-            report = reader.report
+        report = reader.report
         if not delivered:
             raise MediaError(f"{task.path}: no frame could be decoded")
         source_hash = hash_file(task.path)
@@ -170,12 +174,10 @@ class _Batch:
         self.buffer, self.parts, self.times, self.indices = None, [], [], []
 
 
-def _failure(error: Exception) -> Failed:
-    message = " ".join(str(error).split()) or type(error).__name__
+def _reason(error: Exception) -> str:
+    """One line."""
     if isinstance(error, MemoryError):
-        message = "not enough memory to decode it"
+        return "not enough memory to decode it"
     if isinstance(error, OSError) and error.strerror:
-        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    log_tail = str(getattr(error, "log_tail", ""))
-    stage = "decode" if getattr(error, "stage", "open") == "decode" else "open"
-    return Failed(stage, type(error).__name__, message, log_tail)  # type: ignore[arg-type]
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -85,7 +85,7 @@ def _gpu() -> Check:
 
 
 def _ffmpeg() -> Check:
-    from tokcli.media import ffmpeg_license, ffmpeg_version
+    from tokcli.media.ffmpeg import ffmpeg_license, ffmpeg_version
 
     return Check("ffmpeg", "ok", f"{ffmpeg_version()} in PyAV, {ffmpeg_license()}")
 

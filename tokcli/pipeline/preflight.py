@@ -30,6 +30,11 @@ class Job:
     decode: DecodeSettings
     workers: int
 
+    @property
+    def tokens_dtype(self) -> str:
+        """What tokens are stored as: float16, bfloat16 or float32."""
+        return str(self.manifest.configuration["tokens_dtype"])
+
 
 def prepare(recipe: CompressRecipe) -> Job:
     """Check a recipe against what is there, cheapest checks first, and load the vision tower.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -77,6 +78,8 @@ class CompressSummary:
     skipped: int
     source_tokens: int
     kept_tokens: int
+    token_bytes: int
+    """What all source tokens would take in the cache's dtype."""
     source_bytes: int
     cache_bytes: int
     media_seconds: float
@@ -87,3 +90,12 @@ class CompressSummary:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def describe_method(method: Mapping[str, Any]) -> str:
+    """``dtd(criterion=feature, threshold=0.5)`` from a method's JSON, for people to read."""
+    parts = []
+    for stage in method["methods"]:
+        options = ", ".join(f"{key}={value}" for key, value in stage["options"].items() if value is not None)
+        parts.append(f"{stage['name']}({options})" if options else stage["name"])
+    return " then ".join(parts)
