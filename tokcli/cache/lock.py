@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -33,7 +34,8 @@ def lock_cache(cache: Path) -> BaseFileLock:
         ) from None
     except OSError as error:
         raise CacheError(f"cannot write in {cache}: {error.strerror}; choose another output folder") from error
-    path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
+    with contextlib.suppress(OSError):  # only for the message above; a full disk is told of by what matters
+        path.write_text(f"{os.getpid()} {socket.gethostname()}\n")
     return lock
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from tokcli.cache.atomic import write_atomically
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
 from tokcli.cache.folder import make_folder, prepare
-from tokcli.cache.layout import SUCCESS
+from tokcli.cache.layout import SUCCESS, Table
 from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest, canonical_json
 from tokcli.cache.metadata import widened
@@ -119,7 +119,7 @@ class CacheWriter:
         self._failures.pop(item_id, None)
         self._broken = True  # until the last row is in: an interrupt between rows must not commit half an item
         if self._shard is None:
-            self._shard = self._new_shard()
+            self._shard = self._new_shard("data")
         self._shard.add(row)
         for row in rows:
             self._shard.add(row)
@@ -181,16 +181,14 @@ class CacheWriter:
         if self._broken:
             raise CacheError(f"the writer of {self.path} is closed or has failed; open the cache again to go on")
 
-    def _new_shard(self) -> ShardWriter:
-        shard = ShardWriter(
-            self.path / "data", shard_schema("data", self.manifest, self._metadata_types), self._sequence
-        )
+    def _new_shard(self, table: Table) -> ShardWriter:
+        schema = shard_schema(table, self.manifest, self._metadata_types)
+        shard = ShardWriter(self.path / table, schema, self._sequence)
         self._sequence += 1
         return shard
 
     def _commit_failures(self) -> None:
-        shard = ShardWriter(self.path / "errors", shard_schema("errors", self.manifest), self._sequence)
-        self._sequence += 1
+        shard = self._new_shard("errors")
         for row in self._failures.values():
             shard.add(error_row(row))
         shard.commit()
