@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from tokcli import models as tokcli_models
 from tokcli.types import EncodedItem, MediaInfo, TokenSet
 
 SPECIAL = [
@@ -40,6 +43,17 @@ VISION: dict[str, dict[str, Any]] = {
         "tokens_per_second": 2,
     },
 }
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A tiny checkpoint, whole and in halves."""
+
+    family: str
+    folder: Path
+    native: Any
+    tower: tokcli_models.VisionTower
+    language: tokcli_models.LanguageModel
 
 
 def make_tokenizer() -> Any:

@@ -52,7 +52,17 @@ class LanguageModel:
         self.name = name
         self._folder = folder
         self._template = read_template(folder, tokenizer)
+        self._check_placeholders()
         self.max_batch_tokens = MAX_BATCH_TOKENS.get(model.device.type, MAX_BATCH_TOKENS["cpu"])
+
+    def _check_placeholders(self) -> None:
+        for kind in ("image", "video"):
+            token = self.family.placeholder(self.model.config, kind)
+            if self.tokenizer.convert_ids_to_tokens(token) is None:
+                raise ModelError(
+                    f"{self._folder}: the tokenizer has no token {token}, which config.json names for {kind} tokens; "
+                    "use the tokenizer files that belong to the checkpoint"
+                )
 
     def check(self, identity: Mapping[str, Any]) -> None:
         """Make sure that this checkpoint's own tower is the one that ``identity`` describes.

@@ -19,6 +19,7 @@ from tokcli.models.checkpoints import weight_files
 from tokcli.models.quiet import quiet_transformers
 
 Half = Literal["vision", "language"]
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 class NotLoaded(torch.nn.Module):
@@ -55,6 +56,9 @@ def load_tokenizer(folder: Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        # transformers would make up an empty one.
+        raise ModelError(f"{folder} holds no tokenizer: {' or '.join(_TOKENIZER_FILES)} is needed")
     with quiet_transformers():
         try:
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -81,11 +85,18 @@ def load_half(
     weight_files(folder)
     full = getattr(transformers, family.model_class)
     partial = _half_class(full, family.language_modules if half == "vision" else family.vision_modules, half)
-    options = {} if attn is None else {"attn_implementation": attn}
+    options: dict[str, Any] = {"use_safetensors": True, "dtype": dtype}
+    if attn is not None:
+        options["attn_implementation"] = attn
     with quiet_transformers():
         try:
             model, report = partial.from_pretrained(
-                folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=dtype, **options
+                folder,
+                local_files_only=True,
+                output_loading_info=True,
+                # Reported below by name; transformers' own exception only points at a report in its log.
+                ignore_mismatched_sizes=True,
+                **options,
             )
         except Exception as error:
             raise ModelError(f"{folder}: the {half} half can't be loaded: {_first_line(error)}") from error

@@ -119,7 +119,7 @@ def _settings(folder: Path, kind: MediaKind, config: Mapping[str, Any]) -> Setti
             rescale_factor=float(config.get("rescale_factor", 1 / 255)),
             resample=_RESAMPLE_NAMES[resample],
         )
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise ModelError(f"{folder}: the {kind} processor's configuration is malformed ({error})") from error
 
 
