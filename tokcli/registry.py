@@ -22,12 +22,14 @@ class Registry(Generic[T]):
     """Named things of one kind: those of this package, and those of others by entry point.
 
     ``kind`` is the word used in messages ("method"), ``error`` the class raised, ``group`` the entry point group that
-    other packages declare. Such a package is imported only when one of its names is asked for.
+    other packages declare, ``of`` what such an entry point must be an instance of. Those packages are imported only
+    when one of their names is asked for.
     """
 
-    def __init__(self, kind: str, error: type[UsageError], group: str | None = None) -> None:
+    def __init__(self, kind: str, error: type[UsageError], group: str | None = None, of: type | None = None) -> None:
         self.kind = kind
         self._error = error
+        self._of = of
         self._group = group
         self._loaded: dict[str, T] = {}
 
@@ -61,12 +63,17 @@ class Registry(Generic[T]):
         return {entry.name: entry for entry in entry_points(group=self._group)} if self._group else {}
 
     def _load(self, entry: EntryPoint) -> T:
+        package = entry.dist.name if entry.dist else entry.value
         try:
             loaded: T = entry.load()
         except Exception as error:
-            package = entry.dist.name if entry.dist else entry.value
             raise self._error(
                 f"the {self.kind} {entry.name!r} of package {package} cannot be imported "
                 f"({type(error).__name__}: {error}); repair or uninstall that package"
             ) from error
+        if self._of is not None and not isinstance(loaded, self._of):
+            raise self._error(
+                f"the {self.kind} {entry.name!r} of package {package} is a {type(loaded).__name__}, not a "
+                f"{self._of.__name__}; repair or uninstall that package"
+            )
         return loaded

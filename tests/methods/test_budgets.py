@@ -52,7 +52,7 @@ def test_a_share_is_rounded_as_it_was_written(share: float, count: int, expected
         ("dtd", {"keep": 0.5, "options": {"keep": "0.3"}}, "keep of method 'dtd' is given twice"),
         ("dtd", {"options": {"evs.keep": "0.3"}}, "'evs.keep' is for method 'evs', which is not one of dtd$"),
         ("dtd,evs", {"options": {"variant": "fixed"}}, "several methods; write dtd.variant or evs.variant$"),
-        ("dtd,evs", {"options": {"variety": "fixed"}}, "unknown option 'variety'; options: dtd.variant"),
+        ("dtd,evs", {"options": {"variety": "fixed"}}, "unknown option 'variety'; options: dtd.keep, dtd.variant"),
         ("dtd,dtd", {}, "stands twice"),
         ("dtd,", {}, "unknown method ''"),
         ("evs", {"keep": 0.5, "options": {"pruning_rate": "0.5"}}, "keep and pruning_rate cannot both be given"),

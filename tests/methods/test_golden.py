@@ -19,7 +19,7 @@ from method_items import video
 
 from tokcli.methods import resolve
 from tokcli.methods.dtd import trigger_steps
-from tokcli.ops.pixels import mean_absolute_difference
+from tokcli.models.preprocess import pixel_change
 from tokcli.types import TokenSet, VisualTokens
 
 COMMITTED = Path(__file__).parents[1] / "golden"
@@ -68,13 +68,11 @@ def dtd_feature(case: str, arrays: Arrays) -> None:
 
 def dtd_pixel(case: str, arrays: Arrays) -> None:
     steps, height, width = arrays["grid_thw"].tolist()
-    frames = torch.from_numpy(arrays["frames_uint8"])
-    change = torch.ones(steps, height * width)
-    for step in range(1, steps):
-        change[step] = mean_absolute_difference(frames[2 * step - 2], frames[2 * step + 1], (height, width))
-    np.testing.assert_allclose(change[1:].numpy(), arrays["mean_abs_diff"], atol=1e-6)
+    frames = arrays["frames_uint8"]
+    change = pixel_change(None, frames, len(frames) // steps, frames.shape[1] // height)
+    np.testing.assert_allclose(change[height * width :], arrays["mean_abs_diff"].flatten(), atol=1e-6)
     tokens = np.ones((steps, height * width, 2), dtype=np.float32)
-    check_dtd(case, arrays, video(tokens, arrays["grid_thw"], pixel_change=change.flatten()), "pixel")
+    check_dtd(case, arrays, video(tokens, arrays["grid_thw"], pixel_change=torch.from_numpy(change)), "pixel")
 
 
 def dtd_trigger(case: str, arrays: Arrays) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def in_chunks(compressor: Compressor, visual: VisualTokens, cuts: set[int]) -> T
     steps = visual.views[0].grid[0]
     edges = [0, *sorted(cut for cut in cuts if cut < steps), steps]
     session = compressor.start("item", visual.views)
-    parts = [session.push(chunk(visual, start, stop)) for start, stop in zip(edges, edges[1:])]
+    parts = [session.push(chunk(visual, start, stop)) for start, stop in pairwise(edges)]
     assignments = [part.assignment for part in parts if part.assignment is not None]
     return TokenSet(
         *(torch.cat([getattr(part, field) for part in parts]) for field in ("tokens", "coords", "mass", "source")),
@@ -129,6 +130,12 @@ def test_one_frame_one_token_equal_frames_and_zeros(name: str, options: Options)
         visual = video(tokens, grid, pixel_change=torch.zeros(len(tokens)))
         kept = configured(name, options, 0.5, visual).compress(visual, "item")
         check_token_set(kept, visual, kind_of(name))
+
+
+@every
+def test_no_tokens(name: str, options: Options) -> None:
+    visual = chunk(drifting(GRID), 0, 0)
+    assert len(configured(name, options, 0.5, drifting(GRID)).compress(visual, "item")) == 0
 
 
 @every
@@ -187,12 +194,11 @@ def test_the_page_is_complete_json(name: str) -> None:
 @pytest.mark.parametrize("order", ["first", "last"])
 @every
 def test_composition(name: str, options: Options, order: str) -> None:
-    if name == "uniform":
-        pytest.skip("is the other half of this composition")
+    other = "random" if name == "uniform" else "uniform"
     visual = drifting(GRID)
     own = configured(name, options, 0.6, visual).to_json()["methods"][0]["options"]
-    options = {**{f"{name}.{key}": value for key, value in own.items()}, "uniform.keep": 0.4}
-    spec = f"{name},uniform" if order == "first" else f"uniform,{name}"
+    options = {**{f"{name}.{key}": value for key, value in own.items()}, f"{other}.keep": 0.4}
+    spec = f"{name},{other}" if order == "first" else f"{other},{name}"
     kept = resolve(spec, options=options).compress(visual, "item")
     assert 0 < len(kept) < len(visual)
     assert bool((kept.source.diff() > 0).all())

@@ -36,7 +36,7 @@ def test_an_unknown_name_gives_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(MethodError) as error:
         METHODS.get("dtt")
     assert str(error.value) == f"unknown method 'dtt'; known: {', '.join(method_names())}; did you mean 'dtd'?"
-    with pytest.raises(ModelError, match="^unknown number 'x'; known: none$"):
+    with pytest.raises(ModelError, match=r"^unknown number 'x'; known: none$"):
         Registry[int]("number", ModelError).get("x")
 
 
@@ -58,6 +58,13 @@ def test_a_package_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(tokcli.registry, "entry_points", entry_point("no_such_package:thing"))
     registry: Registry[float] = Registry("number", ModelError, group="some.group")
     with pytest.raises(ModelError, match="'theirs' of package no_such_package:thing cannot be imported"):
+        registry.get("theirs")
+
+
+def test_what_another_package_offers_must_be_of_the_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokcli.registry, "entry_points", entry_point("math:pi"))
+    registry: Registry[int] = Registry("number", ModelError, group="some.group", of=int)
+    with pytest.raises(ModelError, match="'theirs' of package math:pi is a float, not a int"):
         registry.get("theirs")
 
 

@@ -126,7 +126,7 @@ class Method:
         }
 
 
-METHODS: Registry[Method] = Registry("method", MethodError, group="tokcli.methods")
+METHODS: Registry[Method] = Registry("method", MethodError, group="tokcli.methods", of=Method)
 
 
 def method(

@@ -48,7 +48,7 @@ class CountBudget(Budgeted):
     max_tokens: int | None = Field(default=None, ge=1, description="Most tokens to keep of an item.")
 
 
-class SizeBudget(ShareBudget, CountBudget):
+class SizeBudget(CountBudget, ShareBudget):
     """A share or a number of tokens."""
 
 

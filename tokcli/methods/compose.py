@@ -168,7 +168,7 @@ def _remaining(visual: VisualTokens, kept: TokenSet) -> VisualTokens:
         tokens=kept.tokens,
         coords=kept.coords,
         structural=visual.structural[kept.source],
-        signals={name: values[kept.source.to(values.device)] for name, values in visual.signals.items()},
+        signals={name: values[kept.source] for name, values in visual.signals.items()},
     )
 
 

@@ -23,7 +23,7 @@ DEFAULT_THRESHOLD = {"feature": 0.5, "pixel": 0.1}
 OFFICIAL_SECONDS_PER_STEP = 2.0
 
 
-class DtdOptions(ShareBudget, VariantOptions):
+class DtdOptions(VariantOptions, ShareBudget):
     criterion: Literal["feature", "pixel"] = Field(
         default="feature",
         description="What is compared: the tokens, or the pixels under them (signal pixel_change).",
@@ -87,12 +87,12 @@ class DifferentialTokenDrop:
     def _kept_places(self, block: Block, chunk: VisualTokens) -> torch.Tensor:
         """bool (T, P), false where a place has no row."""
         frames, present = block.gather(chunk.tokens), block.present
-        changes = block.gather(chunk.signals["pixel_change"]).cpu() if self._options.criterion == "pixel" else None
+        changes = block.gather(chunk.signals["pixel_change"]) if self._options.criterion == "pixel" else None
         kept = present.clone()
         tokens, known = self._references.get(block.view, (None, None))
         for index, step in enumerate(block.steps.tolist()):
             if tokens is not None and known is not None:
-                redundancy = -changes[index] if changes is not None else cosine(tokens, frames[index]).cpu()
+                redundancy = -changes[index] if changes is not None else cosine(tokens, frames[index])
                 # A method before this one may have left gaps: what can't be compared is not redundant.
                 redundancy = torch.where(known, redundancy, -1.0)
                 kept[index] &= ~self._redundant(redundancy, present[index], block.view, step)
@@ -100,7 +100,7 @@ class DifferentialTokenDrop:
             if tokens is None or known is None or self._options.reference == "previous":
                 tokens, known = frames[index], present[index]
             else:
-                tokens = torch.where(kept[index].to(tokens.device).unsqueeze(1), frames[index], tokens)
+                tokens = torch.where(kept[index].unsqueeze(1), frames[index], tokens)
                 known = known | kept[index]
         assert tokens is not None and known is not None
         # A copy, so that the state holds one step and not the chunk that the step is a part of.

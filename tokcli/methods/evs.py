@@ -21,7 +21,7 @@ FIRST_STEP = 255.0
 """The score of tokens that nothing comes before: above any dissimilarity."""
 
 
-class EvsOptions(SizeBudget, VariantOptions):
+class EvsOptions(VariantOptions, SizeBudget):
     pruning_rate: float | None = Field(
         default=None,
         ge=0,
@@ -71,7 +71,7 @@ def evs(visual: VisualTokens, options: EvsOptions) -> TokenSet:
 
 
 def _novelty(block: Block, visual: VisualTokens) -> torch.Tensor:
-    similarity = cosine_to_previous(block.gather(visual.tokens)).cpu()
+    similarity = cosine_to_previous(block.gather(visual.tokens))
     if not block.complete:
         similarity[1:][~block.present[:-1]] = -1.0
     novelty = 1.0 - similarity

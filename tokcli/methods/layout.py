@@ -28,7 +28,7 @@ class Block:
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
         """Arrange (N, ...) values by place: (T, P, ...), zeros where there is no row. No copy where none is needed."""
-        rows = self.rows.to(values.device)
+        rows = self.rows
         if not self.complete:
             gathered = values[rows.clamp_min(0)]
             gathered[rows < 0] = 0
@@ -41,8 +41,8 @@ class Block:
 
 def blocks(visual: VisualTokens) -> list[Block]:
     """The rows that are not structural, a block for each view that has any, in the order of the views."""
-    coords = visual.coords.cpu().to(torch.int64)
-    scored = ~visual.structural.cpu()
+    coords = visual.coords.to(torch.int64)
+    scored = ~visual.structural
     found = []
     for view, description in enumerate(visual.views):
         rows = torch.nonzero((coords[:, 0] == view) & scored).flatten()

@@ -14,12 +14,13 @@ from tokcli.types import TokenSet, VisualTokens
 
 def select(visual: VisualTokens, keep: torch.Tensor, stats: Mapping[str, npt.NDArray[Any]] | None = None) -> TokenSet:
     """Keep the rows where bool (N,) ``keep`` is true, and all structural ones, unchanged."""
-    source = torch.nonzero(keep.to(visual.structural.device) | visual.structural).flatten()
+    source = torch.nonzero(keep | visual.structural).flatten()
+    everything = source.numel() == len(visual)
     return TokenSet(
-        tokens=visual.tokens[source.to(visual.tokens.device)],
-        coords=visual.coords[source],
+        tokens=visual.tokens if everything else visual.tokens[source],
+        coords=visual.coords if everything else visual.coords[source],
         mass=torch.ones(source.numel(), dtype=torch.float32),
-        source=source.cpu(),
+        source=source,
         stats=stats or {},
     )
 
@@ -35,18 +36,18 @@ def merge(
     ``labels``: int64 (N,), the group of each row, -1 for dropped; groups are numbered from 0 and none is empty.
     ``anchors``: int64 (G,), one member row of each group, which gives the coordinates.
     """
-    structural = torch.nonzero(visual.structural.cpu()).flatten()
+    structural = torch.nonzero(visual.structural).flatten()
     labels = labels.clone()
     labels[structural] = torch.arange(structural.numel()) + anchors.numel()
     source, order = torch.cat([anchors, structural]).sort()
     rank = torch.empty_like(order)
     rank[order] = torch.arange(order.numel())
     assignment = torch.where(labels >= 0, rank[labels.clamp_min(0)], -1)
-    means, sizes = group_means(visual.tokens, assignment.to(visual.tokens.device), order.numel())
+    means, sizes = group_means(visual.tokens, assignment, order.numel())
     return TokenSet(
         tokens=means,
         coords=visual.coords[source],
-        mass=sizes.cpu().to(torch.float32),
+        mass=sizes.to(torch.float32),
         source=source,
         assignment=assignment.to(torch.int32),
         stats=stats or {},

@@ -12,7 +12,7 @@ from tokcli.methods.output import select
 from tokcli.types import TokenSet, VisualTokens
 
 
-class RandomOptions(SizeBudget, SeededOptions):
+class RandomOptions(SeededOptions, SizeBudget):
     budget_required = True
 
 
@@ -23,7 +23,7 @@ def random(visual: VisualTokens, options: RandomOptions, generator: np.random.Ge
     A baseline that looks at no content. The draw depends on the seed and the item's id alone
     (PCG64 of ``seed ^ crc32(id)``), not on the order of the items or on the worker.
     """
-    candidates = torch.nonzero(~visual.structural.cpu()).flatten()
+    candidates = torch.nonzero(~visual.structural).flatten()
     count = rows_to_keep("random", options, visual)
     chosen = generator.choice(candidates.numel(), count, replace=False)
     keep = torch.zeros(len(visual), dtype=torch.bool)

@@ -21,7 +21,7 @@ def uniform(visual: VisualTokens, options: UniformOptions) -> TokenSet:
 
     A baseline that looks at no content: token ``floor(i * N / K)`` for i = 0 .. K-1.
     """
-    candidates = torch.nonzero(~visual.structural.cpu()).flatten()
+    candidates = torch.nonzero(~visual.structural).flatten()
     chosen = evenly_spaced(candidates.numel(), rows_to_keep("uniform", options, visual))
     keep = torch.zeros(len(visual), dtype=torch.bool)
     keep[candidates[chosen]] = True

@@ -6,6 +6,8 @@ import math
 
 import torch
 
+ROWS_AT_A_TIME = 4096
+
 
 def group_means(rows: torch.Tensor, labels: torch.Tensor, num_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean of the rows of each group.
@@ -14,12 +16,13 @@ def group_means(rows: torch.Tensor, labels: torch.Tensor, num_groups: int) -> tu
     Returns the means, (num_groups, D) in the dtype of ``rows`` but summed in float32, and the group sizes, int64
     (num_groups,). A group without rows has a mean of zeros.
     """
-    member = labels >= 0
-    if not bool(member.all()):
-        rows, labels = rows[member], labels[member]
-    sums = torch.zeros((num_groups, rows.shape[1]), dtype=torch.float32, device=rows.device)
-    sums.index_add_(0, labels, rows.float())
-    sizes = torch.bincount(labels, minlength=num_groups)
+    # One group more takes the rows that belong to none; runs of rows bound the memory of the float32 copies.
+    labels = torch.where(labels >= 0, labels, num_groups)
+    sums = torch.zeros((num_groups + 1, rows.shape[1]), dtype=torch.float32)
+    for some_rows, some_labels in zip(rows.split(ROWS_AT_A_TIME), labels.split(ROWS_AT_A_TIME)):
+        sums.index_add_(0, some_labels, some_rows.float())
+    sums = sums[:num_groups]
+    sizes = torch.bincount(labels, minlength=num_groups)[:num_groups]
     return (sums / sizes.clamp_min(1).unsqueeze(1)).to(rows.dtype), sizes
 
 
