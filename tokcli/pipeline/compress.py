@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Run:
         self.encoder_failures = 0
         self.failed_ids: set[str] = set()
         self.cores = available_cores()
+        self.work_began: float | None = None
+        """Monotonic seconds of the first assignment: what comes before is starting up."""
 
     def expected_ids(self) -> list[str]:
         return [item.id for item in self.job.scan.items] + [failure.id for failure in self.job.scan.failures]
@@ -112,6 +115,7 @@ class Run:
 
     def _assign(self, pool: DecoderPool, waiting: deque[MediaItem]) -> None:
         for decoder in pool.idle():
+            self.work_began = self.work_began or time.monotonic()
             if self.retries:
                 decoder.assign(*self.retries.popleft())
             elif waiting:

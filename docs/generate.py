@@ -1,0 +1,81 @@
+"""Write docs/cli.md and docs/methods.md from the code; with --check, fail if they differ from it.
+
+python docs/generate.py [--check]
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+COMMANDS = ("compress", "infer", "inspect", "verify", "methods", "models", "render", "run", "doctor")
+NOTE = "<!-- Written by docs/generate.py from the code: change it there, then run `make docs`. -->\n\n"
+
+
+def command_page() -> str:
+    """The help of every command, as the terminal shows it, 100 columns wide."""
+    os.environ.update(COLUMNS="100", TERMINAL_WIDTH="100", TERM="dumb", NO_COLOR="1", _TYPER_FORCE_DISABLE_TERMINAL="1")
+    from typer.testing import CliRunner
+
+    from tokcli.cli.app import app
+
+    parts = [NOTE, "# Commands\n"]
+    for command in ("", *COMMANDS):
+        result = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="tokcli", terminal_width=100)
+        if result.exit_code:
+            raise SystemExit(f"`tokcli {command} --help` failed: {result.output}")
+        text = "\n".join(line.rstrip() for line in result.output.strip().splitlines())
+        parts.append(f"\n## tokcli {command}".rstrip() + f"\n\n```text\n{text}\n```\n")
+    return "".join(parts)
+
+
+def methods_page() -> str:
+    """A section for every method, with its options."""
+    from tokcli.methods import describe, method_names
+
+    parts = [NOTE, "# Methods\n\nUse: `tokcli compress INPUT -o CACHE --method NAME`, `tokcli methods NAME`.\n"]
+    for name in method_names():
+        parts.append(_method(describe(name)))
+    return "".join(parts)
+
+
+def _method(page: dict[str, Any]) -> str:
+    budgets = ", ".join(f"`--{budget.replace('_', '-')}`" for budget in page["budgets"]) or "none"
+    facts = [
+        ("Paper", page["paper"]),
+        ("Authors' code", page["code"]),
+        ("Licence of that code", page["licence"]),
+        ("Output", f"{page['kind']}; number of tokens {page['count']}"),
+        ("Streams", "yes" if page["streaming"] else "no"),
+        ("Budgets", budgets),
+        *((f"Variant `{name}`", text) for name, text in page["variants"].items()),
+    ]
+    lines = [f"\n## {page['name']}\n", page["description"].replace("``", "`"), ""]
+    lines += [f"- {name}: {value}" for name, value in facts if value]
+    if page["options"]:
+        lines += ["", "| option | default | allowed | meaning |", "|---|---|---|---|"]
+        for option in page["options"]:
+            default = "-" if option["default"] is None else option["default"]
+            cells = (f"`{option['name']}`", default, option["allowed"], option["description"])
+            lines.append("| " + " | ".join(re.sub(r"\s+", " ", str(cell)).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    pages = {DOCS / "cli.md": command_page(), DOCS / "methods.md": methods_page()}
+    stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" in sys.argv:
+        for path in stale:
+            sys.stderr.write(f"{path.name} differs from the code: run `make docs`\n")
+        return 1 if stale else 0
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
