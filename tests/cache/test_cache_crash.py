@@ -138,6 +138,36 @@ def test_killed_at_random_moments(tmp_path: Path, folders: int) -> None:
     assert kills > folders
 
 
+def test_killed_while_overwriting(tmp_path: Path) -> None:
+    """At every moment the folder is a cache, of the old configuration or of the new."""
+    newer = make_manifest(seed=1)
+    for number in range(8):
+        path = tmp_path / str(number)
+        run(path)
+
+        def killed_run(path: Path = path, left: int = number) -> None:
+            unlink, replace = Path.unlink, Path.replace
+            calls = iter([True] * left)
+
+            def counted(step: Callable[..., Any]) -> Callable[..., Any]:
+                def stepped(*arguments: Any, **named: Any) -> Any:
+                    if not next(calls, False):
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return step(*arguments, **named)
+
+                return stepped
+
+            Path.unlink, Path.replace = counted(unlink), counted(replace)  # type: ignore[assignment, method-assign]
+            CacheWriter(path, newer, overwrite=True)
+
+        assert os.WIFSIGNALED(os.waitpid(forked(killed_run), 0)[1])
+        cache = open_cache(path)
+        assert cache.manifest.configuration in (MANIFEST.configuration, newer.configuration)
+        assert len(list(cache)) == len(cache)
+        CacheWriter(path, newer, overwrite=True).close()
+        assert (len(open_cache(path)), open_cache(path).manifest.configuration) == (0, newer.configuration)
+
+
 def test_a_run_over_a_complete_cache_does_nothing(tmp_path: Path) -> None:
     assert run(tmp_path) == len(IDS)
     before = parts(tmp_path), parts(tmp_path, "errors")
