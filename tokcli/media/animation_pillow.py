@@ -50,7 +50,7 @@ class AnimationReader(MediaReader):
         )
         self._size = frame_size(self.info) if frame_size else (image.height, image.width)
 
-    def chunks(self, max_frames: int) -> Iterator[Frames]:
+    def _chunks(self, max_frames: int) -> Iterator[Frames]:
         yield from stack(self._taken(), self._write, self._size, max_frames)
 
     def close(self) -> None:

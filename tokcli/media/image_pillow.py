@@ -68,7 +68,7 @@ class StillReader(MediaReader):
         )
         self._size = frame_size(self.info) if frame_size else (self._image.height, self._image.width)
 
-    def chunks(self, max_frames: int) -> Iterator[Frames]:
+    def _chunks(self, max_frames: int) -> Iterator[Frames]:
         height, width = self._size
         image = self._image
         if image.size != (width, height):

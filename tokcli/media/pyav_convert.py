@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import av
+import av.error
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from tokcli.errors import MediaError
 from tokcli.media.alpha import composite
 from tokcli.media.orientation import Orientation, Pixels
 
@@ -29,24 +31,38 @@ class Converter:
         self._scaler = VideoReformatter()
 
     def write(self, frame: Any, out: Pixels) -> None:
-        """Fill ``out`` uint8 (height, width, 3) with the frame."""
-        if any(component.is_alpha for component in frame.format.components):
-            frame = self._flatten(frame)
-        rgb = self._scaler.reformat(
-            frame,
-            width=self._width,
-            height=self._height,
-            format="rgb24",
-            interpolation=Interpolation.BICUBIC,
-            threads=1,
-        )
+        """Fill ``out`` uint8 (height, width, 3) with the frame.
+
+        Raises:
+            MediaError: the frame's format cannot be converted.
+        """
+        try:
+            if has_alpha(frame):
+                frame = self._flatten(frame)
+            rgb = self._scaler.reformat(
+                frame,
+                width=self._width,
+                height=self._height,
+                format="rgb24",
+                interpolation=Interpolation.BICUBIC,
+                threads=1,
+            )
+        except (av.error.FFmpegError, ValueError) as error:
+            raise MediaError(f"a frame of format {frame.format.name} cannot be converted to RGB: {error}") from None
         out[:] = self._orientation.apply(_rows(rgb, 3))
 
     @staticmethod
     def _flatten(frame: Any) -> Any:
         """The frame over the background, before any scaling: colours under transparent pixels are arbitrary."""
         rgba = _rows(frame.reformat(format="rgba", interpolation=Interpolation.BICUBIC, threads=1), 4)
+        if rgba[..., 3].min() == 255:
+            return frame
         return av.VideoFrame.from_ndarray(composite(rgba), format="rgb24")
+
+
+def has_alpha(frame: Any) -> bool:
+    """Whether the frame's pixels have transparency."""
+    return any(component.is_alpha for component in frame.format.components)
 
 
 def _rows(frame: Any, channels: int) -> Pixels:

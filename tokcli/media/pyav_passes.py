@@ -46,7 +46,7 @@ def linear_pass(
     for frame, time in _timed(_frames(source, packets), index):
         due = int(np.searchsorted(ticks, time, side="left")) - done
         if due > 0:
-            yield Taken(*(held or (frame, time)), repeats=due)
+            yield Taken(*(held or (frame, time)), repeats=1 if plan.every else due)
             done += due
             if done == len(ticks):
                 return
@@ -60,7 +60,7 @@ def linear_pass(
         until = int(index.line.times[place]) if place < len(index.line.times) else index.line.end
         last = max(int(np.searchsorted(ticks, until, side="left")), done, 1 if start == 0 else start)
     if last > done:
-        yield Taken(*held, repeats=last - done)
+        yield Taken(*held, repeats=1 if plan.every else last - done)
     if last < len(ticks):
         source.report.warn(f"decoding ended early: {last} of {len(ticks)} frames")
 

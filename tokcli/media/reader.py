@@ -52,8 +52,9 @@ class MediaReader(ABC):
 
     info: MediaInfo
     report: DecodeReport
+    path: str = ""
+    """For messages."""
 
-    @abstractmethod
     def chunks(self, max_frames: int) -> Iterator[Frames]:
         """The sampled frames in order, at most ``max_frames`` at a time; can be run through once.
 
@@ -61,8 +62,16 @@ class MediaReader(ABC):
         ``info.num_frames`` where the file is damaged, never none.
 
         Raises:
-            MediaError: nothing could be decoded.
+            MediaError: nothing could be decoded, or a backend met damage that it cannot pass over.
         """
+        try:
+            yield from self._chunks(max_frames)
+        except MediaError as error:
+            raise MediaError(f"{one_line(self.path)}: {error}") from error
+
+    @abstractmethod
+    def _chunks(self, max_frames: int) -> Iterator[Frames]:
+        """``chunks``, with messages that do not name the file."""
 
     @abstractmethod
     def close(self) -> None:
@@ -108,7 +117,9 @@ def open_media(
     if decoder not in _DECODERS:
         raise UsageError(f"unknown decoder {decoder!r}; known: {', '.join(_DECODERS)}")
     try:
-        return _open(path, sampling, limits, decoder, frame_size)
+        reader = _open(path, sampling, limits, decoder, frame_size)
+        reader.path = path
+        return reader
     except UsageError:
         raise
     except TokcliError as error:

@@ -74,6 +74,8 @@ class Plan:
     frames: Ticks
     """int64 (T,): number of the frame that the timeline has on display at each tick."""
     sample_fps: float
+    every: bool = False
+    """Each source frame once: one that is lost leaves a gap, and its predecessor is not taken again for it."""
 
 
 def timeline(times: Ticks, last_duration: int | None, unit: Fraction) -> Timeline:
@@ -112,7 +114,8 @@ def plan(line: Timeline, sampling: Sampling) -> Plan:
     rate = float(per_second) if exact_rate and per_second is not None else count / float(length * line.unit)
     array = np.array(ticks, dtype=np.int64)
     frames = np.maximum(np.searchsorted(line.times, array, side="right") - 1, 0).astype(np.int64)
-    return Plan(ticks=array, frames=frames, sample_fps=rate)
+    every = sampling.num_frames is None and sampling.fps is None and not even
+    return Plan(ticks=array, frames=frames, sample_fps=rate, every=every)
 
 
 def _count(line: Timeline, length: int, sampling: Sampling) -> tuple[int, Fraction | None]:

@@ -28,13 +28,13 @@ class _Decord(Backend):
     """Reads straight on: decord's seeking gives wrong frames in some containers, its batches can hang."""
 
     name = "decord"
-    mirrors = False
 
     def __init__(self) -> None:
         try:
             import decord
         except ImportError:
             raise UsageError('decord is not installed; `pip install "tokcli[decord]"`, or --decoder pyav') from None
+        decord.logging.set_level(decord.logging.QUIET)
         self._decord = decord
         self._next = 0
         self._reader: Any = None

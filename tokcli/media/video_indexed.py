@@ -6,6 +6,7 @@ says that it cannot. Frames are asked for in order of presentation.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,9 +20,9 @@ from tokcli.media.limits import Limits
 from tokcli.media.orientation import Orientation, Pixels
 from tokcli.media.pyav_convert import Converter
 from tokcli.media.reader import DecodeReport, FrameSize, MediaReader
-from tokcli.media.sampling import Plan, Sampling, Timeline
+from tokcli.media.sampling import Sampling
 from tokcli.media.stacking import stack
-from tokcli.media.video_pyav import open_pyav
+from tokcli.media.video_pyav import Parts, open_pyav
 from tokcli.types import Frames, MediaInfo
 
 Result = TypeVar("Result")
@@ -35,8 +36,6 @@ class Backend(ABC):
 
     name: str
     version: str
-    mirrors: bool
-    """Whether it applies mirroring of the display matrix; rotation is expected of all."""
 
     @abstractmethod
     def open(self, path: str) -> None:
@@ -48,7 +47,7 @@ class Backend(ABC):
 
     @abstractmethod
     def frame(self, number: int) -> tuple[Pixels, float]:
-        """(uint8 (H, W, 3) RGB, upright; seconds since frame 0); numbers always increase."""
+        """(uint8 (H, W, 3) RGB, rotated upright; seconds since frame 0); numbers always increase."""
 
     @abstractmethod
     def close(self) -> None:
@@ -65,11 +64,11 @@ def open_indexed(
     """
     backend = make()
     with open_pyav(path, sampling, limits, None) as probe:
-        line, sampled, orientation = probe.parts()
-    reader = IndexedReader(backend, line, sampled, probe.info, probe.report, frame_size)
+        parts = probe.parts()
+    reader = IndexedReader(backend, parts, probe.info, probe.report, frame_size)
     try:
         _call(backend, "open the file", lambda: backend.open(path))
-        _check(backend, line, orientation)
+        _check(backend, parts)
     except BaseException:
         reader.close()
         raise
@@ -82,18 +81,17 @@ class IndexedReader(MediaReader):
     def __init__(
         self,
         backend: Backend,
-        line: Timeline,
-        sampled: Plan,
+        parts: Parts,
         info: MediaInfo,
         report: DecodeReport,
         frame_size: FrameSize | None,
     ) -> None:
-        self._backend, self._line, self._plan = backend, line, sampled
+        self._backend, self._line, self._plan = backend, parts.line, parts.sampled
         self.report = DecodeReport(warnings=report.warnings)
         self.info = replace(info, decoder=f"{backend.name} {backend.version}")
         self._size = frame_size(self.info) if frame_size else (info.height, info.width)
 
-    def chunks(self, max_frames: int) -> Iterator[Frames]:
+    def _chunks(self, max_frames: int) -> Iterator[Frames]:
         converter = Converter(Orientation(), self._size)
 
         def write(number: int, out: Pixels) -> None:
@@ -119,10 +117,13 @@ class IndexedReader(MediaReader):
         self._backend.close()
 
 
-def _check(backend: Backend, line: Timeline, orientation: Orientation) -> None:
+def _check(backend: Backend, parts: Parts) -> None:
     """Refuse what the backend would get wrong without a word."""
+    line, orientation = parts.line, parts.orientation
+    if parts.transparent:
+        raise MediaError(f"is transparent in places, which {backend.name} ignores; use --decoder pyav")
     mirrored = (orientation.flip_x + orientation.flip_y + orientation.transpose) % 2 == 1
-    if mirrored and not backend.mirrors:
+    if mirrored:
         raise MediaError(f"is to be shown mirrored, which {backend.name} does not do; use --decoder pyav")
     count = _call(backend, "count the frames", backend.count)
     if count != len(line.times):
@@ -136,4 +137,5 @@ def _call(backend: Backend, what: str, action: Callable[[], Result]) -> Result:
         return action()
     except Exception as error:  # these libraries raise their own classes, RuntimeError, IndexError and more
         first = (str(error) or type(error).__name__).strip().splitlines()[0]
+        first = re.sub(r"\[[\d:]+\] |/\S+\.(cc|cpp|h):\d+[:,] ", "", first)  # clock and source lines
         raise MediaError(f"{backend.name} cannot {what}: {first}; use --decoder pyav") from None

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 from tokcli.media.limits import Limits
 from tokcli.media.orientation import Orientation, from_display_matrix
-from tokcli.media.pyav_convert import Converter
+from tokcli.media.pyav_convert import Converter, has_alpha
 from tokcli.media.pyav_index import PacketIndex, scan_packets
 from tokcli.media.pyav_passes import NotIdenticalError, Taken, linear_pass, short_pass
 from tokcli.media.pyav_source import PyavSource, decoder_version
@@ -33,6 +34,15 @@ def open_pyav(
     except BaseException:
         source.close()
         raise
+
+
+class Parts(NamedTuple):
+    """A file's timeline, what is taken of it, and how its pictures are stored."""
+
+    line: Timeline
+    sampled: Plan
+    orientation: Orientation
+    transparent: bool
 
 
 class PyavReader(MediaReader):
@@ -66,7 +76,7 @@ class PyavReader(MediaReader):
         if aspect and abs(float(aspect) - 1) > 0.02 and 0.1 < aspect < 10:
             self.report.warn(f"pixels are not square ({aspect}); they are taken as stored")
 
-    def chunks(self, max_frames: int) -> Iterator[Frames]:
+    def _chunks(self, max_frames: int) -> Iterator[Frames]:
         converter = Converter(self._orientation, self._size)
         line = self._index.line
         frames = (
@@ -74,9 +84,9 @@ class PyavReader(MediaReader):
         )
         yield from stack(frames, converter.write, self._size, max_frames)
 
-    def parts(self) -> tuple[Timeline, Plan, Orientation]:
+    def parts(self) -> Parts:
         """What was found out about the file, for a backend that only decodes."""
-        return self._index.line, self._plan, self._orientation
+        return Parts(self._index.line, self._plan, self._orientation, has_alpha(self._first.frame))
 
     def close(self) -> None:
         self._taken.close()

@@ -26,7 +26,6 @@ class _Torchcodec(Backend):
     """Exact seeking; the approximate mode gives wrong frames at variable frame rates."""
 
     name = "torchcodec"
-    mirrors = True
 
     def __init__(self) -> None:
         try:
