@@ -52,6 +52,28 @@ def check_equal(halves: Halves, folder: Path) -> None:
     language.check(halves.tower.identity)
 
 
+def flat_config(folder: Path) -> None:
+    """Rewrite config.json as published: text settings at the top, rope under its old name, `torch_dtype`."""
+    config = json.loads((folder / "config.json").read_text())
+    text = config.pop("text_config")
+    rope = text.pop("rope_parameters")
+    for name in ("dtype", "layer_types", "model_type"):
+        text.pop(name, None)
+    config["vision_config"] = {
+        name: value for name, value in config["vision_config"].items() if name not in {"dtype", "model_type"}
+    }
+    config.update({name: value for name, value in text.items() if name not in config}, torch_dtype=config.pop("dtype"))
+    config["rope_theta"] = rope["rope_theta"]
+    config["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_as_published(halves: Halves, tmp_path: Path) -> None:
+    folder = relayout(halves.folder, tmp_path / "published", hub_style)
+    flat_config(folder)
+    check_equal(halves, folder)
+
+
 @pytest.mark.parametrize("style", [hub_style, style_of_4_52])
 def test_layouts_of_names(halves: Halves, style: Callable[[str], str], tmp_path: Path) -> None:
     folder = relayout(halves.folder, tmp_path / "renamed", style)

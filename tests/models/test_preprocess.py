@@ -10,7 +10,7 @@ import torch
 from native_reference import patches_by_index
 from PIL import Image
 
-from tokcli.models.preprocess import normalize, pad_to_step, patchify, pixel_change, resize_frames
+from tokcli.models.preprocess import pad_to_step, pixel_change, resize_frames, to_patches
 from tokcli.models.settings import read_preprocessing
 
 
@@ -21,7 +21,7 @@ def noise(*shape: int, seed: int = 0) -> np.ndarray:
 def test_patches_are_cut_by_index(tmp_path: Path) -> None:
     settings = read_preprocessing(tmp_path).video
     frames = noise(4, 56, 84, 3)
-    own = patchify(normalize(torch.from_numpy(frames), settings), settings)
+    own = to_patches(torch.from_numpy(frames), settings)
     assert own.shape == (2 * 4 * 6, 3 * 2 * 14 * 14)
     assert torch.equal(own, patches_by_index(frames))
 
@@ -30,7 +30,7 @@ def test_a_single_value_by_hand(tmp_path: Path) -> None:
     settings = read_preprocessing(tmp_path).video
     frames = np.zeros((2, 28, 28, 3), dtype=np.uint8)
     frames[1, 15, 3, 2] = 200  # second frame, lower left patch, blue
-    row = patchify(normalize(torch.from_numpy(frames), settings), settings)[2]
+    row = to_patches(torch.from_numpy(frames), settings)[2]
     place = 2 * (2 * 14 * 14) + 1 * (14 * 14) + 1 * 14 + 3
     assert float(row[place]) == pytest.approx((200 / 255 - settings.mean[2]) / settings.std[2], abs=1e-6)
     assert float(row[place + 1]) == pytest.approx(-settings.mean[2] / settings.std[2], abs=1e-6)

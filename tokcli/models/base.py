@@ -70,11 +70,11 @@ class GridAdapter:
     def encode(self, model: Any, pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
         import torch
 
-        from tokcli.models.preprocess import normalize, patchify
+        from tokcli.models.preprocess import to_patches
 
         patch = settings.patch_size
         grid = [len(pixels) // settings.temporal_patch_size, pixels.shape[1] // patch, pixels.shape[2] // patch]
-        patches = patchify(normalize(pixels, settings), settings)
+        patches = to_patches(pixels, settings)
         output = model.model.get_video_features(patches, torch.tensor([grid], device=pixels.device), return_dict=True)
         return torch.cat(list(output.pooler_output))
 

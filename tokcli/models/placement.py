@@ -16,7 +16,7 @@ _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def pick_device(device: str) -> torch.device:
-    """ "auto" is a CUDA device where there is one, else the CPU.
+    """Device by name; "auto" is a CUDA device where there is one, else the CPU.
 
     Raises:
         ModelError: The device is unknown or not there.
@@ -34,7 +34,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, config: Any, device: torch.device) -> torch.dtype:
-    """ "auto" is bfloat16 for checkpoints in half precision on devices that are fast in it, else float32.
+    """Precision by name; "auto" is bfloat16 for checkpoints in half precision if the device is fast in it, else float32.
 
     float16 is never chosen: Qwen2.5-VL's last blocks overflow in it.
 

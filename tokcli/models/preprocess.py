@@ -34,35 +34,35 @@ def resize_frames(
     return resized.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def normalize(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """uint8 (n, h, w, 3) to float32 (n, 3, h, w): rescaled, less the mean, over the standard deviation.
-
-    The rescaling is folded into mean and deviation before they touch the pixels, as in transformers: another order of
-    the same arithmetic differs in the last bit.
-    """
-    unscale = 1.0 / settings.rescale_factor
-    mean = (torch.tensor(settings.mean, device=pixels.device) * unscale).view(-1, 1, 1)
-    std = (torch.tensor(settings.std, device=pixels.device) * unscale).view(-1, 1, 1)
-    return pixels.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).div_(std)
-
-
-def patchify(frames: torch.Tensor, settings: Settings) -> torch.Tensor:
-    """Cut frames into the tower's rows.
+def patchify(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """Cut frames into squares in the order in which the tower takes them.
 
     Args:
-        frames: Float (n, c, h, w), n a multiple of the temporal patch size, sides multiples of patch * merge.
+        pixels: uint8 (n, h, w, c), n a multiple of the temporal patch size, sides multiples of patch * merge.
 
     Returns:
-        Float (t * h/patch * w/patch, c * temporal * patch * patch). The rows of one token (merge * merge patches) are
+        uint8 (t * h/patch * w/patch, c, temporal * patch * patch). The rows of one token (merge * merge patches) are
         neighbours; tokens run by step, then row, then column.
     """
     patch, merge, temporal = settings.patch_size, settings.merge_size, settings.temporal_patch_size
-    count, channels, height, width = frames.shape
+    count, height, width, channels = pixels.shape
     steps, rows, columns = count // temporal, height // patch, width // patch
-    blocks = frames.reshape(
-        steps, temporal, channels, rows // merge, merge, patch, columns // merge, merge, patch
-    ).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
-    return blocks.reshape(steps * rows * columns, channels * temporal * patch * patch)
+    blocks = pixels.reshape(
+        steps, temporal, rows // merge, merge, patch, columns // merge, merge, patch, channels
+    ).permute(0, 2, 5, 3, 6, 8, 1, 4, 7)
+    return blocks.reshape(steps * rows * columns, channels, temporal * patch * patch)
+
+
+def to_patches(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """uint8 (n, h, w, 3) to the tower's float32 rows (patches, 3 * temporal * patch * patch), normalised.
+
+    The rescaling is folded into mean and deviation before they touch the pixels, as in transformers: another order of
+    the same arithmetic differs in the last bit. Cutting comes first because bytes are moved faster than floats.
+    """
+    unscale = 1.0 / settings.rescale_factor
+    mean = (torch.tensor(settings.mean, device=pixels.device) * unscale).view(1, -1, 1)
+    std = (torch.tensor(settings.std, device=pixels.device) * unscale).view(1, -1, 1)
+    return patchify(pixels, settings).to(torch.float32).sub_(mean).div_(std).flatten(1)
 
 
 def pad_to_step(pixels: npt.NDArray[np.uint8], frames_per_step: int) -> npt.NDArray[np.uint8]:

@@ -31,7 +31,7 @@ class Settings:
     std: tuple[float, ...]
     rescale_factor: float
     resample: str
-    """"bicubic" or "bilinear"; both antialiased."""
+    """Kernel for resizing, antialiased: "bicubic" or "bilinear"."""
 
 
 @dataclass(frozen=True)
