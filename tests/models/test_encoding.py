@@ -9,7 +9,7 @@ from native_reference import PATCH, TEMPORAL, fill_step, patches_by_index
 from tiny_checkpoints import Halves, make_info, make_pixels
 
 from tokcli.errors import ModelError
-from tokcli.models.preprocess import pixel_change
+from tokcli.models.preprocess import pixel_change, resize_frames
 from tokcli.types import VisualTokens
 
 CHANGE = frozenset({"tokens", "pixel_change"})
@@ -92,6 +92,15 @@ def test_coordinates_views_and_seconds(halves: Halves, frames: np.ndarray) -> No
 def test_pixel_change_is_that_of_the_whole_clip(halves: Halves, frames: np.ndarray) -> None:
     expected = pixel_change(None, fill_step(frames), 2, 28)
     assert np.array_equal(in_runs(halves, frames, [2, 4, 5]).signals["pixel_change"].numpy(), expected)
+
+
+@pytest.mark.filterwarnings("error")
+def test_read_only_frames(halves: Halves, frames: np.ndarray) -> None:
+    whole = in_runs(halves, frames, [11])
+    locked = frames.copy()
+    locked.flags.writeable = False
+    assert torch.equal(in_runs(halves, locked, [11]).tokens, whole.tokens)
+    assert resize_frames(locked, (28, 28)).shape == (11, 28, 28, 3)
 
 
 def test_a_still_is_one_step_of_the_same_frame(halves: Halves) -> None:

@@ -105,6 +105,12 @@ def test_the_checkpoints_own_template_is_used(source: str, tmp_path: Path) -> No
     assert read_template(tmp_path, tokenizer) == own
 
 
+def test_a_template_that_refuses_is_an_error(halves: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halves.language, "_template", "{{ raise_exception('System role not supported') }}")
+    with pytest.raises(ModelError, match="the chat template of the model fails on this request: System role not supp"):
+        halves.language.prompt(Request([], "hi", system="be short"))
+
+
 def test_a_template_that_forgets_the_items_is_an_error(qwen25: Path, halves: Halves, tmp_path: Path) -> None:
     folder = tmp_path / "textonly"
     shutil.copytree(qwen25, folder)

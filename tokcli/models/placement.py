@@ -34,7 +34,7 @@ def pick_device(device: str) -> torch.device:
 
 
 def pick_dtype(dtype: str, config: Any, device: torch.device) -> torch.dtype:
-    """Precision by name; "auto" is bfloat16 for checkpoints in half precision if the device is fast in it, else float32.
+    """Precision by name; "auto" is bfloat16 for half-precision checkpoints if the device is fast in it, else float32.
 
     float16 is never chosen: Qwen2.5-VL's last blocks overflow in it.
 

@@ -29,7 +29,7 @@ def resize_frames(
     """
     if tuple(pixels.shape[1:3]) == tuple(size):
         return pixels
-    frames = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+    frames = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(0, 3, 1, 2)
     resized = F.interpolate(frames, size=list(size), mode=resample, antialias=True)
     return resized.permute(0, 2, 3, 1).contiguous().numpy()
 

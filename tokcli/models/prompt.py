@@ -69,7 +69,7 @@ def build_prompt(
     """Lay out the full prompt, give every token its position, then take the dropped tokens out.
 
     Raises:
-        ModelError: The template doesn't place the items, or an item doesn't fit its own grid or this family.
+        ModelError: The template fails or doesn't place the items, or an item doesn't fit its own grid or this family.
         UsageError: The question holds a placeholder token.
     """
     ids = tokenizer(_render(request, family, config, tokenizer, template)).input_ids
@@ -138,4 +138,11 @@ def _render(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if request.system is not None:
         messages.insert(0, {"role": "system", "content": request.system})
-    return tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=True)
+    try:
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:
+        # Templates are programs: they may refuse a system message, or take no content but plain text.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the chat template of the model fails on this request: {reason[:200]}") from error

@@ -116,7 +116,8 @@ class Encoding:
         if self._closed:
             raise ValueError(f"only the last run of frames may have a number that {per_step} doesn't divide")
         self._closed = len(pixels) % per_step != 0
-        pixels = pad_to_step(np.ascontiguousarray(pixels), per_step)
+        # Frames in shared memory may be read-only, which torch warns about.
+        pixels = pad_to_step(np.require(pixels, requirements=["C", "W"]), per_step)
         tokens = self._encode(pixels)
         coords = self._coords(len(pixels) // per_step)
         signals = {}
