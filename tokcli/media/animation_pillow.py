@@ -36,7 +36,7 @@ class AnimationReader(MediaReader):
         self._skip = int(bool(image.info.get("default_image")))  # an APNG's still for viewers without animation
         starts, end = self._walk(limits)
         self._line = timeline(np.array(starts, np.int64), end - starts[-1], _MICRO)
-        self._plan = plan(self._line, sampling)
+        self._plan = plan(self._line, sampling, limits)
         self.info = MediaInfo(
             kind="video",
             width=image.width,
@@ -51,7 +51,7 @@ class AnimationReader(MediaReader):
         self._size = frame_size(self.info) if frame_size else (image.height, image.width)
 
     def _chunks(self, max_frames: int) -> Iterator[Frames]:
-        yield from stack(self._taken(), self._write, self._size, max_frames)
+        yield from stack(self._taken(), self._write, self._size, min(max_frames, self.info.num_frames))
 
     def close(self) -> None:
         self._image.close()

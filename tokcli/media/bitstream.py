@@ -13,8 +13,9 @@ INTRA_ONLY = frozenset(
 )
 """Codecs whose every packet flagged as key decodes alone (qtrle flags only its full pictures)."""
 
-KEY_IS_ENTRY = INTRA_ONLY | {"vp8", "vp9", "av1", "mpeg4", "mpeg1video", "mpeg2video"}
-"""Codecs in which everything shown after a key picture, in order of presentation, decodes from it alone."""
+KEY_IS_ENTRY = INTRA_ONLY | {"vp8", "vp9", "av1", "mpeg1video", "mpeg2video"}
+"""Codecs in which everything shown after a key picture, in order of presentation, decodes from it alone. Not MPEG-4
+part 2: two pictures packed in one packet give one of them the other's time when decoding starts between them."""
 
 _H264_SLICES = (1, 5)
 _H264_PARAMETERS = (7, 8, 13, 15)

@@ -97,8 +97,10 @@ def _needed(index: PacketIndex, wanted: list[int]) -> list[bool]:
     entry_times = index.times[index.entries]
     for time in wanted:
         place = places[time]
-        before = np.flatnonzero((index.entries <= place) & (entry_times <= time))
-        steps[int(index.entries[before[-1]]) if len(before) else 0] += 1
+        entry = int(np.searchsorted(index.entries, place, side="right")) - 1
+        while entry >= 0 and entry_times[entry] > time:  # a picture shown before its key frame needs the one before
+            entry -= 1
+        steps[int(index.entries[entry]) if entry >= 0 else 0] += 1
         steps[place + 1] -= 1
     flags: list[bool] = (np.cumsum(steps)[:-1] > 0).tolist()
     return flags

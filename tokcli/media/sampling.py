@@ -8,7 +8,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from tokcli.errors import UsageError
+from tokcli.errors import MediaError, UsageError
+from tokcli.media.limits import Limits
 
 Ticks = npt.NDArray[np.int64]
 
@@ -91,8 +92,12 @@ def timeline(times: Ticks, last_duration: int | None, unit: Fraction) -> Timelin
     return Timeline(times=unique, end=int(unique[-1]) + length, unit=unit)
 
 
-def plan(line: Timeline, sampling: Sampling) -> Plan:
-    """The ticks of ``sampling`` on ``line``: at least one, and exact (rational arithmetic, no rounding of k/fps)."""
+def plan(line: Timeline, sampling: Sampling, limits: Limits) -> Plan:
+    """The ticks of ``sampling`` on ``line``: at least one, and exact (rational arithmetic, no rounding of k/fps).
+
+    Raises:
+        MediaError: more ticks than the limit of frames.
+    """
     first = int(line.times[0])
     length = line.end - first
     count, per_second = _count(line, length, sampling)
@@ -101,6 +106,8 @@ def plan(line: Timeline, sampling: Sampling) -> Plan:
         count, even = limit, True
     else:
         even = False
+    if count > limits.max_frames:
+        raise MediaError(f"{count:,} frames would be taken, over the limit of {limits.max_frames:,}; give --max-frames")
     if sampling.num_frames is not None:
         ticks = [first + (2 * k + 1) * length // (2 * count) for k in range(count)]
     elif even:

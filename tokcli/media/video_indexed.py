@@ -111,7 +111,7 @@ class IndexedReader(MediaReader):
             (number, self._line.seconds(time), number, count)
             for number, time, count in zip(numbers.tolist(), times.tolist(), repeats.tolist())
         )
-        yield from stack(frames, write, self._size, max_frames)
+        yield from stack(frames, write, self._size, min(max_frames, self.info.num_frames))
 
     def close(self) -> None:
         self._backend.close()

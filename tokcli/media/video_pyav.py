@@ -30,7 +30,7 @@ def open_pyav(
         report.warnings += scan_report.warnings
         source.report = report
         short = short and index.timed and not damaged and source.stream.codec_context.field_order <= 1
-        return PyavReader(source, index, plan(index.line, sampling), frame_size, short=short)
+        return PyavReader(source, index, plan(index.line, sampling, limits), frame_size, short=short)
     except BaseException:
         source.close()
         raise
@@ -82,7 +82,7 @@ class PyavReader(MediaReader):
         frames = (
             (taken.frame, line.seconds(taken.time), line.index(taken.time), taken.repeats) for taken in self._all()
         )
-        yield from stack(frames, converter.write, self._size, max_frames)
+        yield from stack(frames, converter.write, self._size, min(max_frames, self.info.num_frames))
 
     def parts(self) -> Parts:
         """What was found out about the file, for a backend that only decodes."""
