@@ -152,13 +152,10 @@ def test_loads_in_forked_and_pickled_workers(tmp_path: Path) -> None:
     write_cache(tmp_path, *items, max_shard_items=5)
     cache = open_cache(tmp_path)
     cache[0]  # a file that is open before the fork
-    for context in ("fork", "spawn"):
-        loader = torch.utils.data.DataLoader(
-            cache, batch_size=None, num_workers=1, multiprocessing_context=context, shuffle=False
-        )
-        for got, want in zip(loader, items, strict=True):
+    loader = torch.utils.data.DataLoader(cache, batch_size=None, num_workers=2, multiprocessing_context="fork")
+    for reader in (loader, pickle.loads(pickle.dumps(cache))):
+        for got, want in zip(reader, items, strict=True):
             assert_same_item(got, want)
-    assert pickle.loads(pickle.dumps(cache)).ids() == cache.ids()
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ class Shard:
     sequence: int
     """Its place in the one order of commits over both tables."""
     digest: str
-    """The first 8 hex digits of the blake3 of the file's bytes."""
+    """The first 8 hex digits of the blake3 of the file's footer."""
     table: Table
     path: Path
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from blake3 import blake3
 
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import FORMAT, Manifest
@@ -35,20 +37,21 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
 
 
 def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
-    """Open one shard and check that it belongs to the cache; pages are checked against their checksums when read.
+    """Open one shard, check its footer against its name and that it belongs to the cache.
 
-    No threads are used in reading: data loaders fork.
+    Pages are checked against their checksums when they are read. No threads are used in reading: data loaders fork.
     """
     with reading(shard.path):
-        file = pq.ParquetFile(shard.path, page_checksum_verification=True, pre_buffer=False)
-        stamp = file.metadata.metadata or {}
+        metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + _checked_footer(shard)))
+        file = pq.ParquetFile(shard.path, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
+        stamp = metadata.metadata or {}
         schema = file.schema_arrow
     version = stamp.get(b"tokcli.format", b"")
     if not version.isdigit():
         raise IntegrityError(f"{shard.path} was not written by tokcli; move it out of the cache")
     if int(version) > FORMAT:
         raise CacheError(f"{shard.path} has cache format {int(version)}, this tokcli reads up to {FORMAT}: upgrade it")
-    if stamp.get(b"tokcli.configuration", b"").decode() != manifest.digest:
+    if stamp.get(b"tokcli.configuration") != manifest.digest.encode():
         raise IntegrityError(
             f"{shard.path} was written with another configuration than the cache's manifest tells; "
             "move it out of the cache, and run the compress command again"
@@ -59,6 +62,25 @@ def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
                 f"{shard.path} has no column {field.name} of type {field.type}; delete it and run again"
             )
     return file
+
+
+def footer_length(tail: bytes) -> int:
+    """Length of a Parquet footer with its own length and the magic number, told by the file's last 8 bytes."""
+    return int.from_bytes(tail[:4], "little") + 8
+
+
+def _checked_footer(shard: Shard) -> bytes:
+    with shard.path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 8))
+        length = footer_length(file.read(8))
+        if length > size:
+            raise ValueError(f"a footer of {length} bytes in a file of {size}")
+        file.seek(size - length)
+        footer = file.read(length)
+    if blake3(footer).hexdigest(length=4) != shard.digest:
+        raise ValueError("the footer is not the one that was written")
+    return footer
 
 
 def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.Table:

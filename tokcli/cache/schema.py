@@ -17,6 +17,9 @@ from tokcli.cache.manifest import FORMAT, Manifest
 META_PREFIX = "meta_"
 """Columns carried over from the user's own manifest."""
 
+PAGES_DIGEST = "tokcli.pages"
+"""Key of the footer's metadata under which the blake3 of all bytes before the footer stands."""
+
 BLOBS = ("assignment", "mass", "source", "coords", "tokens")
 WHOLE_ITEM = ("times", "indices", "stats", "assignment")
 """Filled in the row with chunk 0 only, null in the others: their size grows with the item, not with the row."""

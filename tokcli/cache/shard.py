@@ -14,7 +14,7 @@ from blake3 import blake3
 from tokcli.cache.atomic import publish, temporary_path, writing
 from tokcli.cache.encode import Row, row_bytes, rows_table
 from tokcli.cache.layout import shard_name
-from tokcli.cache.schema import BLOBS, writer_options
+from tokcli.cache.schema import BLOBS, PAGES_DIGEST, writer_options
 
 ROW_GROUP_BYTES = 1 << 20
 """A row group is what a random access reads: 4 MB cost about as much as opening the next one."""
@@ -65,10 +65,11 @@ class ShardWriter:
         self._flush()
         try:
             with writing(self._folder):
+                self._parquet.add_key_value_metadata({PAGES_DIGEST: self._sink.take_digest()})
                 self._parquet.close()
                 self._sink.sync()
                 self._sink.close()
-                final = self._folder / shard_name(self._sequence, self._sink.digest)
+                final = self._folder / shard_name(self._sequence, self._sink.take_digest()[:8])
                 publish(self._temporary, final)
         except BaseException:
             self.abort()
@@ -109,9 +110,10 @@ class _HashingFile:
     def closed(self) -> bool:
         return self._file.closed
 
-    @property
-    def digest(self) -> str:
-        return self._hash.hexdigest(length=4)
+    def take_digest(self) -> str:
+        """The digest of what was written since it was last asked for."""
+        digest, self._hash = self._hash.hexdigest(), blake3()
+        return digest
 
     def write(self, data: Any) -> int:
         self._hash.update(data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,8 +16,9 @@ from blake3 import blake3
 from tokcli.cache.index import build_index
 from tokcli.cache.layout import SUCCESS, Shard, foreign_files, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
-from tokcli.cache.parquet import columns_of, open_shard, reading
+from tokcli.cache.parquet import columns_of, footer_length, open_shard, reading
 from tokcli.cache.row import Columns, StoredRow
+from tokcli.cache.schema import PAGES_DIGEST
 from tokcli.errors import CacheError
 
 
@@ -32,8 +34,8 @@ class Problem:
 def verify_cache(path: str | Path) -> list[Problem]:
     """All that is wrong with a cache; empty when it is sound. Reads every byte, one row group at a time.
 
-    Checked: every shard's bytes against the digest in its name, every page against its checksum, lengths and counts of
-    every row, coordinates against grids, order, masses, and ``_SUCCESS`` against the shards.
+    Checked: every shard's footer against its name, its pages against the footer and their checksums, lengths and
+    counts of every row, coordinates against grids, order, masses, and ``_SUCCESS`` against the shards.
     Raises ``CacheError`` for a path that is no cache or has a newer format.
     """
     cache = Path(path)
@@ -73,14 +75,11 @@ def _whole_cache_problems(cache: Path, manifest: Manifest) -> list[Problem]:
 
 
 def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
-    digest = blake3()
     try:
-        with reading(shard.path), shard.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        if digest.hexdigest(length=4) != shard.digest:
-            yield "its bytes are not those that were written (digest); delete it and run the compress command again"
         with open_shard(shard, manifest) as parquet:
+            with reading(shard.path):
+                if _pages_digest(shard.path) != (parquet.metadata.metadata or {}).get(PAGES_DIGEST.encode()):
+                    yield "its pages are not those that were written; delete it and run the compress command again"
             check = _RowChecks(shard, manifest)
             for group in range(parquet.metadata.num_row_groups):
                 with reading(shard.path, f"row group {group}"):
@@ -90,6 +89,20 @@ def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
             yield from check.end()
     except CacheError as error:
         yield str(error)
+
+
+def _pages_digest(path: Path) -> bytes:
+    """blake3 of all bytes before the footer, as hex digits."""
+    digest = blake3()
+    with path.open("rb") as file:
+        size = file.seek(-8, os.SEEK_END) + 8
+        left = size - footer_length(file.read(8))
+        file.seek(0)
+        while left > 0:
+            block = file.read(min(left, 1 << 20))
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest().encode()
 
 
 class _RowChecks:
