@@ -10,6 +10,7 @@ from method_items import chunk, drifting, video
 
 from tokcli.errors import MethodError
 from tokcli.methods import Compressor, resolve
+from tokcli.methods.layout import blocks
 
 
 def test_selections_in_a_row_point_at_the_item() -> None:
@@ -46,16 +47,18 @@ def test_the_budget_is_a_share_of_the_item_and_goes_to_the_last() -> None:
     assert kept.stats.keys() == {"drop_ratio", "trigger_seconds"}
 
 
-@pytest.mark.parametrize(("name", "budget"), [("dtd", {"threshold": 0.5}), ("evs", {"max_tokens": 3})])
+@pytest.mark.parametrize(("name", "budget"), [("dtd", {"threshold": -0.5}), ("evs", {"max_tokens": 3})])
 def test_a_token_whose_place_was_empty_before_counts_as_new(name: str, budget: dict[str, float]) -> None:
-    # Three steps of two places; uniform leaves 0, 1 / 3 / 4. Row 3 looks like row 1, row 4 has no row 2 before it.
-    visual = video(torch.tensor([[1.0, 0], [0, 1], [9, 9], [0, 1], [1, 0], [9, 9]]), (3, 1, 2))
+    # Three steps of two places; uniform leaves 0, 1 / 3 / 4. Row 3 is at 100 degrees to row 1.
+    # Row 4 has no row 2 before it, and counts as more unlike than that.
+    visual = video(torch.tensor([[1.0, 0], [0, 1], [9, 9], [1, -0.17], [1, 0], [9, 9]]), (3, 1, 2))
     kept = resolve(f"uniform,{name}", options={"uniform.max_tokens": 4}, **budget).compress(visual, "item")
     assert kept.source.tolist() == [0, 1, 4]
 
 
 @pytest.mark.parametrize("reference", ["previous", "kept"])
-def test_gaps_at_the_edges_of_chunks(reference: str) -> None:
+@pytest.mark.parametrize("threshold", [0.5, -0.5])
+def test_gaps_at_the_edges_of_chunks(reference: str, threshold: float) -> None:
     visual = drifting((8, 3, 4))
     some = torch.rand(len(visual), generator=torch.Generator().manual_seed(5)) < 0.6
     gappy = replace(
@@ -65,10 +68,21 @@ def test_gaps_at_the_edges_of_chunks(reference: str) -> None:
         structural=visual.structural[some],
         signals={},
     )
-    compressor = resolve("dtd", options={"reference": reference})
+    compressor = resolve("dtd", threshold=threshold, options={"reference": reference})
     session = compressor.start("item", visual.views)
     parts = [session.push(chunk(gappy, start, start + 1)) for start in range(8)]
     assert torch.equal(torch.cat([part.source for part in parts]), compressor.compress(gappy, "item").source)
+
+
+def test_rows_with_gaps_as_frames() -> None:
+    visual = video(torch.arange(1.0, 13).view(12, 1), (3, 2, 2))
+    some = torch.tensor([0, 1, 3, 8, 11])
+    gappy = replace(visual, tokens=visual.tokens[some], coords=visual.coords[some], structural=visual.structural[some])
+    (block,) = blocks(gappy)
+    assert block.steps.tolist() == [0, 2]
+    assert block.rows.tolist() == [[0, 1, -1, 2], [3, -1, -1, 4]]
+    assert block.gather(gappy.tokens).squeeze(2).tolist() == [[1, 2, 0, 4], [9, 0, 0, 12]]
+    assert not block.complete and blocks(visual)[0].complete
 
 
 def test_frames_that_are_gone_are_not_compared_with() -> None:

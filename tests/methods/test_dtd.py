@@ -57,6 +57,22 @@ def test_a_share_over_several_views_keeps_single_frames_whole() -> None:
     assert sum(counts) == round(0.7 * 83) + 2
 
 
+def test_a_share_over_two_clips_is_spread_over_both() -> None:
+    first, second = drifting((3, 2, 4)), drifting((5, 3, 4), seed=1)
+    visual = replace(
+        first,
+        tokens=torch.cat([first.tokens, second.tokens]),
+        coords=torch.cat([first.coords, second.coords + torch.tensor([1, 0, 0, 0], dtype=torch.int32)]),
+        views=first.views + second.views,
+        structural=torch.cat([first.structural, second.structural]),
+        signals={},
+    )
+    kept = dtd(visual, keep=0.5)
+    assert len(kept) == round(0.5 * (24 + 60))
+    # 20 for the first steps, and 22 for the other 16 + 48 tokens in proportion.
+    assert torch.bincount(kept.coords[:, 0]).tolist() == [8 + 5, 12 + 17]
+
+
 def test_equal_frames_leave_only_the_first() -> None:
     frame = torch.randn(12, 16)
     kept = dtd(video(frame.repeat(6, 1), (6, 3, 4)))

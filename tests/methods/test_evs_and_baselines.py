@@ -33,6 +33,11 @@ def test_evs_defaults_to_the_rate_that_models_were_trained_with() -> None:
     assert resolve("evs") == resolve("evs", options={"pruning_rate": 0.7})
 
 
+def test_evs_rounds_the_rate_as_it_was_written() -> None:
+    # 0.3 of 15 is 4.5, half to even 4; in floating point 1 - 0.7 is a little more than 0.3.
+    assert len(compress("evs", drifting((15, 1, 1)), options={"pruning_rate": 0.7})) == 4
+
+
 def test_evs_keeps_the_first_step_and_then_what_changed_most() -> None:
     angles = torch.deg2rad(torch.tensor([0.0, 0, 30, 30, 30, 90, 100, 100]))
     visual = video(torch.stack([angles.cos(), angles.sin()], 1), (8, 1, 1))
