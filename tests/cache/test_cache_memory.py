@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -101,6 +103,17 @@ def test_threads_share_a_reader(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_a_fork_while_another_thread_reads(tmp_path: Path) -> None:
+    write_cache(tmp_path, make_item())
+    cache = open_cache(tmp_path)
+    with cache._files._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)
+            os._exit(0 if len(cache[0].kept) == 20 else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_more_shards_than_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,17 +30,16 @@ class _Open:
 
 
 class ShardFiles:
-    """Random access to rows of many shards; safe for threads, and reopens its files after a fork."""
+    """Random access to rows of many shards; safe for threads, and starts anew after a fork."""
 
     def __init__(self, shards: Sequence[Shard], manifest: Manifest) -> None:
         self._shards, self._manifest = shards, manifest
-        self._lock = threading.Lock()
-        self._forget()
+        self._start()
 
     def rows(self, shard: int, first: int, count: int, *, what: str) -> Iterator[StoredRow]:
         """Rows of a shard. ``what`` is named when they cannot be read."""
         for row in range(first, first + count):
-            with self._lock:
+            with self._guard():
                 starts = self._opened(shard).starts
                 group = bisect_right(starts, row) - 1
                 columns = self._group(shard, group, what)
@@ -48,27 +47,31 @@ class ShardFiles:
 
     def alone(self, shard: int, row: int) -> bool:
         """Whether the row has a row group to itself, so that its buffers can be given away."""
-        with self._lock:
+        with self._guard():
             starts = self._opened(shard).starts
         group = bisect_right(starts, row) - 1
         return starts[group + 1] - starts[group] == 1
 
     def columns(self, shard: int, *, leave_out: Sequence[str]) -> pa.Table:
         """Whole columns of a shard but for those named."""
-        with self._lock:
+        with self._guard():
             file = self._opened(shard).file
             with reading(self._shards[shard].path, "its table"):
                 names = [name for name in file.schema_arrow.names if name not in leave_out]
                 return file.read(columns=names, use_threads=False)
 
-    def _forget(self) -> None:
+    def _start(self) -> None:
         self._process = os.getpid()
+        self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
         self._last: tuple[int, int, Columns] | None = None
 
-    def _opened(self, shard: int) -> _Open:
+    def _guard(self) -> threading.Lock:
         if self._process != os.getpid():
-            self._forget()  # a file position that two processes share would make each read what the other seeks
+            self._start()  # a thread that this process does not have may have held the lock, half-way through
+        return self._lock
+
+    def _opened(self, shard: int) -> _Open:
         if shard in self._open:
             self._open.move_to_end(shard)
             return self._open[shard]
