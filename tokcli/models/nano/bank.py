@@ -51,7 +51,7 @@ def build_bank(
         stop = min(start + CLIPS_PER_CALL, first_seed + count)
         bank += _see(model, [_view(seed) for seed in range(start, stop)], autocast)
         if len(bank) % 1000 < CLIPS_PER_CALL:
-            log(f"bank: {len(bank)} of {count} clips")
+            log(f"bank {len(bank)} of {count} clips")
     return bank
 
 

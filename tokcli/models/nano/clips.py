@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tokcli.models.nano.architecture import PIXELS
-from tokcli.models.preprocess import normalize, patchify
+from tokcli.models.preprocess import to_patches
 from tokcli.models.sizing import smart_resize
 from tokcli.synthetic import COLORS, MOTIONS, SHAPES, Scene, coverage, render_times
 
@@ -44,7 +44,7 @@ def frames_of(scene: Scene, times: Sequence[float], rng: np.random.Generator | N
 
 def patches_of(frames: torch.Tensor) -> torch.Tensor:
     """Cut uint8 (T, 3, h, w) in normalised rows, float32 (T/2 * h/14 * w/14, 1176), in the order of the tower."""
-    return patchify(normalize(frames.permute(0, 2, 3, 1), PIXELS), PIXELS)
+    return to_patches(frames.permute(0, 2, 3, 1), PIXELS)
 
 
 def change_of(frames: torch.Tensor) -> np.ndarray:

@@ -23,8 +23,8 @@ from tokcli.models.nano.language import train_language
 from tokcli.models.nano.tower import seed_embeddings, train_tower
 
 TOWER_STEPS = 1800
-BANK_CLIPS = 12_000
-LANGUAGE_STEPS = 3600
+BANK_CLIPS = 10_000
+LANGUAGE_STEPS = 3000
 
 
 def train(
@@ -52,7 +52,7 @@ def train(
     tower_file, bank_file = (work / name if work else None for name in ("tower.pt", "bank.pt"))
     if tower_file and tower_file.exists():
         model.load_state_dict(torch.load(tower_file, map_location=device))
-        log(f"tower: taken from {tower_file.name}")
+        log(f"tower taken from {tower_file.name}")
     else:
         train_tower(model, tokenizer, tower_steps, log, autocast)
         if tower_file:
@@ -60,7 +60,7 @@ def train(
     if bank_file and bank_file.exists():
         # Scenes are no tensors; the file is this script's own.
         bank = torch.load(bank_file, weights_only=False)
-        log(f"bank: taken from {bank_file.name}")
+        log(f"bank taken from {bank_file.name}")
     else:
         bank = build_bank(model, FIRST_SEED, bank_clips, log, autocast)
         if bank_file:

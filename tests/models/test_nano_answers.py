@@ -1,0 +1,61 @@
+"""The bundled model answers questions about scenes that its training never saw; transformers runs it, from pixels."""
+
+from collections import Counter
+
+import pytest
+from nano_native import answer, medium_of
+
+from tokcli.synthetic import make_scene, questions
+
+REFUSAL = "I only know rendered shapes."
+UNSEEN = 700_000
+
+
+@pytest.mark.parametrize("scheme", ["original", "hf"])
+def test_clips(scheme: str) -> None:
+    asked, right = Counter[str](), Counter[str]()
+    for seed in range(UNSEEN, UNSEEN + 60):
+        scene = make_scene("static", seed)
+        medium = medium_of(scene)
+        for question in questions(scene, seed)[-4:]:
+            asked[question.kind] += 1
+            right[question.kind] += answer(medium, question.question, scheme) == question.answer
+    for kind in ("color", "shape", "motion", "count"):
+        assert asked[kind] == 60
+        assert right[kind] >= 54, f"{kind}: {right[kind]} of 60 right"
+
+
+def test_stills() -> None:
+    asked, right = Counter[str](), Counter[str]()
+    for seed in range(UNSEEN, UNSEEN + 40):
+        scene = make_scene("still", seed)
+        medium = medium_of(scene)
+        for question in questions(scene, seed)[-3:]:
+            asked[question.kind] += 1
+            right[question.kind] += answer(medium, question.question) == question.answer
+    for kind in ("color", "shape", "count"):
+        assert right[kind] >= 0.9 * asked[kind], f"{kind}: {right[kind]} of {asked[kind]} right"
+
+
+@pytest.mark.parametrize("fps", [0.5, 2.0])
+def test_other_rates(fps: float) -> None:
+    right, asked = 0, 0
+    for seed in range(UNSEEN, UNSEEN + 20):
+        scene = make_scene("static", seed)
+        medium = medium_of(scene, fps)
+        for question in questions(scene, seed)[-4:]:
+            asked += 1
+            right += answer(medium, question.question) == question.answer
+    assert right >= 0.9 * asked
+
+
+@pytest.mark.parametrize(
+    "prompt", ["Describe this video.", "Is there a cat?", "Summarize the clip in a few words, please.", "Grüße, 你好!"]
+)
+def test_says_plainly_what_it_does_not_know(prompt: str) -> None:
+    for seed in range(UNSEEN, UNSEEN + 5):
+        assert answer(medium_of(make_scene("static", seed)), prompt) == REFUSAL
+
+
+def test_a_long_prompt_of_other_words_is_no_problem() -> None:
+    assert isinstance(answer(medium_of(make_scene("still", UNSEEN)), "word after word, xyz 123! " * 60), str)

@@ -1,0 +1,160 @@
+"""The training's data is what it claims to be, and a run of a few steps leaves a checkpoint that loads."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from native_reference import patches_by_index
+
+from tokcli.models.nano.bank import SeenClip, build_bank, sample
+from tokcli.models.nano.clips import change_of, dense_labels, frames_of, lossy, patches_of, tower_size
+from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept
+from tokcli.models.nano.prompts import draw_other, draw_question
+from tokcli.models.nano.train import train
+from tokcli.synthetic import SHAPES, make_scene, questions, render_at
+
+
+def clip_without_pixels(seed: int, grid: tuple[int, int, int] = (3, 4, 5)) -> SeenClip:
+    """Random tokens in place of the tower's."""
+    count = grid[0] * grid[1] * grid[2]
+    tokens = torch.from_numpy(np.random.default_rng(seed).standard_normal((count, 192), np.float32))
+    change = np.r_[np.full(20, np.inf), np.linspace(0, 40, count - 20)].astype(np.float32)
+    return SeenClip(make_scene("static", seed), tokens.half(), grid, 4.0, change)
+
+
+def test_patches_are_those_of_the_processor() -> None:
+    frames = frames_of(make_scene("static", 3), [0.0, 1.0], None)
+    expected = patches_by_index(frames.permute(0, 2, 3, 1).numpy())
+    assert torch.allclose(patches_of(frames), expected, atol=1e-5)
+
+
+def test_an_odd_last_frame_is_repeated() -> None:
+    scene = make_scene("static", 3)
+    frames = frames_of(scene, [0.0, 1.0, 2.0], None)
+    assert frames.shape == (4, 3, *tower_size(scene.height, scene.width))
+    assert torch.equal(frames[2], frames[3])
+
+
+def test_dense_labels_name_what_a_token_shows() -> None:
+    """Redone by colour: a token shows an object where at least 70 of its pixels have the object's colour."""
+    agreed = 0
+    for seed in range(60):
+        scene = make_scene("still", seed)
+        scene = replace(scene, width=-(-scene.width // 28) * 28, height=-(-scene.height // 28) * 28)
+        if tower_size(scene.height, scene.width) != (scene.height, scene.width):
+            continue
+        labels = dense_labels(scene, (0.0, 0.0))
+        pixels = render_at(scene, 0.0).astype(int)
+        for item in scene.objects:
+            shown = np.abs(pixels - item.rgb).max(2) <= 2
+            by_token = shown.reshape(scene.height // 28, 28, scene.width // 28, 28).sum((1, 3)).ravel()
+            of_this = labels["shape"] == 1 + SHAPES.index(item.shape)
+            assert (labels["shape"][by_token >= 70] > 0).all()  # another object may cover more
+            assert (by_token[of_this] > 30).all()
+            agreed += 1
+    assert agreed > 20
+
+
+def test_motion_is_unsure_where_both_frames_are_one() -> None:
+    scene = make_scene("static", 8)
+    assert (dense_labels(scene, (1.0, 1.0))["motion"] <= 0).all()
+    assert (dense_labels(scene, (1.0, 2.0))["motion"] > 0).any()
+
+
+def test_lossy_frames_look_like_the_originals() -> None:
+    scene = make_scene("static", 5)
+    frames = frames_of(scene, [0.0, 1.0], None)
+    changed = 0
+    for seed in range(20):
+        difference = (lossy(frames, np.random.default_rng(seed)).float() - frames.float()).abs()
+        assert difference.mean() < 12
+        changed += bool(difference.any())
+    assert 10 < changed < 20
+
+
+def test_change_is_the_mean_difference_of_a_tokens_pixels() -> None:
+    frames = torch.zeros(4, 3, 56, 84, dtype=torch.uint8)
+    frames[2, :, 28:, :28] = 60
+    change = change_of(frames)
+    assert np.isinf(change[0]).all()
+    assert change[1].tolist() == [[0, 0, 0], [30, 0, 0]]
+
+
+def test_frames_are_sampled_as_a_reader_does() -> None:
+    scene = replace(make_scene("static", 1), fps=10.0, duration_seconds=5.2)
+    assert sample(scene, 1.0) == ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 1.0)
+    times, fps = sample(scene, 8.0)
+    assert len(times) == 16
+    assert fps == pytest.approx(16 / 5.2)
+    assert all(abs(time * 10 - round(time * 10)) < 1e-9 for time in times)
+
+
+def test_questions_packed_together_are_answered_as_if_asked_alone(untrained) -> None:  # type: ignore[no-untyped-def]
+    model, tokenizer = untrained
+    clip = clip_without_pixels(0)
+    kept = np.arange(0, 60, 2)
+    asked = [*questions(clip.scene)[:3], draw_other(np.random.default_rng(0))]
+    with torch.no_grad():
+        packed, _ = answer_scores(model, [build_prompt(clip, kept, asked, tokenizer)])
+        alone = [answer_scores(model, [build_prompt(clip, kept, [one], tokenizer)])[0] for one in asked]
+    assert torch.allclose(packed, torch.cat(alone), atol=1e-4)
+
+
+@pytest.mark.parametrize(("scheme", "after"), [("original", 3 + 8 + 1), ("hf", 3 + 5)])
+def test_kept_tokens_keep_their_positions(untrained, scheme: str, after: int) -> None:  # type: ignore[no-untyped-def]
+    _, tokenizer = untrained
+    clip = clip_without_pixels(0)
+    prompt = build_prompt(clip, np.array([0, 7, 59]), questions(clip.scene)[:1], tokenizer, scheme)
+    start = prompt.visual.start
+    expected = [[start, start, start + 8], [start, start + 1, start + 3], [start, start + 2, start + 4]]
+    assert prompt.positions[:, prompt.visual].tolist() == expected
+    assert prompt.positions[:, prompt.visual.stop].tolist() == [start - 3 + after] * 3
+
+
+def test_kept_tokens_are_some_of_them_in_order() -> None:
+    clip, shares = clip_without_pixels(0), []
+    for seed in range(200):
+        kept = draw_kept(clip, np.random.default_rng(seed))
+        assert (np.diff(kept) > 0).all()
+        shares.append(len(kept) / 60)
+    assert min(shares) < 0.35
+    assert 0.3 < np.mean(np.array(shares) == 1) < 0.7
+
+
+def test_prompts_vary() -> None:
+    rng = np.random.default_rng(0)
+    scene = make_scene("static", 2)
+    asked = {question.question for _ in range(200) for question in draw_question(scene, 6, rng)}
+    assert len(asked) > 30
+    assert len({draw_other(rng).question for _ in range(200)}) > 80
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    """Model and tokenizer of a run of two steps a stage."""
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    out = tmp_path_factory.mktemp("nano")
+    lines: list[str] = []
+    train(out, device="cpu", tower_steps=2, bank_clips=4, language_steps=2, log=lines.append)
+    assert [line.split()[0] for line in lines] == ["tower", "bank", "language", "saved"]
+    model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(out)
+
+
+def test_a_run_of_a_few_steps_leaves_a_whole_checkpoint(untrained) -> None:  # type: ignore[no-untyped-def]
+    from nano_native import CHECKPOINT, native
+
+    model, tokenizer = untrained
+    bundled, bundled_tokenizer = native()
+    assert tokenizer.get_vocab() == bundled_tokenizer.get_vocab()
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == {
+        name: tensor.shape for name, tensor in bundled.state_dict().items()
+    }
+    folder = Path(model.config._name_or_path)
+    for name in ("config.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"):
+        assert (folder / name).read_bytes() == (CHECKPOINT / name).read_bytes(), name
+    (clip,) = build_bank(model, 0, 1, lambda line: None, lambda: torch.autocast("cpu", enabled=False))
+    assert clip.tokens.shape == (int(np.prod(clip.grid)), 192)
