@@ -29,7 +29,8 @@ from tokcli.media import Limits, Sampling, open_media
 from tokcli.models import VisionTower, load_tower
 from tokcli.models.preprocess import resize_frames
 from tokcli.pipeline.compress import Run
-from tokcli.pipeline.preflight import available_cores, prepare
+from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.preflight import available_cores, check_request, load_job
 from tokcli.pipeline.progress import Silent
 from tokcli.recipe import CompressRecipe
 
@@ -98,11 +99,14 @@ def tokcli_wall(paths: Sequence[Path], model: Path, fps: float, folder: Path) ->
         dtype="float32",
     )
     begin = time.monotonic()
-    job = prepare(recipe)
-    with CacheWriter(recipe.output, job.manifest) as writer:
-        run = Run(job, writer, Silent())
-        run.run()
-        writer.commit()
+    request = check_request(recipe)
+    with DecoderPool(request.workers, recipe.timeout) as pool:
+        job = load_job(request)
+        pool.configure(job.decode)
+        with CacheWriter(recipe.output, job.manifest) as writer:
+            run = Run(job, writer, pool, Silent())
+            run.run()
+            writer.commit()
     end = time.monotonic()
     if run.progress.failed or run.work_began is None:
         raise SystemExit("a clip failed: the measurement is void")

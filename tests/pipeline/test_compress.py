@@ -18,7 +18,7 @@ from tokcli.media import Limits, Sampling, open_media
 from tokcli.models import load_tower
 from tokcli.models.preprocess import resize_frames
 from tokcli.pipeline.compress import compress
-from tokcli.pipeline.preflight import prepare
+from tokcli.pipeline.preflight import load_job
 from tokcli.pipeline.progress import CompressSummary, Silent
 from tokcli.recipe import CompressRecipe
 
@@ -51,9 +51,8 @@ def test_cached_tokens_are_those_of_the_tower_on_the_frames(clips: Path, clip_ca
             info = reader.info
         pixels = np.concatenate([part.pixels for part in frames])
         size = tower.sizer(info)
-        resample = tower.identity["preprocessing"]["video"]["resample"]
         encoding = tower.start(info, size, frozenset())
-        visual = encoding.push(resize_frames(pixels, size, resample))
+        visual = encoding.push(resize_frames(pixels, size, tower.sizer.resample))
         assert torch.equal(item.kept.tokens, visual.tokens)
         assert torch.equal(item.kept.coords, visual.coords)
         assert np.array_equal(item.times, np.concatenate([part.times for part in frames]))
@@ -156,7 +155,7 @@ def test_methods_keep_their_budget_on_real_clips(clips: Path, tmp_path: Path, me
 def test_streaming_equals_whole_item(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same clips in chunks of one step and of eight give the same cache."""
     run(clips, tmp_path / "eight", method="dtd")
-    monkeypatch.setattr("tokcli.pipeline.compress.prepare", lambda recipe: _one_step(prepare(recipe)))
+    monkeypatch.setattr("tokcli.pipeline.compress.load_job", lambda request: _one_step(load_job(request)))
     run(clips, tmp_path / "one", method="dtd")
     assert_same(tokens_by_id(tmp_path / "eight"), tokens_by_id(tmp_path / "one"))
 

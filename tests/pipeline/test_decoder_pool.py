@@ -24,7 +24,7 @@ SETTINGS = DecodeSettings(
     limits=Limits(),
     decoder="auto",
     frame_size=partial(Sizer(14, 2, 2, BOUNDS, BOUNDS), scale=1.0),
-    resample={"image": "bicubic", "video": "bicubic"},
+    resample="bicubic",
     resize_in_decoder=False,
     frames_per_step=2,
     max_steps=1,
@@ -33,11 +33,9 @@ SETTINGS = DecodeSettings(
 
 @pytest.fixture
 def pool() -> Iterator[DecoderPool]:
-    pool = DecoderPool(SETTINGS, workers=1, timeout=60.0)
-    try:
+    with DecoderPool(workers=1, timeout=60.0) as pool:
+        pool.configure(SETTINGS)
         yield pool
-    finally:
-        pool.close()
 
 
 def item(path: Path) -> MediaItem:
@@ -123,8 +121,8 @@ def test_a_crash_is_retried_in_a_fresh_process(pool: DecoderPool, clips: Path) -
 
 
 def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
-    pool = DecoderPool(SETTINGS, workers=1, timeout=1.0)
-    try:
+    with DecoderPool(workers=1, timeout=1.0) as pool:
+        pool.configure(SETTINGS)
         decoder = wait_idle(pool)
         pid = decoder.process.pid
         os.kill(pid, signal.SIGSTOP)
@@ -137,12 +135,10 @@ def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
         decoder.item = None
         wait_idle(pool).assign(item(next(clips.glob("*.mp4"))), 1)
         assert isinstance(until(pool, Finished, Failed)[-1], Finished)
-    finally:
-        pool.close()
 
 
 def test_no_process_outlives_the_pool(clips: Path) -> None:
-    pool = DecoderPool(SETTINGS, workers=2, timeout=60.0)
+    pool = DecoderPool(workers=2, timeout=60.0)
     pids = [decoder.process.pid for decoder in pool.decoders]
     pool.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)

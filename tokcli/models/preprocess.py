@@ -89,7 +89,7 @@ def pixel_change(
         float32 (n / frames_per_step * h/factor * w/factor,): mean absolute difference of the square's values in
         [0, 1]; infinity in the item's first step, which has nothing before it.
     """
-    firsts = pixels[0::frames_per_step].astype(np.int16)
+    firsts = pixels[0::frames_per_step]
     lasts = pixels[frames_per_step - 1 :: frames_per_step]
     steps, height, width, channels = lasts.shape
     rows, columns = height // factor, width // factor
@@ -98,7 +98,9 @@ def pixel_change(
         reference = firsts[step - 1] if step else before
         if reference is None:
             continue
-        difference = np.abs(lasts[step].astype(np.int16) - reference)
-        sums = difference.reshape(rows, factor, columns, factor * channels).sum(axis=(1, 3), dtype=np.int64)
+        # Stays in bytes, and sums within a row first: both are what makes this as fast as reading the pixels.
+        difference = np.maximum(lasts[step], reference) - np.minimum(lasts[step], reference)
+        by_column = difference.reshape(rows, factor, width * channels).sum(axis=1, dtype=np.uint32)
+        sums = by_column.reshape(rows, columns, factor * channels).sum(axis=2, dtype=np.int64)
         change[step] = sums / (factor * factor * channels * 255)
     return change.reshape(-1)

@@ -58,7 +58,7 @@ class AnswerFile:
                 return [dict(row) for row in csv.DictReader(file)]
         import pyarrow.parquet as pq
 
-        return pq.read_table(self.path).to_pylist()  # type: ignore[no-any-return]
+        return pq.read_table(self.path).to_pylist()
 
     def _read_journal(self) -> list[Row]:
         """Complete rows; a last line that was torn by a kill is cut off."""

@@ -14,7 +14,7 @@ from tokcli.errors import CacheError, MethodError, TokcliError
 from tokcli.media import hash_file
 from tokcli.pipeline.decoder_pool import Decoder, DecoderPool
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Message, Opened, Stage
-from tokcli.pipeline.preflight import Job, available_cores, prepare
+from tokcli.pipeline.preflight import Job, available_cores, check_request, load_job
 from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
 from tokcli.pipeline.session import ItemSession, torch_dtype
 from tokcli.recipe import CompressRecipe
@@ -34,10 +34,19 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
     for what cannot work, ``CacheConflictError`` for a cache with another configuration, ``CacheError`` when the cache
     cannot be written; whatever was committed until then stays intact.
     """
-    job = prepare(recipe)
-    output = Path(recipe.output)
-    with CacheWriter(output, job.manifest, overwrite=recipe.overwrite, tokens_dtype=job.tokens_dtype) as writer:
-        run = Run(job, writer, observer or Silent())
+    request = check_request(recipe)
+    # Decoder processes start while the tower loads: both take seconds, mostly of imports.
+    with DecoderPool(request.workers, recipe.timeout) as pool:
+        job = load_job(request)
+        pool.configure(job.decode)
+        return run_job(job, pool, observer or Silent())
+
+
+def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
+    """Bring the job's inputs into its cache, with decoders that are configured for it."""
+    recipe = job.recipe
+    with CacheWriter(Path(recipe.output), job.manifest, overwrite=recipe.overwrite) as writer:
+        run = Run(job, writer, pool, observer)
         try:
             run.run()
         finally:
@@ -50,8 +59,8 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
 class Run:
     """One pass over the items that are not in the cache yet."""
 
-    def __init__(self, job: Job, writer: CacheWriter, observer: Observer) -> None:
-        self.job, self.writer, self.observer = job, writer, observer
+    def __init__(self, job: Job, writer: CacheWriter, pool: DecoderPool, observer: Observer) -> None:
+        self.job, self.writer, self.pool, self.observer = job, writer, pool, observer
         self.progress = Progress(items=len(job.scan.items) + len(job.scan.failures))
         self.sessions: dict[Decoder, ItemSession] = {}
         self.retries: deque[tuple[MediaItem, int]] = deque()
@@ -70,20 +79,16 @@ class Run:
         waiting = deque(sorted(self._pending(), key=lambda item: -item.size_bytes))
         self.progress.bytes_total = sum(item.size_bytes for item in waiting)
         self.observer.begin(self.progress, self._notes())
-        if not waiting:
-            return
-        workers = min(self.job.workers, len(waiting))
-        pool = DecoderPool(self.job.decode, workers, self.job.recipe.timeout)
+        decoders = self.pool.decoders
         try:
-            while waiting or self.retries or any(decoder.item for decoder in pool.decoders):
-                self._assign(pool, waiting)
-                for decoder, message in pool.poll(POLL_SECONDS):
-                    self._balance_threads(pool)
+            while waiting or self.retries or any(decoder.item for decoder in decoders):
+                self._assign(waiting)
+                for decoder, message in self.pool.poll(POLL_SECONDS):
+                    self._balance_threads()
                     self._handle(decoder, message)
-                self.progress.current = [decoder.item.id for decoder in pool.decoders if decoder.item]
+                self.progress.current = [decoder.item.id for decoder in decoders if decoder.item]
                 self.observer.update(self.progress)
         finally:
-            pool.close()
             for session in self.sessions.values():
                 session.close()
 
@@ -113,17 +118,17 @@ class Run:
                 pending.append(item)
         return pending
 
-    def _assign(self, pool: DecoderPool, waiting: deque[MediaItem]) -> None:
-        for decoder in pool.idle():
+    def _assign(self, waiting: deque[MediaItem]) -> None:
+        for decoder in self.pool.idle():
             self.work_began = self.work_began or time.monotonic()
             if self.retries:
                 decoder.assign(*self.retries.popleft())
             elif waiting:
                 decoder.assign(waiting.popleft(), attempt=1)
 
-    def _balance_threads(self, pool: DecoderPool) -> None:
+    def _balance_threads(self) -> None:
         """The encoder takes the cores that decoding leaves: more threads than cores make both slower."""
-        threads = max(1, self.cores - pool.num_working)
+        threads = max(1, self.cores - self.pool.num_working)
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
 

@@ -13,7 +13,8 @@ import signal
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,9 @@ START_SECONDS = 120.0
 class Decoder:
     """One decoder process and the item that it works on."""
 
-    def __init__(self, settings: DecodeSettings, timeout: float) -> None:
-        self.settings, self.timeout = settings, timeout
+    def __init__(self, timeout: float) -> None:
+        self.settings: DecodeSettings | None = None
+        self.timeout = timeout
         self.item: MediaItem | None = None
         self.attempt = 0
         self.failed_starts = 0
@@ -48,7 +50,7 @@ class Decoder:
         self.buffers: list[Any] = [context.RawArray(ctypes.c_uint8, BUFFER_BYTES) for _ in range(BUFFERS)]
         self.connection, remote = context.Pipe()
         self.process = context.Process(
-            target=decoder_main, args=(remote, self.buffers, self.settings), daemon=True, name="tokcli-decoder"
+            target=decoder_main, args=(remote, self.buffers), daemon=True, name="tokcli-decoder"
         )
         self.process.start()
         remote.close()
@@ -56,6 +58,14 @@ class Decoder:
         self.items_done = 0
         self.lent = 0
         self.worked, self.budget, self.since = 0.0, START_SECONDS, time.monotonic()
+        if self.settings is not None:
+            self.connection.send(self.settings)
+
+    def configure(self, settings: DecodeSettings) -> None:
+        """Say how to decode; also to every process that replaces this one."""
+        self.settings = settings
+        with contextlib.suppress(OSError):  # it died: the next poll tells
+            self.connection.send(settings)
 
     @property
     def idle(self) -> bool:
@@ -136,10 +146,23 @@ class Decoder:
 
 
 class DecoderPool:
-    """A fixed number of decoder processes."""
+    """A fixed number of decoder processes, that start at once and wait to be configured. A context manager."""
 
-    def __init__(self, settings: DecodeSettings, workers: int, timeout: float) -> None:
-        self.decoders = [Decoder(settings, timeout) for _ in range(workers)]
+    def __init__(self, workers: int, timeout: float) -> None:
+        self.decoders = [Decoder(timeout) for _ in range(workers)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def configure(self, settings: DecodeSettings) -> None:
+        """Must be called once, before the first task."""
+        for decoder in self.decoders:
+            decoder.configure(settings)
 
     def idle(self) -> list[Decoder]:
         return [decoder for decoder in self.decoders if decoder.idle]

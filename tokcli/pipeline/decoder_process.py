@@ -19,25 +19,25 @@ import numpy.typing as npt
 from tokcli.errors import MediaError
 from tokcli.media import DecodeReport, hash_file, open_media
 from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Opened, Ready, Stage, Task
-from tokcli.types import Frames, MediaKind
+from tokcli.types import Frames
 
 # Frames are resized a few at a time, so that full-size frames of a large video never pile up.
 FRAMES_AT_ONCE = 4
 
 
-def decoder_main(connection: Connection, buffers: list[Any], settings: DecodeSettings) -> None:
+def decoder_main(connection: Connection, buffers: list[Any]) -> None:
     """Serve tasks until the supervisor says None or goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_parent()
-    if not settings.resize_in_decoder:
-        import torch
-
-        torch.set_num_threads(1)
-    worker = _Worker(connection, buffers, settings)
-    connection.send(Ready())
     try:
-        worker.serve()
+        settings = connection.recv()
+        if not settings.resize_in_decoder:
+            import torch
+
+            torch.set_num_threads(1)
+        connection.send(Ready())
+        _Worker(connection, buffers, settings).serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
 
@@ -89,7 +89,7 @@ class _Worker:
             self.connection.send(Opened(reader.info, size))
             self.stage, self.report = "decode", reader.report
             delivered = 0
-            batch = _Batch(self, size, reader.info.kind)
+            batch = _Batch(self, size)
             for frames in reader.chunks(FRAMES_AT_ONCE):
                 delivered += len(frames)
                 batch.add(frames)
@@ -122,8 +122,8 @@ class _Worker:
 class _Batch:
     """Collects resized frames in one buffer and sends it when it is full."""
 
-    def __init__(self, worker: _Worker, size: tuple[int, int], kind: MediaKind) -> None:
-        self.worker, self.size, self.kind = worker, size, kind
+    def __init__(self, worker: _Worker, size: tuple[int, int]) -> None:
+        self.worker, self.size = worker, size
         settings = worker.settings
         self.frame_bytes = size[0] * size[1] * 3
         room = len(worker.buffers[0]) // self.frame_bytes // settings.frames_per_step
@@ -147,7 +147,7 @@ class _Batch:
             return pixels
         from tokcli.models.preprocess import resize_frames
 
-        return resize_frames(pixels, self.size, self.worker.settings.resample[self.kind])
+        return resize_frames(pixels, self.size, self.worker.settings.resample)
 
     def _place(self, pixels: npt.NDArray[np.uint8]) -> None:
         if self.inline:

@@ -1,13 +1,14 @@
 """What the supervisor and a decoder process say to each other. Everything here is small and picklable.
 
-Supervisor to decoder: a ``Task``, the number of a frame buffer that is free again, or None (end).
+Supervisor to decoder: the ``DecodeSettings`` once, then a ``Task``, the number of a frame buffer that is free again,
+or None (end).
 Decoder to supervisor: ``Ready`` once, then for each task ``Opened``, any number of ``Chunk``, and ``Finished`` or
 ``Failed``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokcli.media import Limits, Sampling
-from tokcli.types import MediaInfo, MediaKind
+from tokcli.types import MediaInfo
 
 Stage = Literal["scan", "open", "decode", "encode", "method"]
 FrameSize = Callable[[MediaInfo], tuple[int, int]]
@@ -30,8 +31,8 @@ class DecodeSettings:
     decoder: str
     frame_size: FrameSize
     """Gives (height, width) in pixels of what the tower wants; must be picklable and must not need torch."""
-    resample: Mapping[MediaKind, str]
-    """Filter of the model's own resizing kernel, for stills and for video."""
+    resample: str
+    """Filter of the model's own resizing kernel."""
     resize_in_decoder: bool
     """Let the decoder's own converter resize (faster, other pixels) instead of the model's reference kernel."""
     frames_per_step: int

@@ -8,14 +8,24 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from tokcli.cache import Manifest
-from tokcli.errors import UsageError
+from tokcli.errors import MethodError, UsageError
 from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_inputs
 from tokcli.methods import Compressor, resolve
-from tokcli.models import VisionTower, load_tower
+from tokcli.models import VisionTower, load_tower, resolve_checkpoint
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.recipe import CompressRecipe, LimitsRecipe
 
 VERSIONED = ("torch", "transformers", "av", "pillow", "pyarrow", "numpy")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A compression whose inputs and method are known to be good; no model is loaded yet."""
+
+    recipe: CompressRecipe
+    scan: ScanResult
+    compressor: Compressor
+    workers: int
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,6 @@ class Job:
     tower: VisionTower
     manifest: Manifest
     decode: DecodeSettings
-    workers: int
 
     @property
     def tokens_dtype(self) -> str:
@@ -36,11 +45,8 @@ class Job:
         return str(self.manifest.configuration["tokens_dtype"])
 
 
-def prepare(recipe: CompressRecipe) -> Job:
-    """Check a recipe against what is there, cheapest checks first, and load the vision tower.
-
-    Raises ``UsageError`` or one of its subclasses for whatever cannot work.
-    """
+def check_request(recipe: CompressRecipe) -> Request:
+    """The checks that cost next to nothing. Raises ``UsageError`` or one of its subclasses for what cannot work."""
     compressor = resolve(
         recipe.method,
         keep=recipe.keep,
@@ -51,37 +57,40 @@ def prepare(recipe: CompressRecipe) -> Job:
     )
     if recipe.decoder not in decoder_names():
         raise UsageError(f"unknown decoder {recipe.decoder!r}; known: {', '.join(decoder_names())}")
-    scan = _limited(
-        scan_inputs(recipe.inputs, path_col=recipe.path_col, id_col=recipe.id_col, columns=recipe.columns), recipe.limit
-    )
+    resolve_checkpoint(recipe.model)
+    scan = scan_inputs(recipe.inputs, path_col=recipe.path_col, id_col=recipe.id_col, columns=recipe.columns)
+    if recipe.limit is not None:
+        scan = ScanResult(items=scan.items[: recipe.limit], failures=scan.failures)
+    return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))))
+
+
+def load_job(request: Request) -> Job:
+    """Load the vision tower and settle everything that depends on it. Raises ``ModelError``."""
+    recipe, compressor = request.recipe, request.compressor
     tower = load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
+    missing = sorted(compressor.needs - {"tokens"} - set(tower.signals))
+    if missing:
+        raise MethodError(f"method {compressor.name} needs the signal {missing[0]}, which {recipe.model} does not give")
     sampling = Sampling(**recipe.sampling.model_dump())
-    preprocessing = tower.identity["preprocessing"]
     decode = DecodeSettings(
         sampling=sampling,
         limits=_limits(recipe.limits),
         decoder=recipe.decoder,
         frame_size=partial(tower.sizer, scale=compressor.pixel_scale),
-        resample={kind: preprocessing[kind]["resample"] for kind in ("image", "video")},
+        resample=tower.sizer.resample,
         resize_in_decoder=recipe.resize == "swscale",
         frames_per_step=tower.frames_per_step,
     )
-    return Job(
-        recipe, scan, compressor, tower, _manifest(recipe, tower, compressor, sampling), decode, _workers(recipe)
-    )
-
-
-def _limited(scan: ScanResult, limit: int | None) -> ScanResult:
-    return scan if limit is None else ScanResult(items=scan.items[:limit], failures=scan.failures)
+    return Job(recipe, request.scan, compressor, tower, _manifest(recipe, tower, compressor, sampling), decode)
 
 
 def _limits(recipe: LimitsRecipe) -> Limits:
-    given = {
-        "max_pixels": recipe.max_pixels,
-        "max_frames": recipe.max_source_frames,
-        "max_seconds": recipe.max_seconds,
-    }
-    return Limits(**{name: value for name, value in given.items() if value is not None})
+    default = Limits()
+    return Limits(
+        max_pixels=recipe.max_pixels or default.max_pixels,
+        max_frames=recipe.max_source_frames or default.max_frames,
+        max_seconds=recipe.max_seconds or default.max_seconds,
+    )
 
 
 def _workers(recipe: CompressRecipe) -> int:

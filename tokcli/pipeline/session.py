@@ -14,7 +14,7 @@ from tokcli.methods import Compressor
 from tokcli.models import VisionTower
 from tokcli.pipeline.messages import Chunk, Finished, Opened
 from tokcli.pipeline.spool import TokenSpool
-from tokcli.types import EncodedItem, MediaItem, TokenSet, View, VisualTokens
+from tokcli.types import EncodedItem, MediaItem, TokenSet, VisualTokens
 
 Rows = tuple[torch.Tensor, ...]
 
@@ -45,7 +45,6 @@ class ItemSession:
         self.times: list[npt.NDArray[np.float64]] = []
         self.indices: list[npt.NDArray[np.int64]] = []
         self.tokens_seen = 0
-        self.steps = 0
 
     def push(self, pixels: npt.NDArray[np.uint8], chunk: Chunk) -> None:
         """Encode uint8 (n, h, w, 3) frames at the tower's size, and compress them as far as the method can."""
@@ -53,7 +52,6 @@ class ItemSession:
         self.indices.append(chunk.indices)
         visual = self.encoding.push(pixels)
         self.tokens_seen += len(visual)
-        self.steps = max(self.steps, int(visual.coords[-1, 1]) + 1)
         if self.stream is None:
             self.spool.append(visual.tokens)
             self.rows.append((visual.coords, visual.structural))
@@ -77,7 +75,7 @@ class ItemSession:
             path=self.item.path,
             kind=info.kind,
             kept=kept,
-            views=self._actual_views(),
+            views=self.encoding.encoded_views,
             source_tokens=self._source_tokens(),
             times=np.concatenate(self.times),
             indices=np.concatenate(self.indices),
@@ -105,7 +103,7 @@ class ItemSession:
         visual = VisualTokens(
             tokens=self.spool.tensor(),
             coords=columns[0],
-            views=self._actual_views(),
+            views=self.encoding.encoded_views,
             structural=columns[1],
             signals={name: torch.cat([part[name] for part in self.signals]) for name in self.signals[0]},
             seconds_per_step=self.encoding.seconds_per_step,
@@ -113,19 +111,12 @@ class ItemSession:
         kept = self.compressor.compress(visual, self.item.id)
         return kept if self.tokens_dtype is None else replace(kept, tokens=kept.tokens.to(self.tokens_dtype))
 
-    def _actual_views(self) -> tuple[View, ...]:
-        """The views with the steps that were really decoded: a damaged file may end before its index says."""
-        return tuple(
-            replace(view, grid=(self.steps, *view.grid[1:])) if view.kind == "frames" else view
-            for view in self.encoding.views
-        )
-
     def _source_tokens(self) -> int:
         """Tokens at full resolution, also where the method shrank the frames before the encoder."""
         if self.compressor.pixel_scale == 1.0:
             return self.tokens_seen
         _, height, width = self.tower.sizer.grid(self.info, self.tower.sizer(self.info))
-        return self.steps * height * width
+        return self.encoding.encoded_views[0].grid[0] * height * width
 
     def close(self) -> None:
         self.spool.close()
