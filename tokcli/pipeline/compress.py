@@ -47,11 +47,8 @@ def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
     recipe = job.recipe
     with CacheWriter(Path(recipe.output), job.manifest, overwrite=recipe.overwrite) as writer:
         run = Run(job, writer, pool, observer)
-        try:
-            run.run()
-        finally:
-            # Also on Ctrl-C: complete items are kept, so the next run goes on from here.
-            writer.commit()
+        # Whatever ends the run, Ctrl-C too: leaving the writer commits the items that are whole.
+        run.run()
         writer.finish(run.expected_ids())
     return _summary(job, run.progress)
 
@@ -104,6 +101,8 @@ class Run:
         for failure in self.job.scan.failures:
             self.progress.failed += 1
             self.observer.failure(failure.id, "scan", failure.message)
+            if self.writer.state(MediaItem(failure.id, failure.path, 0, 0), lambda: "") == "failed":
+                continue  # its row stands there already
             self.writer.fail(ErrorRow(failure.id, failure.path, "scan", "ManifestError", failure.message))
 
     def _pending(self) -> list[MediaItem]:
