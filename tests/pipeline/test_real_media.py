@@ -1,0 +1,62 @@
+"""Real files: every valid one compresses, every broken one has a row with a reason, nothing stops or hangs."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from tokcli.cache import open_cache, verify_cache
+from tokcli.pipeline.compress import compress
+from tokcli.pipeline.progress import CompressSummary
+from tokcli.recipe import CompressRecipe
+
+pytestmark = [pytest.mark.media, pytest.mark.timeout(600)]
+# Damage that decoders get over: what is left of these files is used, with the damage counted.
+SALVAGED = {
+    "decord__corrupted.mp4",
+    "decord__unordered.mov",
+    "libavif__paris_icc_exif_xmp.png",
+    "media__sample_with_invalid_nalu.mp4",
+    "moviepy__no_duration.webm",
+    "te[s]t_ video ' _ .flv",
+    "torchcodec__discard_first_keyframe.mp4",
+    "VideoLLaMA3__city1.jpg",
+}
+
+
+def run(folder: Path, cache: Path) -> CompressSummary:
+    return compress(CompressRecipe(inputs=[str(folder)], output=str(cache), method="dtd"))
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_every_valid_file_compresses(real_media: Path, tmp_path: Path, kind: str) -> None:
+    summary = run(real_media / kind, tmp_path / "cache")
+    cache = open_cache(tmp_path / "cache")
+    failed = {Path(row["id"]).name: row["message"] for row in cache.errors().to_pylist()}
+    if importlib.util.find_spec("pillow_heif") is None:
+        message = failed.pop("metadata-extractor-images__cheers_1440x960.heic", "")
+        assert kind == "video" or "tokcli[heif]" in message
+    assert failed == {}
+    files = [path for path in (real_media / kind).iterdir() if not path.name.startswith(".")]
+    assert summary.items == len(files)
+    for item in cache:
+        assert 0 < len(item.kept) <= item.source_tokens
+        assert item.source_bytes == Path(item.path).stat().st_size
+    assert verify_cache(tmp_path / "cache") == []
+
+
+def test_every_broken_file_has_a_reason(real_media: Path, tmp_path: Path) -> None:
+    summary = run(real_media / "corrupt", tmp_path / "cache")
+    cache = open_cache(tmp_path / "cache")
+    errors = {Path(row["id"]).name: row for row in cache.errors().to_pylist()}
+    files = {path.name for path in (real_media / "corrupt").iterdir() if not path.name.startswith(".")}
+    assert {Path(item_id).name for item_id in cache.ids()} == SALVAGED
+    assert set(errors) == files - SALVAGED
+    assert summary.done + summary.failed == summary.items == len(files)
+    for name, row in errors.items():
+        assert row["stage"] in ("open", "decode"), name
+        assert row["message"].strip() and "\n" not in row["message"]
+    damaged = cache[next(item_id for item_id in cache.ids() if item_id.endswith("decord__corrupted.mp4"))]
+    assert damaged.bad_packets == 1
