@@ -38,7 +38,11 @@ def fail(text: str) -> None:
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
     """A plain table; columns named in ``right`` are aligned right, as numbers are."""
-    drawn = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    columns = list(columns)
+    named = any(columns)
+    drawn = Table(
+        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=named
+    )
     for name in columns:
         drawn.add_column(name, justify="right" if name in set(right) else "left", overflow="fold")
     for row in rows:
