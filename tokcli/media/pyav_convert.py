@@ -13,6 +13,8 @@ from tokcli.errors import MediaError
 from tokcli.media.alpha import composite
 from tokcli.media.orientation import Orientation, Pixels
 
+_SCALING: dict[str, Any] = {"interpolation": Interpolation.BICUBIC, "threads": 1}
+
 
 class Converter:
     """Converts frames of one file; the scaler's tables are made once and shared by all frames.
@@ -39,14 +41,7 @@ class Converter:
         try:
             if has_alpha(frame):
                 frame = self._flatten(frame)
-            rgb = self._scaler.reformat(
-                frame,
-                width=self._width,
-                height=self._height,
-                format="rgb24",
-                interpolation=Interpolation.BICUBIC,
-                threads=1,
-            )
+            rgb = self._scaler.reformat(frame, width=self._width, height=self._height, format="rgb24", **_SCALING)
         except (av.error.FFmpegError, ValueError) as error:
             raise MediaError(f"a frame of format {frame.format.name} cannot be converted to RGB: {error}") from None
         out[:] = self._orientation.apply(_rows(rgb, 3))
@@ -54,7 +49,7 @@ class Converter:
     @staticmethod
     def _flatten(frame: Any) -> Any:
         """The frame over the background, before any scaling: colours under transparent pixels are arbitrary."""
-        rgba = _rows(frame.reformat(format="rgba", interpolation=Interpolation.BICUBIC, threads=1), 4)
+        rgba = _rows(frame.reformat(format="rgba", **_SCALING), 4)
         if rgba[..., 3].min() == 255:
             return frame
         return av.VideoFrame.from_ndarray(composite(rgba), format="rgb24")

@@ -14,6 +14,8 @@ from tokcli.media.limits import Limits
 from tokcli.media.reader import DecodeReport
 from tokcli.media.sampling import Ticks, Timeline, timeline
 
+_USUAL_RATE = Fraction(25)
+_HIGHEST_RATE = 1000
 REORDER_LIMIT = 32
 """No codec shows a picture more than 16 places from where it is decoded; two fields each may have a packet."""
 
@@ -43,7 +45,7 @@ def scan_packets(packets: Any, stream: Any, bits: Bitstream, limits: Limits, rep
         MediaError: no packets, or over a limit.
     """
     unit = Fraction(stream.time_base)
-    rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+    rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
     times: list[int | None] = []
     shown: list[int] = []
     entries: list[int] = []
@@ -74,7 +76,8 @@ def scan_packets(packets: Any, stream: Any, bits: Bitstream, limits: Limits, rep
     visible = [time for index in shown if (time := times[index]) is not None]
     if last is None or len(visible) < len(shown) or not _plausible(visible):
         report.warn("the frames' times are missing or contradictory; frames are counted at a constant rate instead")
-        step = max(round(1 / (rate * unit)), 1)
+        # Without times FFmpeg may take the unit itself for the rate.
+        step = max(round(1 / ((rate if rate <= _HIGHEST_RATE else _USUAL_RATE) * unit)), 1)
         line = timeline(np.arange(len(shown), dtype=np.int64) * step, step, unit)
         limits.check_seconds(line.duration_seconds)
         return PacketIndex(line, False, np.arange(len(times), dtype=np.int64), _ints([]), first, damaged)

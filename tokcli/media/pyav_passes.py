@@ -46,7 +46,11 @@ def linear_pass(
     for frame, time in _timed(_frames(source, packets), index):
         due = int(np.searchsorted(ticks, time, side="left")) - done
         if due > 0:
-            yield Taken(*(held or (frame, time)), repeats=1 if plan.every else due)
+            taken = held or (frame, time)
+            if not plan.every:
+                yield Taken(*taken, repeats=due)
+            elif taken[1] >= ticks[done]:
+                yield Taken(*taken, repeats=1)
             done += due
             if done == len(ticks):
                 return
@@ -69,8 +73,8 @@ def short_pass(source: PyavSource, packets: Iterable[Any], index: PacketIndex, p
     """Decode what the planned frames need.
 
     Raises:
-        NotIdenticalError: a planned frame did not come out, one came that the index does not know, or a packet was
-            bad. Frames given until then are right.
+        NotIdenticalError: a planned frame did not come out, one came that the index does not know, a packet was bad,
+            or pictures are interlaced. Frames given until then are right.
     """
     numbers, repeats = np.unique(plan.frames, return_counts=True)
     wanted = index.line.times[numbers].tolist()
@@ -80,7 +84,8 @@ def short_pass(source: PyavSource, packets: Iterable[Any], index: PacketIndex, p
     done = 0
     for frame in _chosen_frames(source, packets, index, needed, chosen):
         time = frame.pts
-        if time not in known or time > wanted[done] or source.report.corrupt_frames:
+        # The second field of an interlaced picture may have a packet of its own, and be missing.
+        if time not in known or time > wanted[done] or source.report.corrupt_frames or frame.interlaced_frame:
             raise NotIdenticalError
         if time == wanted[done]:
             yield Taken(frame, time, int(repeats[done]))

@@ -114,7 +114,7 @@ class PyavSource:
         if any(name in _PLAYLISTS for name in self._container.format.name.split(",")):
             raise MediaError("is a playlist that names other files; give those files themselves")
         if self._container.format.name == "image2" or self._container.format.name.endswith("_pipe"):
-            raise MediaError("is a still in a format that Pillow does not read")
+            raise MediaError("is neither a video nor a picture that Pillow can read")
         stream = self._container.streams.best("video")
         if stream is None:
             kinds = sorted({stream.type for stream in self._container.streams})

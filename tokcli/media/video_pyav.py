@@ -29,7 +29,7 @@ def open_pyav(
         damaged = index.damaged or scan_report.bad_packets > 0
         report.warnings += scan_report.warnings
         source.report = report
-        short = short and index.timed and not damaged and source.stream.codec_context.field_order <= 1
+        short = short and index.timed and not damaged
         return PyavReader(source, index, plan(index.line, sampling, limits), frame_size, short=short)
     except BaseException:
         source.close()
