@@ -42,4 +42,4 @@ def _to_8_bit(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
     white = next((white for white in whites if high <= white), None)
     if low < 0 or white is None:
         numbers, white = numbers - low, max(high - low, 1e-12)
-    return np.rint(numbers * (255 / white)).astype(np.uint8)
+    return np.rint(numbers * 255 / white).astype(np.uint8)

@@ -18,7 +18,7 @@ _SUFFIXES = """
     .mp4 .m4v .mov .qt .mkv .webm .avi .flv .f4v .wmv .asf .mpg .mpeg .m1v .m2v .vob .ts .mts .m2ts .3gp .3g2 .ogv .ogm
     .mxf .divx .dv .rm .rmvb .y4m .gif .apng
     .jpg .jpeg .jpe .jfif .png .webp .bmp .dib .tif .tiff .avif .heic .heif .hif .ppm .pgm .pbm .pnm .pfm .jp2 .j2k
-    .jpx .ico .psd .tga .qoi .dds
+    .jpx .ico .psd .qoi .dds
 """
 MEDIA_SUFFIXES = frozenset(_SUFFIXES.split())
 """What is taken from folders."""
