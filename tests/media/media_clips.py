@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tokcli.media import DecodeReport, Limits, Sampling, open_media, write_video
 from tokcli.types import Frames, MediaInfo
@@ -41,11 +44,33 @@ def render(path: Path, count: int = 50, fps: float = 25, *, size: tuple[int, int
     return path
 
 
+def write_transparent(path: Path, count: int = 10) -> Path:
+    """Numbered frames, opaque in the upper half, half transparent below it, and fully at the bottom."""
+    alpha = np.zeros((96, 128, 1), np.uint8)
+    alpha[:48], alpha[48:72] = 255, 128
+    frames = (np.concatenate([numbered(number), alpha], axis=-1) for number in range(count))
+    write_video(path, frames, 25, codec="vp9", pixel_format="yuva420p")
+    return path
+
+
 def read(path: Path | str, sampling: Sampling | None = None, *, chunk: int = 7, **how: Any) -> Decoded:
     """Everything that ``open_media`` gives for the sampling (default: every frame)."""
     how.setdefault("limits", LIMITS)
     with open_media(str(path), sampling=sampling or Sampling(fps=None), **how) as reader:
         return Decoded(reader.info, list(reader.chunks(chunk)), reader.report)
+
+
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="the ffmpeg program is not installed")
+
+
+def ffmpeg_frames(path: Path, info: MediaInfo, *filters: str, most: int | None = None) -> np.ndarray:
+    """What the ffmpeg program decodes: uint8 (T, H, W, 3), upright, of the size that ``info`` says."""
+    command = ["ffmpeg", "-v", "quiet", "-nostdin", "-i", f"file:{path}", "-an", "-vsync", "passthrough"]
+    command += ["-vf", ",".join(filters)] if filters else []
+    command += ["-frames:v", str(most)] if most else []
+    command += ["-sws_flags", "bicubic", "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    raw = subprocess.run(command, stdout=subprocess.PIPE, check=False, timeout=120).stdout
+    return np.frombuffer(raw, np.uint8).reshape(-1, info.height, info.width, 3)
 
 
 class Decoded:

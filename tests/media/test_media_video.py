@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from media_clips import LIMITS, number_of, numbered, read, render, same
+from media_clips import LIMITS, ffmpeg_frames, needs_ffmpeg, number_of, numbered, read, render, same, write_transparent
 
 from tokcli.errors import MediaError
 from tokcli.media import Sampling, open_media, write_video
@@ -185,6 +185,62 @@ def test_a_cover_picture_is_not_the_video(tmp_path):
         container.mux(stream.encode(None))
     with pytest.raises(MediaError, match="no video stream; what it holds is audio"):
         read(path)
+
+
+def test_transparency_lies_over_white(tmp_path):
+    got = read(write_transparent(tmp_path / "alpha.webm"))
+    assert got.numbers == list(range(10))
+    assert np.abs(got.pixels[0][90, 8:120].astype(int) - 255).max() <= 2
+    half = (numbered(0)[60, 8:120].astype(int) + 255) / 2
+    assert np.abs(got.pixels[0][60, 8:120] - half).max() < 16
+    small = read(tmp_path / "alpha.webm", frame_size=lambda info: (48, 64))
+    assert np.abs(small.pixels[0][45, 4:60].astype(int) - 255).max() <= 2
+
+
+TURNS = {
+    (0, False, False): lambda image: image,
+    (90, False, False): np.rot90,
+    (180, False, False): lambda image: np.rot90(image, 2),
+    (-90, False, False): lambda image: np.rot90(image, -1),
+    (0, True, False): lambda image: image[:, ::-1],
+    (0, False, True): lambda image: image[::-1],
+    (90, True, False): None,
+}
+"""Counter-clockwise degrees and flips of the display matrix. The last has no obvious order: ffmpeg decides below."""
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("turned")
+    files = {}
+    for turn in TURNS:
+        degrees, hflip, vflip = turn
+        path = files[turn] = folder / f"turned{degrees}{hflip:d}{vflip:d}.mp4"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+            stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv444p"
+            stream.set_display_rotation(degrees, hflip=hflip, vflip=vflip)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(77), format="rgb24")))
+            container.mux(stream.encode(None))
+    return files
+
+
+@pytest.mark.parametrize("turn", [turn for turn, expected in TURNS.items() if expected])
+def test_rotation_and_mirroring_are_applied(turned, turn):
+    expected = TURNS[turn](numbered(77))
+    got = read(turned[turn])
+    assert (got.info.height, got.info.width) == expected.shape[:2]
+    assert np.abs(got.pixels[0].astype(int) - expected).mean() < 3
+    half = read(turned[turn], frame_size=lambda info: (info.height // 2, info.width // 2))
+    assert half.pixels.shape[1:3] == (expected.shape[0] // 2, expected.shape[1] // 2)
+    assert np.abs(half.pixels[0].astype(int) - expected[::2, ::2]).mean() < 30
+
+
+@needs_ffmpeg
+@pytest.mark.parametrize("turn", TURNS)
+def test_ffmpeg_turns_the_same_way(turned, turn):
+    got = read(turned[turn])
+    assert np.array_equal(ffmpeg_frames(turned[turn], got.info)[0], got.pixels[0])
 
 
 def test_pixels_are_those_that_were_drawn(tmp_path):

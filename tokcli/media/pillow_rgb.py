@@ -31,11 +31,9 @@ def to_rgb(image: Any) -> Any:
 def _to_8_bit(values: npt.NDArray[Any], mode: str) -> npt.NDArray[np.uint8]:
     """Grey values (H, W) of a deep mode to 8 bits.
 
-    16-bit modes by their full range. The modes I and F do not say what white is: it is the smallest of 1 (F only),
-    255 and 65535 that holds all values; data that is negative or beyond that is stretched between its extremes.
+    Deep modes do not say what white is: it is the smallest of 1 (F only), 255 and 65535 that holds all values, because
+    8-bit data in 16-bit files is common. What is negative or beyond that is stretched between its extremes.
     """
-    if mode.startswith("I;16"):
-        return ((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     numbers = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
     low, high = float(numbers.min()), float(numbers.max())
     whites = (1.0, 255.0, 65535.0) if mode == "F" else (255.0, 65535.0)
