@@ -51,14 +51,14 @@ def test_a_file_cut_in_the_middle_gives_its_first_half(healthy, tmp_path, kind):
     assert len(read(path, Sampling(fps=25.0))) <= len(got) + 1
 
 
-def damage_packet(source: Path, path: Path, victim: int) -> Path:
-    """A copy whose packet number ``victim`` is all ones after its first bytes."""
+def damage_packets(source: Path, path: Path, *victims: int) -> Path:
+    """A copy in which the packets with these numbers hold nothing but ones."""
     with av.open(str(source)) as old, av.open(str(path), "w") as new:
         stream = new.add_stream_from_template(old.streams.video[0])
         for number, packet in enumerate(old.demux(old.streams.video[0])):
             if not packet.size:
                 continue
-            if number == victim:
+            if number in victims:
                 broken = av.Packet(b"\xff" * packet.size)
                 broken.pts, broken.dts, broken.time_base = packet.pts, packet.dts, packet.time_base
                 broken.is_keyframe = packet.is_keyframe
@@ -69,7 +69,7 @@ def damage_packet(source: Path, path: Path, victim: int) -> Path:
 
 
 def test_a_bad_packet_costs_itself_and_is_counted(healthy, tmp_path):
-    path = damage_packet(healthy["mp4"], tmp_path / "bad.mp4", 55)
+    path = damage_packets(healthy["mp4"], tmp_path / "bad.mp4", 55)
     got = read(path)
     assert got.report.bad_packets == 1
     assert got.report.log_tail
@@ -81,6 +81,15 @@ def test_a_bad_packet_costs_itself_and_is_counted(healthy, tmp_path):
     by_rate = read(path, Sampling(fps=25.0))
     assert len(by_rate) == 100
     assert by_rate.numbers[55] == 54
+
+
+def test_a_lost_end_is_not_made_up_from_the_last_good_frame(healthy, tmp_path):
+    path = damage_packets(healthy["mp4"], tmp_path / "bad.mp4", *range(60, 100))
+    got = read(path, Sampling(fps=5.0))
+    assert got.numbers == list(range(0, 60, 5))
+    assert got.info.num_frames == 20
+    assert got.report.bad_packets == 40
+    assert got.report.warnings == ["decoding ended early: 12 of 20 frames"]
 
 
 def test_bit_rot_never_raises_and_never_gives_nothing(healthy, tmp_path):
@@ -252,7 +261,7 @@ def test_strange_names(healthy, tmp_path, monkeypatch, name):
 
 
 def test_nothing_is_printed(healthy, tmp_path, capfd):
-    read(damage_packet(healthy["mp4"], tmp_path / "bad.mp4", 5), Sampling(fps=5.0))
+    read(damage_packets(healthy["mp4"], tmp_path / "bad.mp4", 5), Sampling(fps=5.0))
     assert capfd.readouterr() == ("", "")
 
 
@@ -271,7 +280,7 @@ def test_files_are_closed_whatever_happens(healthy, tmp_path):
 
 
 def test_damage_is_the_same_for_any_chunk_size(healthy, tmp_path):
-    path = damage_packet(healthy["ts"], tmp_path / "bad.ts", 55)
+    path = damage_packets(healthy["ts"], tmp_path / "bad.ts", 55)
     one, two = read(path, chunk=1), read(path, chunk=64)
     assert np.array_equal(one.pixels, two.pixels)
     assert one.report == two.report
