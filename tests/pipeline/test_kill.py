@@ -30,21 +30,23 @@ def command(clips: Path, cache: Path) -> list[str]:
     return [sys.executable, "-c", code, *arguments]
 
 
-def kill_and_resume(clips: Path, cache: Path, kills: int, whole_seconds: float, seed: int) -> int:
-    """Start and kill ``kills`` times, then let it finish; returns how many runs were really cut off."""
-    generator = random.Random(seed)
-    cut = 0
-    for _ in range(kills):
-        process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.DEVNULL)
-        try:
-            # Later moments more often: imports alone take the first half.
-            process.wait(timeout=whole_seconds * generator.uniform(0.3, 1.0))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            cut += 1
-    subprocess.run(command(clips, cache), check=True, start_new_session=True)
-    return cut
+def kill_when_it_works(clips: Path, cache: Path, generator: random.Random) -> bool:
+    """Start a run, wait until it has done a random share of its work, kill it; False if it ended before."""
+    shards = len(list((cache / "data").glob("*.parquet")))
+    wanted = shards + generator.randint(0, 2)
+    process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        manifest = (cache / "manifest.json").exists()
+        if manifest and len(list((cache / "data").glob("*.parquet"))) >= wanted:
+            break
+        time.sleep(0.005)
+    try:
+        process.wait(timeout=generator.uniform(0.0, 0.6))
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
 
 
 def contents(cache: Path) -> dict[str, torch.Tensor]:
@@ -58,11 +60,11 @@ def contents(cache: Path) -> dict[str, torch.Tensor]:
 def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
     clips = tmp_path / "clips"
     render(RenderRecipe(output=str(clips), count=12, seed=21))
-    started = time.monotonic()
     subprocess.run(command(clips, tmp_path / "whole"), check=True)
-    whole_seconds = time.monotonic() - started
-    cut = kill_and_resume(clips, tmp_path / "killed", kills, whole_seconds, seed=kills)
+    generator = random.Random(kills)
+    cut = sum(kill_when_it_works(clips, tmp_path / "killed", generator) for _ in range(kills))
     assert cut > 0, "no kill fell into a run: the test would prove nothing"
+    subprocess.run(command(clips, tmp_path / "killed"), check=True)
     whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[item_id], whole[item_id]) for item_id in whole)
@@ -71,17 +73,18 @@ def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> 
     assert (tmp_path / "killed" / "_SUCCESS").exists()
 
 
-def test_ctrl_c_commits_and_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_commits_and_resumes(tmp_path: Path, signum: signal.Signals) -> None:
     clips, cache = tmp_path / "clips", tmp_path / "cache"
     render(RenderRecipe(output=str(clips), count=12, seed=22))
     process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((cache / "data").glob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, signum)
     _, messages = process.communicate(timeout=60)
     if process.returncode != 0:  # it may have finished first
-        assert process.returncode == 130
+        assert process.returncode == (130 if signum == signal.SIGINT else 143)
         assert "goes on from here" in messages
     before = len(open_cache(cache))
     assert before >= 2

@@ -66,17 +66,21 @@ def tokcli_command(
         os.environ["TOKCLI_DEBUG"] = "1"
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: handled as Ctrl-C is, with its own exit code."""
+class Stopped(BaseException):
+    """SIGINT or SIGTERM. No ``KeyboardInterrupt``: the command-line library would swallow that without a word."""
+
+    def __init__(self, signum: int) -> None:
+        self.exit_code = 128 + signum
 
 
-def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+def _stop(signum: int, frame: FrameType | None) -> NoReturn:
+    raise Stopped(signum)
 
 
 def main() -> None:
     """Entry point: run the command, and turn every failure into one line and an exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _stop)
     try:
         app(standalone_mode=True)
     except TokcliError as error:
@@ -84,13 +88,9 @@ def main() -> None:
             raise
         fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt as stop:
+    except Stopped as stop:
         notices.print("stopped; what was finished is kept, the same command goes on from here")
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
-    except BrokenPipeError:
-        # The reader of our output went away (`tokcli ... | head`); that is no failure of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        sys.exit(stop.exit_code)
     except Exception as error:
         if os.environ.get("TOKCLI_DEBUG"):
             raise

@@ -65,7 +65,9 @@ def write_video(
     count = 0
     clock = iter(times) if times is not None else None
     try:
-        with av.open(str(path), "w", options=dict(container_options or {})) as container:
+        # Without the flag Matroska files carry random ids: the same frames must give the same file.
+        muxer = {"fflags": "+bitexact", **(container_options or {})}
+        with av.open(str(path), "w", options=muxer) as container:
             stream: Any = None
             for pixels in frames:
                 if stream is None:
