@@ -13,6 +13,8 @@ from tokcli.media import write_image, write_video
 from tokcli.recipe import RenderRecipe
 from tokcli.synthetic import make_scene, questions, render_at, render_frames, scene_kinds
 
+# Seeds above are those of scenes that the bundled model was trained on.
+SEEDS = 1_000_000_000
 VIDEO_FORMATS = ("mp4", "webm", "mkv")
 
 
@@ -42,7 +44,7 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     seconds = 0.0
     names = []
     for number in range(recipe.count):
-        scene = make_scene(recipe.kind, recipe.seed * 1_000_003 + number)
+        scene = make_scene(recipe.kind, (recipe.seed * 1_000_003 + number) % SEEDS)
         if scene.still or recipe.format == "png":
             path = folder / f"{recipe.kind}-{recipe.seed}-{number:05d}.png"
             write_image(path, render_at(scene, 0.0))
