@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from tokcli.errors import RecipeError
 
 TokensDtype = Literal["auto", "float16", "bfloat16", "float32"]
+NonEmpty = Annotated[str, Field(min_length=1)]
 PositionScheme = Literal["original", "hf", "compact"]
 
 
@@ -27,10 +28,10 @@ class _Step(BaseModel):
 class RenderRecipe(_Step):
     """Write synthetic clips and their questions."""
 
-    output: str
+    output: NonEmpty
     kind: str = "static"
     count: Annotated[int, Field(ge=1)] = 20
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     format: Literal["mixed", "mp4", "webm", "mkv", "png"] = "mixed"
 
 
@@ -59,15 +60,15 @@ class LimitsRecipe(_Step):
 class CompressRecipe(_Step):
     """Media in, token cache out."""
 
-    inputs: Annotated[list[str], Field(min_length=1)]
-    output: str
+    inputs: Annotated[list[NonEmpty], Field(min_length=1)]
+    output: NonEmpty
     model: str = "nano"
     method: str = "dtd"
     keep: float | None = None
     max_tokens: int | None = None
     threshold: float | None = None
     options: dict[str, str] = {}
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingRecipe = SamplingRecipe()
     limits: LimitsRecipe = LimitsRecipe()
     decoder: str = "auto"
@@ -90,7 +91,7 @@ class CompressRecipe(_Step):
 class InferRecipe(_Step):
     """Questions to a cache, answers out of the language model alone."""
 
-    cache: str
+    cache: NonEmpty
     prompt: list[str] = []
     prompts: str | None = None
     output: str | None = None
@@ -134,7 +135,8 @@ def check(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
     try:
         return model(**values)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is not known explains more than the one that is missing for it.
+        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])

@@ -88,7 +88,7 @@ def points(counter: Callable[[], None]) -> Iterator[tuple[object, str, Callable[
         return stepped
 
     steps = [(Path, "replace"), (shard.ShardWriter, "_flush"), (shard._HashingFile, "sync"), (atomic, "sync_folder")]
-    for owner, name in [*steps, (writer, "write_atomically")]:
+    for owner, name in [*steps, (writer, "write_success")]:
         yield owner, name, wrapped(getattr(owner, name))
 
 

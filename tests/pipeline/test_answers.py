@@ -60,6 +60,20 @@ def test_a_torn_last_line_is_asked_again(tmp_path: Path, suffix: str) -> None:
     assert [entry["id"] for entry in read(path)] == ["clip1", "clip2"]
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_answers_about_a_changed_file_are_asked_again(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"answers{suffix}"
+    first = AnswerFile(path, IDENTITY, overwrite=False)
+    first.append([row(1, source_hash="aa"), row(2, source_hash="bb")])
+    first.finish()
+    again = AnswerFile(path, IDENTITY, overwrite=False, hashes={"clip1": "aa", "clip2": "cc"})
+    assert again.stale == 1
+    assert again.done == {("clip1", "What?")}
+    again.append([row(2, source_hash="cc")])
+    again.finish()
+    assert [(entry["id"], entry["source_hash"]) for entry in read(path)] == [("clip1", "aa"), ("clip2", "cc")]
+
+
 def test_another_run_is_refused_unless_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "answers.jsonl"
     first = AnswerFile(path, IDENTITY, overwrite=False)

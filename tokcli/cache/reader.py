@@ -17,6 +17,7 @@ from tokcli.cache.layout import Table
 from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.cache.metadata import concatenated
 from tokcli.cache.schema import BLOBS, column_types
+from tokcli.cache.success import read_success
 from tokcli.cache.summary import summarize
 from tokcli.errors import CacheError, IntegrityError
 from tokcli.types import EncodedItem
@@ -42,9 +43,29 @@ class Cache:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
+        # Before the shards: a writer may be adding some, and then the mark must not be newer than what is found.
+        told = self._told()
         self._index: Index = build_index(self.path, self.manifest)
         self._ids = list(self._index.items)
+        self._check_complete(told)
+        self.complete = told is not None
+        """Whether the run that wrote it reached its end; a run that is going on, or was stopped, did not."""
         self._files = ShardFiles(self._index.shards, self.manifest)
+
+    def _told(self) -> dict[str, int] | None:
+        try:
+            return read_success(self.path)
+        except ValueError:
+            return None
+
+    def _check_complete(self, told: dict[str, int] | None) -> None:
+        """Raise ``IntegrityError`` when ids that a finished run counted are gone."""
+        found = len(self._index.items) + len(self._index.failed)
+        if told is not None and found < told["items"] + told["failed"]:
+            raise IntegrityError(
+                f"{self.path} was finished with {told['items']} items and {told['failed']} failures, of which "
+                f"{found} are left: a shard is missing; run the compress command again: only what is missing is redone"
+            )
 
     def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:
         return Cache, (self.path,)

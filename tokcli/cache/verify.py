@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.cache.parquet import columns_of, footer_length, open_shard, reading
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import PAGES_DIGEST
+from tokcli.cache.success import read_success
 from tokcli.errors import CacheError
 
 
@@ -61,13 +61,12 @@ def _name(cache: Path, shard: Shard) -> str:
 
 def _whole_cache_problems(cache: Path, manifest: Manifest) -> list[Problem]:
     index = build_index(cache, manifest)
-    success = cache / SUCCESS
-    if not success.exists():
-        return []
     try:
-        told = json.loads(success.read_bytes())
+        told = read_success(cache)
     except ValueError:
-        return [Problem(SUCCESS, "is not JSON; delete it and run the compress command again")]
+        return [Problem(SUCCESS, "is damaged; delete it and run the compress command again")]
+    if told is None:
+        return []
     found = {"items": len(index.items), "failed": len(index.failed)}
     if told != found:
         return [Problem(SUCCESS, f"tells {told}, the shards hold {found}; run the compress command again")]

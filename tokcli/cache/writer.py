@@ -9,17 +9,17 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from tokcli.cache.atomic import write_atomically
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
 from tokcli.cache.folder import make_folder, prepare
-from tokcli.cache.layout import SUCCESS, Table
+from tokcli.cache.layout import Table
 from tokcli.cache.lock import lock_cache
-from tokcli.cache.manifest import Manifest, canonical_json
+from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
 from tokcli.cache.records import ErrorRow, clean_text
 from tokcli.cache.schema import shard_schema
 from tokcli.cache.shard import ShardWriter
 from tokcli.cache.state import Known, Status, load_state
+from tokcli.cache.success import write_success
 from tokcli.cache.tensors import DTYPES, check_range
 from tokcli.errors import CacheError, UsageError
 from tokcli.types import EncodedItem, MediaItem
@@ -158,7 +158,7 @@ class CacheWriter:
         self.commit()
         missing = [item_id for item_id in expected_ids if clean_text(item_id) not in self._state]
         if not missing:
-            write_atomically(self.path / SUCCESS, (canonical_json(self.counts()) + "\n").encode())
+            write_success(self.path, self.counts())
         return missing
 
     def close(self) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 import tokcli
 from tokcli.cli import catalog, compress, doctor, infer, inspect, render, run
 from tokcli.cli.output import fail, notices
+from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
 
 EPILOG = (
@@ -66,21 +66,9 @@ def tokcli_command(
         os.environ["TOKCLI_DEBUG"] = "1"
 
 
-class Stopped(BaseException):
-    """SIGINT or SIGTERM. No ``KeyboardInterrupt``: the command-line library would swallow that without a word."""
-
-    def __init__(self, signum: int) -> None:
-        self.exit_code = 128 + signum
-
-
-def _stop(signum: int, frame: FrameType | None) -> NoReturn:
-    raise Stopped(signum)
-
-
 def main() -> None:
     """Entry point: run the command, and turn every failure into one line and an exit code."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stop)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         app(standalone_mode=True)
     except TokcliError as error:
@@ -89,7 +77,7 @@ def main() -> None:
         fail(str(error))
         sys.exit(error.exit_code)
     except Stopped as stop:
-        notices.print("stopped; what was finished is kept, the same command goes on from here")
+        notices.print("stopped: the same command goes on from here")
         sys.exit(stop.exit_code)
     except Exception as error:
         if os.environ.get("TOKCLI_DEBUG"):

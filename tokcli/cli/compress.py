@@ -154,20 +154,21 @@ def compress(
         "timeout": timeout,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "compress")
-    summary = run_compress(recipe, quiet or as_json, as_json)
+    summary = run_compress(recipe, quiet, as_json)
     raise typer.Exit(exit_code(summary, recipe))
 
 
 def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> CompressSummary:
     """Run with progress on stderr and the summary on stdout; shared with `tokcli run`."""
     from tokcli.cli.display import ProgressDisplay
+    from tokcli.cli.stopping import stoppable
     from tokcli.pipeline.compress import compress as run
 
-    with ProgressDisplay(quiet) as display:
+    with stoppable(), ProgressDisplay(quiet) as display:
         summary = run(recipe, display)
     if as_json:
         print_json(summary.to_json())
-    else:
+    elif not quiet:
         print_summary(summary)
     return summary
 

@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tokcli.cli.output import human_seconds, note, notices, share, warn
+from tokcli.cli.output import human_seconds, note, notices, plain, share, warn
+from tokcli.cli.stopping import check_stop
 from tokcli.pipeline.progress import Progress
 
 PLAIN_SECONDS = 10.0
@@ -54,6 +55,7 @@ class ProgressDisplay:
             self.live.start()
 
     def update(self, progress: Progress) -> None:
+        check_stop()
         if self.quiet:
             return
         if self.live is not None:
@@ -68,12 +70,16 @@ class ProgressDisplay:
             return
         self.failure_lines += 1
         # Messages of the media stage name the file already.
-        text = message if item_id in message else f"{item_id}: {message}"
-        notices.print(f"[red]failed[/red] ({stage}) {escape(text)}", soft_wrap=True)
+        notices.print(f"[red]failed[/red] ({stage}) {escape(_with_id(item_id, message))}", soft_wrap=True)
 
     def warning(self, item_id: str, message: str) -> None:
         if not self.quiet:
-            warn(message if item_id in message else f"{item_id}: {message}")
+            warn(_with_id(item_id, message))
+
+
+def _with_id(item_id: str, message: str) -> str:
+    name = plain(item_id)
+    return message if name in message else f"{name}: {message}"
 
 
 def _line(progress: Progress) -> str:
@@ -95,5 +101,5 @@ def _drawn(progress: Progress) -> Group:
     bar = ProgressBar(total=max(1, progress.bytes_total), completed=progress.bytes_done, width=28)
     row = Table.grid(padding=(0, 1))
     row.add_row(bar, Text(_line(progress)))
-    current = ", ".join(progress.current[:3])
+    current = ", ".join(plain(item_id) for item_id in progress.current[:3])
     return Group(row, Text(f"  now: {current}", style="dim", overflow="ellipsis", no_wrap=True))

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Device, Dtype, Json, Quiet
-from tokcli.cli.output import human_seconds, note, notices, print_json, results, share, warn
+from tokcli.cli.output import human_seconds, note, notices, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
     from tokcli.pipeline.infer import InferSummary
@@ -79,16 +79,25 @@ def infer(
 
 def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> InferSummary:
     """Run with rows on stdout (or in the recipe's output) and counts on stderr; shared with `tokcli run`."""
+    from tokcli.cli.stopping import check_stop, stoppable
     from tokcli.pipeline.infer import infer as run
 
-    def begin(total: int, done: int, missing: list[str]) -> None:
-        if missing:
-            warn(f"{len(missing)} prompts name items that are not in the cache: {', '.join(missing[:3])}")
+    def begin(total: int, done: int, warnings: list[str]) -> None:
+        for text in warnings:
+            warn(text)
         if not quiet:
             note(f"{total} questions: {done} answered already, {total - done} to do")
 
     show_rows = as_json or recipe.output is None
-    summary = run(recipe, on_row=(print_json if as_json else _print_row) if show_rows else None, on_begin=begin)
+    show = print_json if as_json else _print_row
+
+    def row(values: dict[str, Any]) -> None:
+        check_stop()
+        if show_rows:
+            show(values)
+
+    with stoppable():
+        summary = run(recipe, on_row=row, on_begin=begin)
     if not quiet:
         _print_summary(summary, recipe)
     return summary
@@ -103,7 +112,7 @@ def _print_row(row: dict[str, Any]) -> None:
         else f"[red]not {escape(str(row['expected']))}[/red] "
     )
     results.print(
-        f"[dim]{escape(row['id'])}[/dim]  {escape(row['prompt'])} [bold]{escape(row['answer'])}[/bold] {mark}"
+        f"[dim]{escape(plain(row['id']))}[/dim]  {escape(row['prompt'])} [bold]{escape(row['answer'])}[/bold] {mark}"
         f"[dim]({row['visual_tokens']} of {row['source_tokens']} tokens, {row['seconds'] * 1000:.0f} ms)[/dim]"
     )
 

@@ -42,7 +42,7 @@ def _document(cache: Cache, path: str, items: bool, errors: bool) -> dict[str, A
     failed = cache.errors().to_pylist()
     document: dict[str, Any] = {
         "cache": path,
-        "complete": (cache.path / "_SUCCESS").exists(),
+        "complete": cache.complete,
         "stats": cache.stats(),
         "failed_by_stage": dict(Counter(row["stage"] for row in failed)),
         "manifest": manifest,

@@ -17,12 +17,12 @@ Dtype = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Model")]
 
 
-def key_values(pairs: Iterable[str], option: str = "--set") -> dict[str, str]:
-    """Turn ``["a=1", "b.c=x"]`` into a dictionary. Raises ``UsageError`` for a pair without '='."""
+def key_values(pairs: Iterable[str], example: str = "threshold=0.4") -> dict[str, str]:
+    """Turn ``["a=1", "b.c=x"]`` of ``--set`` into a dictionary. Raises ``UsageError`` for a pair without '='."""
     found = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.strip():
-            raise UsageError(f"{option} {pair!r} is not KEY=VALUE; write for example {option} threshold=0.4")
+            raise UsageError(f"--set {pair!r} is not KEY=VALUE; write for example --set {example}")
         found[key.strip()] = value.strip()
     return found

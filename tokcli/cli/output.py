@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader has what it wanted (`tokcli ... | head`): that is no failure."""
+        close_stdout()
+
+
+def close_stdout() -> NoReturn:
+    """End quietly after a broken pipe; the interpreter's own flush at exit must find an open file."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(0)
+
+
 # Tables that go to a file or a pipe are not folded to the 80 columns of a terminal that is not there.
-results = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+results = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 """stdout: what was asked for."""
 notices = Console(stderr=True, highlight=False)
 """stderr: progress, notes, errors."""
@@ -20,8 +34,11 @@ notices = Console(stderr=True, highlight=False)
 
 def print_json(document: object) -> None:
     """One JSON document on one line of stdout; never wrapped or coloured."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        close_stdout()
 
 
 def note(text: str) -> None:
@@ -46,8 +63,13 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], 
     for name in columns:
         drawn.add_column(name, justify="right" if name in set(right) else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(escape(str(cell)) for cell in row))
+        drawn.add_row(*(escape(plain(str(cell))) for cell in row))
     return drawn
+
+
+def plain(text: str) -> str:
+    """``text`` with control characters escaped: a file's name must not move the cursor or break a line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def human_bytes(count: float) -> str:

@@ -40,8 +40,10 @@ def render(
 
 def run_render(recipe: RenderRecipe, quiet: bool, as_json: bool) -> None:
     """Render and report; shared with `tokcli run`."""
+    from tokcli.pipeline.render import check_render
     from tokcli.pipeline.render import render as run
 
+    check_render(recipe)
     if not quiet:
         note(f"rendering {recipe.count} files of kind {recipe.kind}, seed {recipe.seed}")
     summary = run(recipe)

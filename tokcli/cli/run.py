@@ -32,7 +32,7 @@ def run(
     """
     from tokcli.recipe import load_recipe
 
-    steps = load_recipe(Path(recipe), key_values(settings or []))
+    steps = load_recipe(Path(recipe), key_values(settings or [], example="compress.keep=0.1"))
     code = 0
     if steps.render is not None:
         _title("render", quiet)

@@ -45,7 +45,9 @@ def read_manifest(
         if known is not None:
             for wanted in (path_col, *([id_col] if id_col else []), *(columns or ())):
                 if wanted not in known:
-                    raise UsageError(f"{name}: no column {wanted!r}; its columns are {', '.join(known)}")
+                    raise UsageError(
+                        f"{name}: no column {wanted!r}; its columns are {', '.join(known)} (--path-col, --id-col)"
+                    )
         for number, row in rows:
             yield _checked(name, number, row, path_col, id_col, columns)
     except (OSError, ValueError) as error:

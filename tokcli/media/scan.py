@@ -39,6 +39,8 @@ class ScanResult:
 
     items: list[MediaItem] = field(default_factory=list)
     failures: list[ScanFailure] = field(default_factory=list)
+    passed_over: int = 0
+    """Files in folders that were left out because their names are not those of media."""
 
 
 def scan_inputs(
@@ -92,11 +94,15 @@ class _Found:
         self.result = ScanResult()
         self._paths: dict[str, str] = {}
 
-    def add(self, path: str, *, id: str | None = None, metadata: dict[str, object] | None = None) -> None:
+    def add(
+        self, path: str, *, id: str | None = None, row: str = "", metadata: dict[str, object] | None = None
+    ) -> None:
+        """Take a file. ``row`` is the id of the manifest row that names it, for failures that must not take ``id``."""
         name = id if id is not None else utf8_name(os.path.normpath(path))
         if name in self._paths:
             if id is not None:
-                self.fail(name, path, f"the id {one_line(name)!r} was given before, for {one_line(self._paths[name])}")
+                # Under an id of its own: a failure under the shared one would stand for the first row too.
+                self.fail(row, path, f"the id {one_line(name)!r} was given before, for {one_line(self._paths[name])}")
                 return
             if os.path.normpath(self._paths[name]) == os.path.normpath(path):
                 return
@@ -132,10 +138,11 @@ def _take(found: _Found, path: str, path_col: str, id_col: str | None, columns: 
     elif Path(path).suffix.lower() in MANIFEST_SUFFIXES:
         folder = os.path.dirname(path)  # noqa: PTH120 - keeps "./" and surrogate escapes as given
         for row in read_manifest(path, path_col=path_col, id_col=id_col, columns=columns):
+            own = f"{utf8_name(os.path.normpath(path))}#{row.number}"
             if row.problem is not None:
-                found.fail(f"{utf8_name(os.path.normpath(path))}#{row.number}", row.path or path, row.problem)
+                found.fail(own, row.path or path, row.problem)
             else:
-                found.add(os.path.join(folder, row.path), id=row.id, metadata=row.metadata)  # noqa: PTH118
+                found.add(os.path.join(folder, row.path), id=row.id, row=own, metadata=row.metadata)  # noqa: PTH118
     else:
         found.add(path)
 
@@ -159,6 +166,8 @@ def _walk(found: _Found, folder: str, above: frozenset[tuple[int, int]]) -> Iter
             yield from _walk(found, entry.path, above | {key})
         elif Path(entry.name).suffix.lower() in MEDIA_SUFFIXES:
             yield entry.path
+        else:
+            found.result.passed_over += 1
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

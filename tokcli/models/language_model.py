@@ -77,9 +77,15 @@ class LanguageModel:
         own = tower_fingerprint(self._folder, self.family, config, read_preprocessing(self._folder))
         made, maker = str(identity.get("fingerprint")), identity.get("model")
         if own != made:
+            same = maker == self.name
+            way = (
+                "its weights or preprocessing have changed since: compress"
+                if same
+                else f"use --model {maker} or compress"
+            )
             raise ModelError(
                 f"the cache was made by {maker} ({identity.get('family')}, tower {made[:12]}), this is "
-                f"{self.name} ({config.model_type}, tower {own[:12]}); use --model {maker} or compress again"
+                f"{self.name} ({config.model_type}, tower {own[:12]}); {way} again"
             )
 
     def generate(

@@ -24,10 +24,17 @@ Row = dict[str, Any]
 
 
 class AnswerFile:
-    """Answers of one run at ``path``; knows which (id, prompt) pairs it holds already."""
+    """Answers of one run at ``path``; knows which (id, prompt) pairs it holds already.
 
-    def __init__(self, path: Path, identity: Mapping[str, str], overwrite: bool) -> None:
-        """Raises ``UsageError`` for an unknown suffix, ``CacheConflictError`` for answers of another run."""
+    Answers to an item that was made anew since, from a file that changed, are dropped and asked again.
+    """
+
+    def __init__(
+        self, path: Path, identity: Mapping[str, str], overwrite: bool, hashes: Mapping[str, str] | None = None
+    ) -> None:
+        """``hashes`` gives the source hash of every item as it is in the cache now.
+
+        Raises ``UsageError`` for an unknown suffix, ``CacheConflictError`` for answers of another run."""
         if path.suffix not in FORMATS:
             raise UsageError(f"{path}: unknown output format {path.suffix!r}; allowed: {', '.join(FORMATS)}")
         if not path.parent.is_dir():
@@ -45,8 +52,18 @@ class AnswerFile:
                         f"{path} holds answers with {name} {row.get(name)}, this run has {value}; "
                         "choose another -o, or --overwrite"
                     )
+        self.stale = self._drop_stale(hashes or {})
+        """How many answers were dropped."""
         self.done = {(row["id"], row["prompt"]) for row in self.rows}
         self._file: IO[str] | None = None
+
+    def _drop_stale(self, hashes: Mapping[str, str]) -> int:
+        current = [row for row in self.rows if row.get("source_hash") == hashes.get(row["id"], row.get("source_hash"))]
+        stale = len(self.rows) - len(current)
+        if stale:
+            self.rows = current
+            write_atomically(self.journal, "".join(_line(row) for row in current).encode())
+        return stale
 
     def _existing(self) -> list[Row]:
         if self.journal.exists():
@@ -82,7 +99,7 @@ class AnswerFile:
                 self._file = self.journal.open("a", encoding="utf-8")
                 if fresh and self.rows:
                     rows = [*self.rows, *rows]
-            self._file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            self._file.write("".join(_line(row) for row in rows))
             self._file.flush()
         except OSError as error:
             raise CacheError(f"{self.path}: cannot write answers: {error.strerror}; make room and run again") from error
@@ -104,6 +121,10 @@ class AnswerFile:
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _columns(rows: list[Row]) -> list[str]:

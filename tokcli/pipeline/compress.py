@@ -95,14 +95,20 @@ class Run:
             f"model {model['model']} ({model['family']}, {model['dtype']})",
             f"method {describe_method(method.to_json())}",
             f"tokens stored as {self.job.tokens_dtype} in {self.job.recipe.output}",
+            *self._passed_over(),
         ]
+
+    def _passed_over(self) -> list[str]:
+        count = self.job.scan.passed_over
+        return [f"{count} files in the folders passed over: their names are not those of media"] if count else []
 
     def _record_scan_failures(self) -> None:
         for failure in self.job.scan.failures:
             self.progress.failed += 1
             self.observer.failure(failure.id, "scan", failure.message)
-            if self.writer.state(MediaItem(failure.id, failure.path, 0, 0), lambda: "") == "failed":
-                continue  # its row stands there already
+            if self.writer.state(MediaItem(failure.id, failure.path, 0, 0), lambda: "") != "new":
+                # Its error stands there already; or its tokens do, and a file that is gone must not take them along.
+                continue
             self.writer.fail(ErrorRow(failure.id, failure.path, "scan", "ManifestError", failure.message))
 
     def _pending(self) -> list[MediaItem]:

@@ -44,7 +44,7 @@ def infer(
     """Answer the recipe's prompts from its cache.
 
     ``on_row`` sees each row of this run as soon as it is there; ``on_begin`` gets the number of questions, how many of
-    them are answered already, and the names of items that are not in the cache. Raises ``UsageError``, ``ModelError``
+    them are answered already, and what is worth a warning. Raises ``UsageError``, ``ModelError``
     or ``CacheError`` before the first question for what cannot work.
     """
     cache = open_cache(recipe.cache)
@@ -54,10 +54,10 @@ def infer(
         names = f"; not in it: {', '.join(missing[:3])}" if missing else ""
         raise UsageError(f"{recipe.cache}: no item to ask{names}. `tokcli inspect {recipe.cache}` lists its ids")
     identity = {"model": _model_name(cache, recipe), "cache_fingerprint": cache.manifest.digest}
-    output = AnswerFile(Path(recipe.output), identity, recipe.overwrite) if recipe.output else None
+    output = AnswerFile(Path(recipe.output), identity, recipe.overwrite, _hashes(cache)) if recipe.output else None
     pending = [question for question in asked if output is None or question.key not in output.done]
     if on_begin is not None:
-        on_begin(len(asked), len(asked) - len(pending), missing)
+        on_begin(len(asked), len(asked) - len(pending), _notes(missing, output))
     started = time.monotonic()
     rows: list[Row] = []
     try:
@@ -93,6 +93,21 @@ def infer(
 
 def _model_name(cache: Cache, recipe: InferRecipe) -> str:
     return recipe.model or str(cache.manifest.configuration["model"]["model"])
+
+
+def _hashes(cache: Cache) -> dict[str, str]:
+    rows = cache.table(columns=["id", "source_blake3"]).to_pylist()
+    return {row["id"]: row["source_blake3"] for row in rows}
+
+
+def _notes(missing: list[str], output: AnswerFile | None) -> list[str]:
+    notes = []
+    if missing:
+        names = ", ".join(repr(name) for name in missing[:3])
+        notes.append(f"{len(missing)} prompts name items that are not in the cache: {names}")
+    if output is not None and output.stale:
+        notes.append(f"{output.stale} answers are about files that changed since; asking again")
+    return notes
 
 
 def _chosen(cache: Cache, recipe: InferRecipe) -> list[str]:
@@ -138,6 +153,7 @@ def _row(question: Question, item: EncodedItem, answer: Answer, identity: dict[s
         "new_tokens": len(answer.token_ids),
         "seconds": round(answer.seconds, 6),
         "finish_reason": answer.finish_reason,
+        "source_hash": item.source_hash,
         **identity,
     }
 

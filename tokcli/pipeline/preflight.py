@@ -60,7 +60,10 @@ def check_request(recipe: CompressRecipe) -> Request:
     resolve_checkpoint(recipe.model)
     scan = scan_inputs(recipe.inputs, path_col=recipe.path_col, id_col=recipe.id_col, columns=recipe.columns)
     if recipe.limit is not None:
-        scan = ScanResult(items=scan.items[: recipe.limit], failures=scan.failures)
+        items = scan.items[: recipe.limit]
+        scan = ScanResult(
+            items=items, failures=scan.failures[: recipe.limit - len(items)], passed_over=scan.passed_over
+        )
     return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))))
 
 

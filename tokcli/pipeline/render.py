@@ -11,7 +11,7 @@ from tokcli.cache.atomic import write_atomically
 from tokcli.errors import UsageError
 from tokcli.media import write_image, write_video
 from tokcli.recipe import RenderRecipe
-from tokcli.synthetic import make_scene, questions, render_at, render_frames, scene_kinds
+from tokcli.synthetic import make_scene, questions, render_at, render_frames
 
 # Seeds above are those of scenes that the bundled model was trained on.
 SEEDS = 1_000_000_000
@@ -35,10 +35,8 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     ``format`` mixed gives mp4 (H.264), webm (VP9) and mkv (H.264) in turn; stills are always png. Raises
     ``UsageError`` for an unknown kind, and for a folder that holds other files.
     """
-    if recipe.kind not in scene_kinds():
-        make_scene(recipe.kind, 0)  # raises, with the names that there are
+    check_render(recipe)
     folder = Path(recipe.output)
-    _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     asked: list[dict[str, str]] = []
     seconds = 0.0
@@ -68,7 +66,10 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     return RenderSummary(str(folder), len(names), len(asked), round(seconds, 3), size)
 
 
-def _check_folder(folder: Path) -> None:
+def check_render(recipe: RenderRecipe) -> None:
+    """Raise ``UsageError`` for an unknown kind, and for a folder that holds other files."""
+    make_scene(recipe.kind, 0)
+    folder = Path(recipe.output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder with -o")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / "qa.jsonl").exists():
