@@ -6,6 +6,7 @@ python -m bench [NAME ...] [--json]      names: methods storage decode first_tok
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 NAMES = ("methods", "storage", "decode", "first_token", "memory", "compress")
@@ -13,6 +14,7 @@ NAMES = ("methods", "storage", "decode", "first_token", "memory", "compress")
 
 def main() -> int:
     """Run the named measurements, or all."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
     chosen = [name for name in sys.argv[1:] if not name.startswith("-")] or NAMES
     options = [option for option in sys.argv[1:] if option.startswith("-")]
     unknown = sorted(set(chosen) - set(NAMES))
