@@ -14,7 +14,7 @@ import pytest
 
 from tokcli.media import Limits, Sampling
 from tokcli.models.sizing import PixelBounds, Sizer
-from tokcli.pipeline.decoder_pool import BUFFERS, Decoder, DecoderPool
+from tokcli.pipeline.decoder_pool import BUFFERS, Decoder, DecoderPool, Event
 from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Message, Opened
 from tokcli.types import MediaItem
 
@@ -55,12 +55,12 @@ def until(pool: DecoderPool, *kinds: type, release: bool = True, seconds: float 
     seen: list[Message] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for decoder, message in pool.poll(0.2):
-            seen.append(message)
-            if isinstance(message, Chunk) and release:
-                decoder.release(message)
-            if isinstance(message, kinds):
-                return seen
+        for event in pool.poll(0.2):
+            seen.append(event.message)
+            if release:
+                event.release()
+        if any(isinstance(message, kinds) for message in seen):
+            return seen
     raise AssertionError(f"no {kinds} within {seconds} s, only {seen}")
 
 
@@ -69,7 +69,6 @@ def test_one_item_after_the_other(pool: DecoderPool, clips: Path) -> None:
         decoder = wait_idle(pool)
         decoder.assign(item(path), 1)
         messages = until(pool, Finished, Failed)
-        decoder.item = None
         opened = messages[0]
         assert isinstance(opened, Opened)
         assert isinstance(messages[-1], Finished)
@@ -80,17 +79,17 @@ def test_one_item_after_the_other(pool: DecoderPool, clips: Path) -> None:
 def test_a_fast_decoder_waits_for_the_encoder(pool: DecoderPool, clips: Path) -> None:
     decoder = wait_idle(pool)
     decoder.assign(item(next(clips.glob("*.mp4"))), 1)
-    chunks = []
+    chunks: list[Event] = []
     end = time.monotonic() + 3
     while time.monotonic() < end:
-        chunks += [message for _, message in pool.poll(0.2) if isinstance(message, Chunk)]
+        chunks += [event for event in pool.poll(0.2) if isinstance(event.message, Chunk)]
     assert len(chunks) == BUFFERS, "nothing more than the buffers may be on the way"
     assert not decoder.working
     worked = decoder.worked
     decoder.overdue()
     assert decoder.worked == worked, "waiting for the encoder must not count against the file"
     for chunk in chunks:
-        decoder.release(chunk)
+        chunk.release()
     assert isinstance(until(pool, Finished, Failed)[-1], Finished)
 
 
@@ -107,13 +106,13 @@ def test_a_crash_is_retried_in_a_fresh_process(pool: DecoderPool, clips: Path) -
     decoder = wait_idle(pool)
     first = decoder.process.pid
     decoder.assign(item(next(clips.glob("*.mp4"))), 1)
-    until(pool, Opened)
+    until(pool, Opened, release=False)  # waits for a buffer, so it is in the middle of the file
     os.kill(first, signal.SIGSEGV)
     failed = until(pool, Failed)[-1]
     assert isinstance(failed, Failed)
     assert failed.retry
     assert "SIGSEGV" in failed.message
-    decoder.item = None
+    assert decoder.item is None
     again = wait_idle(pool)
     assert again.process.pid != first
     again.assign(item(next(clips.glob("*.mp4"))), 2)
@@ -132,7 +131,6 @@ def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
         assert failed.error_class == "Timeout"
         assert not failed.retry
         assert not psutil.pid_exists(pid)
-        decoder.item = None
         wait_idle(pool).assign(item(next(clips.glob("*.mp4"))), 1)
         assert isinstance(until(pool, Finished, Failed)[-1], Finished)
 

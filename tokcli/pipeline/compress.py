@@ -12,8 +12,8 @@ from tokcli.cache import CacheWriter, ErrorRow, open_cache
 from tokcli.cache.records import clean_text
 from tokcli.errors import CacheError, MethodError, TokcliError
 from tokcli.media import hash_file
-from tokcli.pipeline.decoder_pool import Decoder, DecoderPool
-from tokcli.pipeline.messages import Chunk, Failed, Finished, Message, Opened, Stage
+from tokcli.pipeline.decoder_pool import DecoderPool, Event
+from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
 from tokcli.pipeline.preflight import Job, available_cores, check_request, load_job
 from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
 from tokcli.pipeline.session import ItemSession, torch_dtype
@@ -59,7 +59,7 @@ class Run:
     def __init__(self, job: Job, writer: CacheWriter, pool: DecoderPool, observer: Observer) -> None:
         self.job, self.writer, self.pool, self.observer = job, writer, pool, observer
         self.progress = Progress(items=len(job.scan.items) + len(job.scan.failures))
-        self.sessions: dict[Decoder, ItemSession] = {}
+        self.sessions: dict[str, ItemSession] = {}
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
         self.failed_ids: set[str] = set()
@@ -77,12 +77,16 @@ class Run:
         self.progress.bytes_total = sum(item.size_bytes for item in waiting)
         self.observer.begin(self.progress, self._notes())
         decoders = self.pool.decoders
+        events: deque[Event] = deque()
         try:
-            while waiting or self.retries or any(decoder.item for decoder in decoders):
+            while waiting or self.retries or events or any(decoder.item for decoder in decoders):
                 self._assign(waiting)
-                for decoder, message in self.pool.poll(POLL_SECONDS):
+                events.extend(self.pool.poll(0.0 if events else POLL_SECONDS))
+                # Whoever has finished gets its next file before the encoder keeps this process busy.
+                self._assign(waiting)
+                if events:
                     self._balance_threads()
-                    self._handle(decoder, message)
+                    self._handle(events.popleft())
                 self.progress.current = [decoder.item.id for decoder in decoders if decoder.item]
                 self.observer.update(self.progress)
         finally:
@@ -100,7 +104,7 @@ class Run:
 
     def _passed_over(self) -> list[str]:
         count = self.job.scan.passed_over
-        return [f"{count} files in the folders passed over: their names are not those of media"] if count else []
+        return [f"passed over in folders: {count}, not media by their names"] if count else []
 
     def _record_scan_failures(self) -> None:
         for failure in self.job.scan.failures:
@@ -137,43 +141,35 @@ class Run:
         if threads != torch.get_num_threads():
             torch.set_num_threads(threads)
 
-    def _handle(self, decoder: Decoder, message: Message) -> None:
+    def _handle(self, event: Event) -> None:
         """One message of one decoder. Whatever goes wrong with an item ends that item only."""
-        item = decoder.item
-        assert item is not None
-        stage: Stage = "encode"
+        item, message = event.item, event.message
         try:
             if isinstance(message, Opened):
-                self.sessions[decoder] = self._open(item, message)
-            elif isinstance(message, Chunk):
-                session = self.sessions.get(decoder)
-                if session is not None:  # else the item has failed already: let the decoder run out
-                    session.push(decoder.pixels(message), message)
-            elif isinstance(message, Finished):
-                decoder.item = None
-                if decoder in self.sessions:
-                    self._complete(decoder, message)
+                self.sessions[item.id] = self._open(item, message)
             elif isinstance(message, Failed):
-                decoder.item = None
-                self._close_session(decoder)
-                self._decode_failed(decoder, item, message)
+                self._close_session(item)
+                self._decode_failed(event, message)
+            elif item.id in self.sessions:  # else the encoder has given it up: let its decoder run out
+                if isinstance(message, Chunk) and event.pixels is not None:
+                    self.sessions[item.id].push(event.pixels, message)
+                elif isinstance(message, Finished):
+                    self._complete(item, message)
         except CacheError:
             raise
         except (MethodError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError, TokcliError) as error:
-            stage = "method" if isinstance(error, MethodError) else "encode"
-            self._close_session(decoder)
-            self._encode_failed(item, stage, error, decoder.attempt)
+            stage: Stage = "method" if isinstance(error, MethodError) else "encode"
+            self._close_session(item)
+            self._encode_failed(item, stage, error, event.attempt)
         finally:
-            if isinstance(message, Chunk):
-                decoder.release(message)
+            event.release()
 
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
         dtype = torch_dtype(self.job.tokens_dtype)
         return ItemSession(item, opened, self.job.tower, self.job.compressor, Path(self.job.recipe.output), dtype)
 
-    def _complete(self, decoder: Decoder, finished: Finished) -> None:
-        session = self.sessions[decoder]
-        item = session.finish(finished)
+    def _complete(self, source: MediaItem, finished: Finished) -> None:
+        item = self.sessions[source.id].finish(finished)
         self.writer.write(item)
         for message in finished.warnings:
             self.observer.warning(item.id, message)
@@ -186,20 +182,20 @@ class Run:
         progress.source_tokens += item.source_tokens
         progress.kept_tokens += len(item.kept)
         self.encoder_failures = 0
-        self._close_session(decoder)
+        self._close_session(source)
 
-    def _close_session(self, decoder: Decoder) -> None:
-        session = self.sessions.pop(decoder, None)
+    def _close_session(self, item: MediaItem) -> None:
+        session = self.sessions.pop(item.id, None)
         if session is not None:
             session.close()
 
-    def _decode_failed(self, decoder: Decoder, item: MediaItem, failed: Failed) -> None:
-        if item.id in self.failed_ids:  # the encoder gave it up before its decoder did
+    def _decode_failed(self, event: Event, failed: Failed) -> None:
+        if event.item.id in self.failed_ids:  # the encoder gave it up before its decoder did
             return
-        if failed.retry and decoder.attempt < MAX_ATTEMPTS:
-            self.retries.append((item, decoder.attempt + 1))
+        if failed.retry and event.attempt < MAX_ATTEMPTS:
+            self.retries.append((event.item, event.attempt + 1))
             return
-        self._fail(item, failed.stage, failed.error_class, failed.message, decoder.attempt, failed.log_tail)
+        self._fail(event.item, failed.stage, failed.error_class, failed.message, event.attempt, failed.log_tail)
 
     def _encode_failed(self, item: MediaItem, stage: Stage, error: Exception, attempt: int) -> None:
         message = " ".join(str(error).split()) or type(error).__name__

@@ -11,8 +11,11 @@ import ctypes
 import multiprocessing
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,6 +34,18 @@ BUFFER_BYTES = 8 << 20
 RECYCLE_BYTES = 2 << 30
 RECYCLE_ITEMS = 2000
 START_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Event:
+    """A message, with the item that it is about."""
+
+    item: MediaItem
+    attempt: int
+    message: Message
+    pixels: npt.NDArray[np.uint8] | None
+    """Frames of a ``Chunk``, uint8 (n, h, w, 3) in shared memory, until ``release`` is called."""
+    release: Callable[[], None]
 
 
 class Decoder:
@@ -91,12 +106,25 @@ class Decoder:
         except psutil.Error:
             return 0
 
-    def receive(self) -> Message | None:
-        """The next message; None when it died. Raises ``TokcliError`` if it never manages to start."""
-        try:
-            message: Message = self.connection.recv()
-        except (EOFError, OSError):
-            return None
+    def receive(self) -> Iterator[Event]:
+        """What has come, oldest first; a death comes as ``Failed``.
+
+        Raises ``TokcliError`` if the process never manages to start.
+        """
+        while _has_message(self.connection):
+            try:
+                message = self.connection.recv()
+            except (EOFError, OSError):
+                yield from self._died()
+                return
+            event = self._noted(message)
+            if event is not None:
+                yield event
+
+    def _noted(self, message: Message) -> Event | None:
+        """Keep account of a message, and pair it with the item that it is about."""
+        self._tick()
+        item, attempt, pixels = self.item, self.attempt, None
         if isinstance(message, Ready):
             self.ready, self.failed_starts = True, 0
         elif isinstance(message, Opened):
@@ -104,12 +132,16 @@ class Decoder:
             megapixels = message.info.width * message.info.height / 1e6
             self.budget += message.info.duration_seconds * max(1.0, megapixels)
         elif isinstance(message, Chunk):
-            self._tick()
-            self.lent += message.buffer is not None
+            self.lent += 1
+            pixels = self._pixels(message)
         elif isinstance(message, (Finished, Failed)):
             self.items_done += 1
-        self.since = time.monotonic()
-        return message
+            self.item = None
+        return (
+            None
+            if item is None
+            else Event(item, attempt, message, pixels, partial(self._release, message, self.process))
+        )
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -121,19 +153,35 @@ class Decoder:
         self._tick()
         return (self.item is not None or not self.ready) and self.worked > self.budget
 
-    def pixels(self, chunk: Chunk) -> npt.NDArray[np.uint8]:
-        """uint8 (n, h, w, 3); a view of shared memory, valid until ``release``."""
-        if chunk.buffer is None:
-            return np.frombuffer(chunk.inline, dtype=np.uint8).reshape(chunk.shape)
-        flat = np.frombuffer(self.buffers[chunk.buffer], dtype=np.uint8)
+    def failed(self, failed: Failed) -> Iterator[Event]:
+        """Replace the process; its item, if it had one, ends with ``failed``."""
+        item, attempt = self.item, self.attempt
+        self.item = None
+        self.replace()
+        if item is not None:
+            yield Event(item, attempt, failed, None, lambda: None)
+
+    def _died(self) -> Iterator[Event]:
+        self.process.join(5)
+        code = self.process.exitcode
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        if not self.ready:
+            self.failed_starts += 1
+            if self.failed_starts >= 3:
+                raise TokcliError(f"decoder processes die at start ({how}); run `tokcli doctor`")
+        yield from self.failed(Failed("decode", "DecoderCrash", f"the decoder process died ({how})", retry=True))
+
+    def _pixels(self, chunk: Chunk) -> npt.NDArray[np.uint8]:
+        """uint8 (n, h, w, 3), a view of shared memory: it stays readable after the process is gone."""
+        flat = np.frombuffer(chunk.inline or self.buffers[chunk.buffer], dtype=np.uint8)
         return flat[: int(np.prod(chunk.shape))].reshape(chunk.shape)
 
-    def release(self, chunk: Chunk) -> None:
-        if chunk.buffer is not None:
+    def _release(self, message: Message, process: SpawnProcess) -> None:
+        if isinstance(message, Chunk) and process is self.process:
             self._tick()
             self.lent -= 1
             with contextlib.suppress(OSError):  # it died: the next poll tells
-                self.connection.send(chunk.buffer)
+                self.connection.send(message.buffer)
 
     def kill(self) -> None:
         self.process.kill()
@@ -171,36 +219,14 @@ class DecoderPool:
     def num_working(self) -> int:
         return sum(decoder.working and decoder.item is not None for decoder in self.decoders)
 
-    def poll(self, timeout: float) -> Iterator[tuple[Decoder, Message]]:
-        """Messages that have come, one a decoder; deaths and deadlines come as ``Failed``."""
-        by_connection: dict[Any, Decoder] = {decoder.connection: decoder for decoder in self.decoders}
-        ready = wait(list(by_connection), timeout)
-        for connection in ready:
-            decoder = by_connection[connection]
-            message = decoder.receive()
-            if message is None:
-                yield from self._died(decoder)
-            elif not isinstance(message, Ready):
-                yield decoder, message
+    def poll(self, timeout: float) -> Iterator[Event]:
+        """All that has come, waiting at most ``timeout`` seconds for something; deaths and deadlines are ``Failed``."""
+        wait([decoder.connection for decoder in self.decoders], timeout)
         for decoder in self.decoders:
-            # A decoder that has said something since is heard first.
-            if decoder.overdue() and not _has_message(decoder.connection):
-                failed = Failed("decode", "Timeout", f"no end after {decoder.worked:.0f} s of work; see --timeout")
-                decoder.replace()
-                yield decoder, failed
-
-    def _died(self, decoder: Decoder) -> Iterator[tuple[Decoder, Message]]:
-        decoder.process.join(5)
-        code = decoder.process.exitcode
-        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        if not decoder.ready:
-            decoder.failed_starts += 1
-            if decoder.failed_starts >= 3:
-                raise TokcliError(f"decoder processes die at start ({how}); run `tokcli doctor`")
-        had_item = decoder.item is not None
-        decoder.replace()
-        if had_item:
-            yield decoder, Failed("decode", "DecoderCrash", f"the decoder process died ({how})", retry=True)
+            yield from decoder.receive()
+            if decoder.overdue():
+                message = f"no end after {decoder.worked:.0f} s of work; see --timeout"
+                yield from decoder.failed(Failed("decode", "Timeout", message))
 
     def close(self) -> None:
         for decoder in self.decoders:

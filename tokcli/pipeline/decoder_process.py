@@ -150,16 +150,16 @@ class _Batch:
         return resize_frames(pixels, self.size, self.worker.settings.resample)
 
     def _place(self, pixels: npt.NDArray[np.uint8]) -> None:
+        if self.buffer is None:
+            self.buffer = self.worker.free_buffer()
         if self.inline:
             self.parts.append(pixels)
             return
-        if self.buffer is None:
-            self.buffer = self.worker.free_buffer()
         offset = len(self.times) * self.frame_bytes
         self.worker.buffers[self.buffer][offset : offset + self.frame_bytes] = pixels.reshape(-1)
 
     def send(self) -> None:
-        if not self.times:
+        if self.buffer is None:
             return
         height, width = self.size
         self.worker.connection.send(

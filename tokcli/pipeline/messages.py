@@ -58,9 +58,12 @@ class Opened:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames at the tower's size: in frame buffer ``buffer``, or inline where they are larger than a buffer."""
+    """Frames at the tower's size, in frame buffer ``buffer``; inline where they are larger than a buffer.
 
-    buffer: int | None
+    Inline frames hold a buffer's number too: the number is what limits how many are on their way.
+    """
+
+    buffer: int
     shape: tuple[int, int, int, int]
     times: npt.NDArray[np.float64]
     indices: npt.NDArray[np.int64]
