@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,11 @@ class VisionTower:
         """JSON-able; what the cache stores to know later whose tokens these are."""
         self.sizer: Sizer = preprocessing.sizer
         self.max_patches = MAX_PATCHES
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tower computes."""
+        return next(iter(self.model.parameters())).device
 
     @property
     def frames_per_step(self) -> int:
@@ -101,7 +106,14 @@ class Encoding:
         return (View(view.kind, (self._steps, *view.grid[1:])),)
 
     def push(self, pixels: npt.NDArray[np.uint8]) -> VisualTokens:
-        """Encode the next frames.
+        """Encode the next frames: ``prepare`` and run it at once."""
+        return self.prepare(pixels)()
+
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], VisualTokens]:
+        """Take the next frames, to be encoded when what this returns is called.
+
+        The calls are independent of each other: they may be made in any order and in several threads at once, which
+        on a CPU uses the cores better than threads inside the tower do. ``pixels`` must stay as they are until then.
 
         Args:
             pixels: uint8 (n, h, w, 3) of the size given to ``start``; n a multiple of ``frames_per_step``, except in
@@ -118,7 +130,6 @@ class Encoding:
         self._closed = len(pixels) % per_step != 0
         # Frames in shared memory may be read-only, which torch warns about.
         pixels = pad_to_step(np.require(pixels, requirements=["C", "W"]), per_step)
-        tokens = self._encode(pixels)
         coords = self._coords(len(pixels) // per_step)
         signals = {}
         if "pixel_change" in self._signals:
@@ -126,23 +137,28 @@ class Encoding:
             signals["pixel_change"] = torch.from_numpy(change)
         self._last_first = pixels[-per_step].copy()
         self._steps += len(pixels) // per_step
-        return VisualTokens(
-            tokens=tokens,
-            coords=coords,
-            views=self.views,
-            structural=torch.zeros(len(tokens), dtype=torch.bool),
-            signals=signals,
-            seconds_per_step=self.seconds_per_step,
-        )
+
+        def run() -> VisualTokens:
+            return VisualTokens(
+                tokens=self._encode(pixels),
+                coords=coords,
+                views=self.views,
+                structural=torch.zeros(len(coords), dtype=torch.bool),
+                signals=signals,
+                seconds_per_step=self.seconds_per_step,
+            )
+
+        return run
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         tower = self._tower
         steps_per_call = max(1, tower.max_patches // tower.sizer.patches_per_step(self._size))
         run = steps_per_call * tower.frames_per_step
-        device = next(tower.model.parameters()).device
         with torch.inference_mode():
             parts = [
-                tower.family.encode(tower.model, torch.from_numpy(pixels[i : i + run]).to(device), self._settings).cpu()
+                tower.family.encode(
+                    tower.model, torch.from_numpy(pixels[i : i + run]).to(tower.device), self._settings
+                ).cpu()
                 for i in range(0, len(pixels), run)
             ]
         # Outside of inference mode, so that callers get ordinary tensors.

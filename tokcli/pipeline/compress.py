@@ -13,14 +13,17 @@ from tokcli.cache.records import clean_text
 from tokcli.errors import CacheError, MethodError, TokcliError
 from tokcli.media import hash_file
 from tokcli.pipeline.decoder_pool import DecoderPool, Event
+from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
-from tokcli.pipeline.preflight import Job, available_cores, check_request, load_job
+from tokcli.pipeline.preflight import Job, check_request, load_job
 from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
 from tokcli.pipeline.session import ItemSession, torch_dtype
 from tokcli.recipe import CompressRecipe
 from tokcli.types import MediaItem
 
 POLL_SECONDS = 0.5
+ENCODING_POLL_SECONDS = 0.005
+ITEM_ERRORS = (TokcliError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError)
 MAX_ATTEMPTS = 2
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
@@ -63,7 +66,8 @@ class Run:
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
         self.failed_ids: set[str] = set()
-        self.cores = available_cores()
+        self.jobs: deque[EncodingJob] = deque()
+        self.lanes = EncoderLanes(job.tower.device)
         self.work_began: float | None = None
         """Monotonic seconds of the first assignment: what comes before is starting up."""
 
@@ -77,21 +81,24 @@ class Run:
         self.progress.bytes_total = sum(item.size_bytes for item in waiting)
         self.observer.begin(self.progress, self._notes())
         decoders = self.pool.decoders
-        events: deque[Event] = deque()
         try:
-            while waiting or self.retries or events or any(decoder.item for decoder in decoders):
+            while waiting or self.retries or self.jobs or any(decoder.item for decoder in decoders):
                 self._assign(waiting)
-                events.extend(self.pool.poll(0.0 if events else POLL_SECONDS))
-                # Whoever has finished gets its next file before the encoder keeps this process busy.
+                for event in self.pool.poll(self._patience()):
+                    self._receive(event)
+                # Whoever has finished gets its next file before this process does anything that takes time.
                 self._assign(waiting)
-                if events:
-                    self._balance_threads()
-                    self._handle(events.popleft())
+                while self.jobs and self.jobs[0].ready:
+                    self._handle(self.jobs.popleft())
                 self.progress.current = [decoder.item.id for decoder in decoders if decoder.item]
                 self.observer.update(self.progress)
         finally:
+            self.lanes.close()
             for session in self.sessions.values():
                 session.close()
+
+    def _patience(self) -> float:
+        return ENCODING_POLL_SECONDS if self.jobs else POLL_SECONDS
 
     def _notes(self) -> list[str]:
         model, method = self.job.tower.identity, self.job.compressor
@@ -135,33 +142,36 @@ class Run:
             elif waiting:
                 decoder.assign(waiting.popleft(), attempt=1)
 
-    def _balance_threads(self) -> None:
-        """The encoder takes the cores that decoding leaves: more threads than cores make both slower."""
-        threads = max(1, self.cores - self.pool.num_working)
-        if threads != torch.get_num_threads():
-            torch.set_num_threads(threads)
-
-    def _handle(self, event: Event) -> None:
-        """One message of one decoder. Whatever goes wrong with an item ends that item only."""
-        item, message = event.item, event.message
+    def _receive(self, event: Event) -> None:
+        """Open sessions and start encoding as soon as messages come; what depends on order waits for its turn."""
+        item, message, tokens = event.item, event.message, None
         try:
             if isinstance(message, Opened):
                 self.sessions[item.id] = self._open(item, message)
-            elif isinstance(message, Failed):
+            elif event.pixels is not None and item.id in self.sessions:
+                tokens = self.lanes.submit(self.sessions[item.id].prepare(event.pixels))
+        except ITEM_ERRORS as error:
+            self._encode_failed(event, error)
+        self.jobs.append(EncodingJob(event, tokens))
+
+    def _handle(self, job: EncodingJob) -> None:
+        """One message in its turn. Whatever goes wrong with an item ends that item only."""
+        event, item, message = job.event, job.event.item, job.event.message
+        try:
+            if isinstance(message, Failed):
                 self._close_session(item)
                 self._decode_failed(event, message)
             elif item.id in self.sessions:  # else the encoder has given it up: let its decoder run out
-                if isinstance(message, Chunk) and event.pixels is not None:
-                    self.sessions[item.id].push(event.pixels, message)
+                if isinstance(message, Chunk) and job.tokens is not None:
+                    self.sessions[item.id].collect(job.tokens.result(), message)
                 elif isinstance(message, Finished):
                     self._complete(item, message)
         except CacheError:
             raise
-        except (MethodError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError, TokcliError) as error:
-            stage: Stage = "method" if isinstance(error, MethodError) else "encode"
-            self._close_session(item)
-            self._encode_failed(item, stage, error, event.attempt)
+        except ITEM_ERRORS as error:
+            self._encode_failed(event, error)
         finally:
+            job.wait()
             event.release()
 
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
@@ -197,10 +207,12 @@ class Run:
             return
         self._fail(event.item, failed.stage, failed.error_class, failed.message, event.attempt, failed.log_tail)
 
-    def _encode_failed(self, item: MediaItem, stage: Stage, error: Exception, attempt: int) -> None:
+    def _encode_failed(self, event: Event, error: Exception) -> None:
+        stage: Stage = "method" if isinstance(error, MethodError) else "encode"
         message = " ".join(str(error).split()) or type(error).__name__
+        self._close_session(event.item)
         self.encoder_failures += 1
-        self._fail(item, stage, type(error).__name__, message, attempt)
+        self._fail(event.item, stage, type(error).__name__, message, event.attempt)
         if self.encoder_failures >= MAX_ENCODER_FAILURES_IN_A_ROW:
             raise TokcliError(
                 f"{self.encoder_failures} items in a row failed in the encoder; the last: {message}"

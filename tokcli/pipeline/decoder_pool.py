@@ -215,10 +215,6 @@ class DecoderPool:
     def idle(self) -> list[Decoder]:
         return [decoder for decoder in self.decoders if decoder.idle]
 
-    @property
-    def num_working(self) -> int:
-        return sum(decoder.working and decoder.item is not None for decoder in self.decoders)
-
     def poll(self, timeout: float) -> Iterator[Event]:
         """All that has come, waiting at most ``timeout`` seconds for something; deaths and deadlines are ``Failed``."""
         wait([decoder.connection for decoder in self.decoders], timeout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,14 @@ class ItemSession:
         self.indices: list[npt.NDArray[np.int64]] = []
         self.tokens_seen = 0
 
-    def push(self, pixels: npt.NDArray[np.uint8], chunk: Chunk) -> None:
-        """Encode uint8 (n, h, w, 3) frames at the tower's size, and compress them as far as the method can."""
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], VisualTokens]:
+        """Take uint8 (n, h, w, 3) frames at the tower's size; calling the result runs the tower, in any thread."""
+        return self.encoding.prepare(pixels)
+
+    def collect(self, visual: VisualTokens, chunk: Chunk) -> None:
+        """Compress the tokens of a chunk as far as the method can; chunks must come in order."""
         self.times.append(chunk.times)
         self.indices.append(chunk.indices)
-        visual = self.encoding.push(pixels)
         self.tokens_seen += len(visual)
         if self.stream is None:
             self.spool.append(visual.tokens)

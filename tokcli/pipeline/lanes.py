@@ -1,0 +1,56 @@
+"""The encoder's lanes: tower calls that run beside the loop that feeds and empties them.
+
+On an accelerator there is one lane: while it computes, the loop reads decoders, compresses and writes. On a CPU there
+are as many lanes as cores, each a thread with one torch thread: calls on different chunks side by side need no barriers
+between threads, and give the same bits however many cores there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+
+import torch
+
+from tokcli.pipeline.decoder_pool import Event
+from tokcli.pipeline.preflight import available_cores
+from tokcli.types import VisualTokens
+
+# Each lane holds the activations of one call.
+MAX_LANES = 16
+
+
+@dataclass(frozen=True)
+class EncodingJob:
+    """An event in the order of arrival, with the tokens of its chunk when they are there."""
+
+    event: Event
+    tokens: Future[VisualTokens] | None
+
+    @property
+    def ready(self) -> bool:
+        return self.tokens is None or self.tokens.done()
+
+    def wait(self) -> None:
+        """Block until no lane reads the chunk's pixels any more."""
+        if self.tokens is not None:
+            wait([self.tokens])
+
+
+class EncoderLanes:
+    """Runs tower calls in threads."""
+
+    def __init__(self, device: torch.device) -> None:
+        lanes = min(available_cores(), MAX_LANES) if device.type == "cpu" else 1
+        if device.type == "cpu":
+            torch.set_num_threads(1)  # of this thread, which compresses
+        self._executor = ThreadPoolExecutor(lanes, "tokcli-encoder", initializer=torch.set_num_threads, initargs=(1,))
+
+    def submit(self, call: Callable[[], VisualTokens]) -> Future[VisualTokens]:
+        """Start a call as soon as a lane is free."""
+        return self._executor.submit(call)
+
+    def close(self) -> None:
+        """Drop what has not begun, and wait for what has."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
