@@ -29,7 +29,7 @@ def make_checkpoint(folder: Path, max_video_tokens_per_step: int = 64, large_lan
     _set_frame_size(folder, max_video_tokens_per_step)
     tokenizer = AutoTokenizer.from_pretrained(source)
     token_id = tokenizer.convert_tokens_to_ids
-    width, layers = (768, 16) if large_language_model else (512, 8)
+    width, layers = (768, 16) if large_language_model else (384, 11)
     config = Qwen2_5_VLConfig(
         text_config={
             "vocab_size": 1024,
@@ -37,7 +37,7 @@ def make_checkpoint(folder: Path, max_video_tokens_per_step: int = 64, large_lan
             "intermediate_size": 4 * width,
             "num_hidden_layers": layers,
             "num_attention_heads": width // 64,
-            "num_key_value_heads": 4,
+            "num_key_value_heads": width // 192,
             "max_position_embeddings": 32768,
             "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
             "tie_word_embeddings": True,
