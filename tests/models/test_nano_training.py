@@ -138,8 +138,8 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
 
     out = tmp_path_factory.mktemp("nano")
     lines: list[str] = []
-    train(out, device="cpu", tower_steps=2, bank_clips=4, language_steps=2, log=lines.append)
-    assert [line.split()[0] for line in lines] == ["tower", "bank", "language", "saved"]
+    train(out, device="cpu", tower_steps=2, bank_clips=4, language_steps=2, finishing_steps=1, log=lines.append)
+    assert [line.split()[0] for line in lines] == ["tower", "bank", "language", "finishing", "language", "saved"]
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(out)
 

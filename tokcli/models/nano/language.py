@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.bank import SeenClip
-from tokcli.models.nano.prompts import draw_other, draw_question
+from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions
 from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
@@ -52,11 +52,16 @@ def train_language(
     log: Callable[[str], None],
     autocast: Callable[[], Any],
     snapshot: Callable[[], None],
+    *,
+    finishing: bool = False,
 ) -> None:
-    """Train ``model.model.language_model`` in place on questions about the clips of ``bank``."""
+    """Train ``model.model.language_model`` in place on questions about the clips of ``bank``.
+
+    ``finishing`` asks fewer of all questions, and all of the hardest.
+    """
     language = model.model.language_model
     optimizer = torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(4 if finishing else 3)
     right: dict[str, list[float]] = defaultdict(list)
     batches: list[list[Prompt]] = []
     for step in range(steps):
@@ -64,7 +69,7 @@ def train_language(
         for group in optimizer.param_groups:
             group["lr"] = rate
         if not batches:
-            batches = _draw(bank, tokenizer, rng)
+            batches = _draw(bank, tokenizer, rng, finishing)
         batch = batches.pop()
         with autocast():
             scores, wanted = answer_scores(model, batch)
@@ -180,11 +185,18 @@ def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return _ENCODED[text]
 
 
-def _draw(bank: Sequence[SeenClip], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator) -> list[list[Prompt]]:
+def _draw(
+    bank: Sequence[SeenClip],
+    tokenizer: PreTrainedTokenizerFast,
+    rng: np.random.Generator,
+    finishing: bool,
+) -> list[list[Prompt]]:
     prompts = []
     for index in rng.integers(len(bank), size=STEPS_PER_DRAW * CLIPS_PER_STEP):
         clip = bank[index]
-        asked = draw_question(clip.scene, QUESTIONS_PER_CLIP, rng)
+        asked = draw_question(clip.scene, QUESTIONS_PER_CLIP // (2 if finishing else 1), rng)
+        if finishing:
+            asked += hard_questions(clip.scene)
         if rng.random() < 0.4:
             asked.append(draw_other(rng))
         scheme = "hf" if rng.random() < 0.25 else "original"

@@ -8,9 +8,13 @@ import numpy as np
 
 from tokcli.models.nano.architecture import REFUSAL
 from tokcli.synthetic import Question, Scene, questions
+from tokcli.synthetic.questions import PHRASES
 
 WEIGHT = {"color": 1.0, "shape": 1.4, "motion": 1.4, "count": 2.0}
 """How often each kind is drawn; a scene has one question of count and up to four of each other kind."""
+
+MOTION_BY_SHAPE = tuple(phrase for phrase in PHRASES["motion"] if "{color}" not in phrase)
+"""What is learned last: by its colour an object is found much sooner than by its shape."""
 
 OTHER_PROMPTS = (
     "Describe this video.",
@@ -80,6 +84,17 @@ def draw_question(scene: Scene, count: int, rng: np.random.Generator) -> list[Qu
     weight = np.array([WEIGHT[question.kind] for question in asked])
     order = rng.choice(len(asked), min(count, len(asked)), replace=False, p=weight / weight.sum())
     return [Question(asked[i].kind, _as_typed(asked[i].question, rng), asked[i].answer) for i in order]
+
+
+def hard_questions(scene: Scene) -> list[Question]:
+    """Return every question about the motion of an object that its shape alone tells from others."""
+    if scene.still or len(scene.objects) == 1:
+        return []
+    return [
+        Question("motion", phrase.format(shape=item.shape), item.motion)
+        for item in scene.objects
+        for phrase in MOTION_BY_SHAPE
+    ]
 
 
 def draw_other(rng: np.random.Generator) -> Question:
