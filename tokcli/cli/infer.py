@@ -120,6 +120,9 @@ def _print_row(row: dict[str, Any]) -> None:
 def _print_summary(summary: InferSummary, recipe: InferRecipe) -> None:
     each = f", {human_seconds(summary.seconds / summary.answered)} each" if summary.answered else ""
     notices.print(f"{summary.answered} answers in {human_seconds(summary.seconds)}{each}", highlight=False)
+    if summary.answered:
+        kept = share(summary.visual_tokens, summary.source_tokens)
+        notices.print(f"from {summary.visual_tokens:,} visual tokens, {kept} of {summary.source_tokens:,}")
     if summary.right is not None:
         notices.print(f"{summary.right} of {summary.expected} right ({share(summary.right, summary.expected)})")
     if recipe.output:

@@ -83,6 +83,8 @@ def human_bytes(count: float) -> str:
 
 def human_seconds(seconds: float) -> str:
     """3725 -> '1h02m'."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f}s" if seconds < 10 else f"{whole}s"

@@ -32,6 +32,8 @@ class InferSummary:
     """Answers equal to the prompts file's ``answer``, of all rows of this run that have one; None without any."""
     expected: int
     visual_tokens: int
+    source_tokens: int
+    """What ``visual_tokens`` would be with every token kept."""
     new_tokens: int
     seconds: float
 
@@ -69,7 +71,7 @@ def infer(
                 if output is not None:
                     output.append(new)
                 for row in new:
-                    rows.append({key: row[key] for key in ("visual_tokens", "new_tokens", "right")})
+                    rows.append({key: row[key] for key in ("visual_tokens", "source_tokens", "new_tokens", "right")})
                     if on_row is not None:
                         on_row(row)
         if output is not None:
@@ -86,6 +88,7 @@ def infer(
         right=sum(judged) if judged else None,
         expected=len(judged),
         visual_tokens=sum(row["visual_tokens"] for row in rows),
+        source_tokens=sum(row["source_tokens"] for row in rows),
         new_tokens=sum(row["new_tokens"] for row in rows),
         seconds=round(time.monotonic() - started, 3),
     )
