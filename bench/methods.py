@@ -4,7 +4,7 @@ Beside each stands the bare arithmetic timed in the same run (normalise all toke
 array operations) and the time of the authors' code. That was measured once, where the bare arithmetic took 0.10 s, so
 it is scaled by the bare arithmetic of this run: a slower or busier machine changes both.
 
-    python bench/methods.py [--json] [--repeats N]
+    python -m bench.methods [--json] [--repeats N]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast the cache stores and gives back tokens, as shares of what the same machine copies in memory.
 
-    python bench/storage.py [--mebibytes 128] [--item-mebibytes 1] [--folder DIR] [--json]
+    python -m bench.storage [--mebibytes 128] [--item-mebibytes 1] [--folder DIR] [--json]
 
 The absolute figures depend on the machine and its neighbours; the ratios to ``memcpy`` are taken in one run, with the
 reference measured before and after, and travel better.
@@ -15,7 +15,7 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -146,14 +146,14 @@ def measure(mebibytes: int, item_mebibytes: float, folder: Path) -> dict[str, fl
     }
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     """Print the figures for small, middling and large items."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.storage", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mebibytes", type=int, default=128, help="tokens in all (default 128)")
     parser.add_argument("--item-mebibytes", type=float, nargs="+", default=[0.0625, 1.0, 16.0])
     parser.add_argument("--folder", type=Path, help="where to write (default: the system's temporary folder)")
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     results = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -161,10 +161,11 @@ def main() -> None:
             results.append(measure(arguments.mebibytes, size, Path(folder) / f"{size}"))
     if arguments.json:
         print(json.dumps({"storage": results}))
-        return
+        return 0
     for name in results[0]:
         print(f"{name:26}" + "".join(f"{result[name]:12.4g}" for result in results))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
