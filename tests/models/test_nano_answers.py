@@ -22,7 +22,7 @@ def test_clips(scheme: str) -> None:
             right[question.kind] += answer(medium, question.question, scheme) == question.answer
     for kind in ("color", "shape", "motion", "count"):
         assert asked[kind] == 60
-        assert right[kind] >= 54, f"{kind}: {right[kind]} of 60 right"
+        assert right[kind] >= 57, f"{kind}: {right[kind]} of 60 right"
 
 
 def test_stills() -> None:
@@ -34,7 +34,7 @@ def test_stills() -> None:
             asked[question.kind] += 1
             right[question.kind] += answer(medium, question.question) == question.answer
     for kind in ("color", "shape", "count"):
-        assert right[kind] >= 0.9 * asked[kind], f"{kind}: {right[kind]} of {asked[kind]} right"
+        assert right[kind] >= 0.95 * asked[kind], f"{kind}: {right[kind]} of {asked[kind]} right"
 
 
 @pytest.mark.parametrize("fps", [0.5, 2.0])
@@ -46,7 +46,7 @@ def test_other_rates(fps: float) -> None:
         for question in questions(scene, seed)[-4:]:
             asked += 1
             right += answer(medium, question.question) == question.answer
-    assert right >= 0.9 * asked
+    assert right >= 0.95 * asked
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -151,16 +153,12 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write the whole checkpoint folder; weights as bfloat16, which is what real models are stored in."""
-    import torch
-
     folder.mkdir(parents=True, exist_ok=True)
     end = [model.config.text_config.eos_token_id, model.config.text_config.pad_token_id]
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=end[1])
-    dtype = next(model.parameters()).dtype
-    model.to(torch.bfloat16).save_pretrained(folder)
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
     # safetensors keeps the file to its owner; a package's files are for all to read.
     (folder / "model.safetensors").chmod(0o644)
-    model.to(dtype)
     tokenizer.save_pretrained(folder)
     for name, content in _processor_files().items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
