@@ -12,8 +12,9 @@ MEDIA = Path(os.environ.get("TOKCLI_MEDIA", REPOSITORY.parent / "shared" / "medi
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # One thread each: the suite runs in parallel, and results must not depend on it anyway.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # One thread each, whatever the machine says: the suite runs in parallel, and children that some tests fork would
+    # wait for ever for OpenMP threads that only their parent has.
+    os.environ["OMP_NUM_THREADS"] = "1"
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -56,7 +57,7 @@ def status(name: str) -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
 
 
-def _measure(path: Path, dtype: torch.dtype, results: object) -> None:
+def _measure(path: Path, dtype: torch.dtype) -> tuple[float, float, bool]:
     write_cache(path / "warm", make_item(), manifest=MANIFEST)
     open_cache(path / "warm")[0]
     item = long_item(dtype)
@@ -66,17 +67,14 @@ def _measure(path: Path, dtype: torch.dtype, results: object) -> None:
     del item
     cache = open_cache(path / "cache")
     reading = peak_mib(lambda: cache[0])
-    results.put((writing, reading, len(cache[0].kept) == num_rows))  # type: ignore[attr-defined]
+    return writing, reading, len(cache[0].kept) == num_rows
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
 def test_long_items(tmp_path: Path, dtype: torch.dtype) -> None:
-    context = get_context("fork")
-    results = context.SimpleQueue()
-    child = context.Process(target=_measure, args=(tmp_path, dtype, results))
-    child.start()
-    writing, reading, whole = results.get()
-    child.join()
+    # A process of its own, and not a fork: torch's threads do not survive one.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
+        writing, reading, whole = child.submit(_measure, tmp_path, dtype).result(timeout=240)
     assert whole
     stored = ITEM_MIB * 2 / dtype.itemsize
     assert writing < 48, f"writing {ITEM_MIB} MiB took {writing:.0f} MiB beside them"
