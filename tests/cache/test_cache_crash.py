@@ -124,11 +124,14 @@ def test_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_killed_at_random_moments(tmp_path: Path, folders: int) -> None:
     pick = random.Random(folders)
     kills = 0
+    began = time.monotonic()
+    os.waitpid(forked(lambda: run(tmp_path / "undisturbed")), 0)
+    whole = time.monotonic() - began
     for number in range(folders):
         path = tmp_path / str(number)
         for _ in range(6):
             child = forked(lambda path=path: run(path))  # type: ignore[misc]
-            time.sleep(pick.uniform(0, 0.1))
+            time.sleep(pick.uniform(0, whole))
             os.kill(child, signal.SIGKILL)
             kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
             if (path / "manifest.json").exists():
