@@ -119,6 +119,18 @@ def test_a_crash_is_retried_in_a_fresh_process(pool: DecoderPool, clips: Path) -
     assert isinstance(until(pool, Finished, Failed)[-1], Finished)
 
 
+def test_a_process_that_dies_idle_costs_nothing(pool: DecoderPool, clips: Path) -> None:
+    decoder = wait_idle(pool)
+    decoder.process.kill()
+    decoder.process.join()
+    decoder.assign(item(next(clips.glob("*.mp4"))), 1)
+    failed = until(pool, Failed)[-1]
+    assert isinstance(failed, Failed)
+    assert failed.retry
+    wait_idle(pool).assign(item(next(clips.glob("*.mp4"))), 2)
+    assert isinstance(until(pool, Finished, Failed)[-1], Finished)
+
+
 def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
     with DecoderPool(workers=1, timeout=1.0) as pool:
         pool.configure(SETTINGS)

@@ -74,13 +74,16 @@ class Decoder:
         self.lent = 0
         self.worked, self.budget, self.since = 0.0, START_SECONDS, time.monotonic()
         if self.settings is not None:
-            self.connection.send(self.settings)
+            self._send(self.settings)
+
+    def _send(self, message: DecodeSettings | Task | int) -> None:
+        with contextlib.suppress(OSError):  # it died: the next poll tells
+            self.connection.send(message)
 
     def configure(self, settings: DecodeSettings) -> None:
         """Say how to decode; also to every process that replaces this one."""
         self.settings = settings
-        with contextlib.suppress(OSError):  # it died: the next poll tells
-            self.connection.send(settings)
+        self._send(settings)
 
     @property
     def idle(self) -> bool:
@@ -98,7 +101,7 @@ class Decoder:
         self.worked, self.budget, self.since = 0.0, self.timeout, time.monotonic()
         if not self.ready:
             self.budget += START_SECONDS
-        self.connection.send(Task(item.path))
+        self._send(Task(item.path))
 
     def _resident_bytes(self) -> int:
         try:
@@ -180,8 +183,7 @@ class Decoder:
         if isinstance(message, Chunk) and process is self.process:
             self._tick()
             self.lent -= 1
-            with contextlib.suppress(OSError):  # it died: the next poll tells
-                self.connection.send(message.buffer)
+            self._send(message.buffer)
 
     def kill(self) -> None:
         self.process.kill()
