@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokcli.models.checkpoints import resolve_checkpoint
     from tokcli.models.families import list_models
-    from tokcli.models.language_model import Answer, LanguageModel, load_language_model
+    from tokcli.models.language_model import LanguageModel, load_language_model
     from tokcli.models.preprocess import resize_frames
     from tokcli.models.prompt import Request
+    from tokcli.models.replies import Answer, OptionScore
     from tokcli.models.sizing import Sizer
     from tokcli.models.tower import Encoding, VisionTower, load_tower
 
@@ -21,6 +22,7 @@ __all__ = [
     "Answer",
     "Encoding",
     "LanguageModel",
+    "OptionScore",
     "Request",
     "Sizer",
     "VisionTower",
@@ -32,9 +34,10 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Answer": "language_model",
+    "Answer": "replies",
     "Encoding": "tower",
     "LanguageModel": "language_model",
+    "OptionScore": "replies",
     "Request": "prompt",
     "Sizer": "sizing",
     "VisionTower": "tower",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tokcli.errors import ModelError, UsageError
+from tokcli.models import asking
 from tokcli.models.base import FamilyAdapter
 from tokcli.models.checkpoints import canonical_name, resolve_checkpoint
 from tokcli.models.families import family_of
@@ -20,26 +20,12 @@ from tokcli.models.placement import pick_device, pick_dtype
 from tokcli.models.positions import check_scheme
 from tokcli.models.prompt import Prompt, Request, build_prompt, read_template
 from tokcli.models.quiet import quiet_transformers
+from tokcli.models.replies import Answer, OptionScore
 from tokcli.models.settings import read_preprocessing
+from tokcli.types import EncodedItem
 
 MAX_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
 """Prompt tokens, padding included, that are prefilled together."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the language model said to one request."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    """Generated ids, an end token included where one was reached."""
-    prompt_tokens: int
-    """Tokens prefilled: text and kept visual ones."""
-    visual_tokens: int
-    finish_reason: str
-    """"stop" at an end token, "length" at the limit."""
-    seconds: float
-    """The request's even share of the time that its batch took."""
 
 
 class LanguageModel:
@@ -107,6 +93,86 @@ class LanguageModel:
             answers.update(self._answer(batch, requests, prompts, max_new_tokens))
         return [answers[i] for i in range(len(requests))]
 
+    def ask(
+        self,
+        item: EncodedItem | None,
+        prompts: Sequence[str],
+        *,
+        max_new_tokens: int = 64,
+        scheme: str = "original",
+        system: str | None = None,
+    ) -> list[Answer]:
+        """Answer many prompts about one item greedily, as :meth:`generate` does, computing the item only once.
+
+        Args:
+            item: What the prompts are about; None asks without any picture.
+            prompts: Any number; answers are in their order.
+            max_new_tokens: Limit for each answer.
+            scheme: As in :meth:`generate`.
+            system: System message; None leaves it to the checkpoint's chat template.
+
+        Raises:
+            ModelError: The scheme is unknown, the item doesn't fit this model, or the model's attention can't be masked
+                token by token.
+            UsageError: A prompt holds a placeholder token, or ``max_new_tokens`` is below 1.
+        """
+        return asking.ask(self, item, prompts, max_new_tokens=max_new_tokens, scheme=scheme, system=system)
+
+    def log_likelihoods(
+        self,
+        item: EncodedItem | None,
+        prompts: Sequence[str],
+        options: Sequence[Sequence[str]],
+        *,
+        scheme: str = "original",
+        system: str | None = None,
+    ) -> list[list[OptionScore]]:
+        """How likely each option is as the beginning of the reply to its prompt; item and prompts computed only once.
+
+        The request of the harnesses' ``loglikelihood``: an option is tokenized on its own, without special tokens, and
+        its ids follow those of the prompt, of which the chat template's generation prompt is the end. Nothing is put
+        between the two, no space either, and no end token is added: "4" and "42" are scored by what they are, not by
+        where the reply ends. Totals are sums, so longer options score lower; divide by ``tokens``, or by the length of
+        the text, for the length-normalised accuracy.
+
+        Args:
+            item: As in :meth:`ask`, and so are ``scheme`` and ``system``.
+            prompts: Any number; the results are in their order.
+            options: For each prompt its options, any number of them.
+
+        Raises:
+            ModelError: As in :meth:`ask`.
+            UsageError: A prompt holds a placeholder token, an option has no tokens, or there aren't as many lists of
+                options as prompts.
+        """
+        return asking.log_likelihoods(self, item, prompts, options, scheme=scheme, system=system)
+
+    def distributions(
+        self,
+        item: EncodedItem | None,
+        prompts: Sequence[str],
+        continuations: Sequence[Sequence[int]],
+        *,
+        scheme: str = "original",
+        system: str | None = None,
+    ) -> list[torch.Tensor]:
+        """What the model expects at each step of a given reply (teacher forcing).
+
+        Args:
+            item: As in :meth:`ask`, and so are ``scheme`` and ``system``.
+            prompts: Any number; the results are in their order.
+            continuations: For each prompt the token ids of its reply, of any length.
+
+        Returns:
+            For each prompt float32 (n, V) natural log-probabilities on the CPU, n the length of its continuation: row i
+            is the distribution that predicts ``continuation[i]``, given the prompt and the tokens before it.
+
+        Raises:
+            ModelError: As in :meth:`ask`.
+            UsageError: A prompt holds a placeholder token, or there aren't as many continuations as prompts.
+        """
+        return asking.distributions(self, item, prompts, continuations, scheme=scheme, system=system)
+
     def prompt(self, request: Request, scheme: str = "original") -> Prompt:
         """Ids and positions of the request's kept tokens."""
         check_scheme(scheme, self.family.position_schemes)
@@ -140,12 +206,12 @@ class LanguageModel:
             positions[:, row, start:] = prompt.positions
         items = [item for request in requests for item in request.items]
         weight = self.model.get_input_embeddings().weight
-        self._check_width(items, weight.shape[1])
+        self.check_width(items, weight.shape[1])
         tensors = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         placed: dict[str, Any] = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
         return {**placed, "mm_encoder_outputs": self.family.encoder_outputs(items, weight)}
 
-    def _check_width(self, items: Sequence[Any], width: int) -> None:
+    def check_width(self, items: Sequence[Any], width: int) -> None:
         for item in items:
             if item.kept.tokens.shape[1] != width:
                 raise ModelError(
@@ -185,7 +251,7 @@ class LanguageModel:
             first = self._answer(batch[:half], requests, prompts, max_new_tokens)
             return first | self._answer(batch[half:], requests, prompts, max_new_tokens)
         seconds = (time.perf_counter() - started) / len(batch)
-        return {i: self._finish(row, prompts[i], seconds) for i, row in zip(batch, rows)}
+        return {i: self.finish(row, prompts[i], seconds) for i, row in zip(batch, rows)}
 
     def _generate(self, requests: Sequence[Request], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         inputs = self._collate(requests, prompts)
@@ -195,8 +261,9 @@ class LanguageModel:
             )
         return output[:, inputs["input_ids"].shape[1] :].tolist()
 
-    def _finish(self, row: list[int], prompt: Prompt, seconds: float) -> Answer:
-        ends = self._end_ids()
+    def finish(self, row: list[int], prompt: Prompt, seconds: float) -> Answer:
+        """The answer that generated ids are; they may go on behind an end token."""
+        ends = self.end_ids()
         end = next((number for number, token in enumerate(row) if token in ends), None)
         ids = row if end is None else row[: end + 1]
         return Answer(
@@ -208,7 +275,8 @@ class LanguageModel:
             seconds=seconds,
         )
 
-    def _end_ids(self) -> set[int]:
+    def end_ids(self) -> set[int]:
+        """Ids that end an answer."""
         ids = self.model.generation_config.eos_token_id
         if ids is None:
             return set()

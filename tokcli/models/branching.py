@@ -1,0 +1,219 @@
+"""Many continuations of one prefix, computed without computing the prefix again.
+
+The prefix (the *trunk*) goes through the model once. Everything that continues it goes into one row behind it, one
+branch after another without padding, and a mask keeps the branches apart: a token sees the trunk, the tokens that its
+own branch grew from, and its own branch up to itself. So a branch gets what it would get alone, to the rounding of the
+kernels; the keys and values of the trunk are held once, however many branches there are; and a branch that has ended
+simply stops growing.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from tokcli.errors import ModelError
+
+STEM = -1
+"""Branch number of the tokens that all branches of a group see."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens to append to a row."""
+
+    ids: torch.Tensor
+    """int64 (Q,)."""
+    positions: torch.Tensor
+    """int64 (..., Q)."""
+    group: torch.Tensor
+    """int64 (Q,), not negative: tokens of different groups never see each other."""
+    branch: torch.Tensor
+    """int64 (Q,): :data:`STEM`, or a branch that sees its group's stem and itself."""
+
+
+@dataclass(frozen=True)
+class Stem:
+    """What one prompt adds to the trunk, and what is to follow it."""
+
+    ids: torch.Tensor
+    """int64 (S,), S at least 1."""
+    positions: torch.Tensor
+    """int64 (..., S)."""
+    branches: Sequence[Sequence[int]] = ()
+    """Ids of each continuation."""
+
+    @property
+    def length(self) -> int:
+        """Tokens to compute: nobody asks what follows the last one of a branch."""
+        return len(self.ids) + sum(max(len(branch) - 1, 0) for branch in self.branches)
+
+    def after(self, first: int, count: int) -> torch.Tensor:
+        """Positions of ``count`` tokens of text from the ``first``-th one behind the prompt on, int64 (..., count)."""
+        return self.positions[..., -1:] + 1 + torch.arange(first, first + count)
+
+
+class Trunk:
+    """What all branches begin with, run through the model once."""
+
+    def __init__(self, model: Any, ids: torch.Tensor, positions: torch.Tensor, **inputs: Any) -> None:
+        """Run the trunk.
+
+        Args:
+            model: The causal model of transformers.
+            ids: int64 (P,), P may be 0.
+            positions: int64 (..., P).
+            inputs: Further arguments of the model's ``forward``: the visual tokens.
+
+        Raises:
+            ModelError: The model's attention can't be masked token by token.
+        """
+        from transformers import DynamicCache
+
+        check_attention(model)
+        self.model = model
+        self.length = len(ids)
+        self._cache = DynamicCache()
+        if len(ids):
+            forward(model, self._cache, ids, positions, torch.ones(1, len(ids), dtype=torch.long), 1, **inputs)
+
+    def row(self) -> Row:
+        """An empty row behind the trunk."""
+        # The layers of a dynamic cache never write into their tensors, they put longer ones in their place. So copies
+        # of the layers share the trunk's keys and values.
+        cache = copy.copy(self._cache)
+        cache.layers = [copy.copy(layer) for layer in self._cache.layers]
+        return Row(self.model, cache, self.length)
+
+
+class Row:
+    """Branches behind a trunk, one after another."""
+
+    def __init__(self, model: Any, cache: Any, trunk: int) -> None:
+        self._model = model
+        self._cache = cache
+        self._group = torch.full((trunk,), STEM)
+        self._branch = torch.full((trunk,), STEM)
+
+    def grow(self, stems: Sequence[Stem]) -> tuple[torch.Tensor, list[list[list[int]]]]:
+        """Append stems, each with its branches; a stem's group is its number.
+
+        Returns:
+            Logits (R, V), the first of each stem being what may follow it; and for each stem's each branch the rows of
+            the logits that predict the branch's tokens. Stems without branches have one row each.
+        """
+        ids, positions = [], []
+        group: list[int] = []
+        branch: list[int] = []
+        keep: list[int] = []
+        places: list[list[list[int]]] = []
+        for number, stem in enumerate(stems):
+            ids.append(stem.ids)
+            positions.append(stem.positions)
+            branch += [STEM] * len(stem.ids)
+            end = len(keep)
+            keep.append(len(branch) - 1)
+            places.append([])
+            for name, continuation in enumerate(stem.branches):
+                fed = continuation[:-1]
+                places[-1].append([end, *range(len(keep), len(keep) + len(fed))][: len(continuation)])
+                keep += range(len(branch), len(branch) + len(fed))
+                branch += [name] * len(fed)
+                if fed:
+                    ids.append(torch.tensor(fed))
+                    positions.append(stem.after(0, len(fed)))
+            group += [number] * stem.length
+        tokens = Tokens(torch.cat(ids), torch.cat(positions, dim=-1), torch.tensor(group), torch.tensor(branch))
+        return self.extend(tokens, torch.tensor(keep)), places
+
+    def extend(self, tokens: Tokens, keep: torch.Tensor) -> torch.Tensor:
+        """Append tokens, in the order of their branches; stems come before their branches.
+
+        Args:
+            tokens: What to append.
+            keep: int64 (R,), which of them need logits.
+
+        Returns:
+            Logits (R, V) on the model's device: for each, what may follow it.
+        """
+        start = len(self._group)
+        self._group = torch.cat([self._group, tokens.group])
+        self._branch = torch.cat([self._branch, tokens.branch])
+        index = torch.arange(len(self._group))
+        same = (self._branch == STEM) | (self._branch == tokens.branch[:, None])
+        related = (self._group == STEM) | ((self._group == tokens.group[:, None]) & same)
+        seen = related & (index <= index[start:, None])
+        dtype = self._model.get_input_embeddings().weight.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        return forward(self._model, self._cache, tokens.ids, tokens.positions, mask[None, None], keep)
+
+
+def forward(
+    model: Any,
+    cache: Any,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    mask: torch.Tensor,
+    keep: torch.Tensor | int,
+    **inputs: Any,
+) -> torch.Tensor:
+    """One call of the model for a batch of one; ``cache`` grows by the tokens. Returns logits (R, V).
+
+    Positions are (S,) or (3, S), so that the batch goes before the last dimension.
+    """
+    device = model.get_input_embeddings().weight.device
+    output = model(
+        input_ids=ids[None].to(device),
+        position_ids=positions.unsqueeze(-2).to(device),
+        attention_mask=mask.to(device),
+        logits_to_keep=keep.to(device) if isinstance(keep, torch.Tensor) else keep,
+        use_cache=True,
+        **{_cache_argument(model): cache},
+        **inputs,
+    )
+    return output.logits[0]
+
+
+def shared_length(sequences: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> int:
+    """How many tokens all prompts begin with, at the same positions; at most all but the last token of the shortest.
+
+    Args:
+        sequences: (ids (S,), positions (..., S)) of each prompt.
+    """
+    most = min(len(ids) for ids, _ in sequences) - 1
+    first, places = sequences[0]
+    same = torch.ones(most, dtype=torch.bool)
+    for ids, positions in sequences[1:]:
+        same &= ids[:most] == first[:most]
+        same &= (positions[..., :most] == places[..., :most]).reshape(-1, most).all(dim=0)
+    return int(same.long().cumprod(0).sum())
+
+
+def check_attention(model: Any) -> None:
+    """Refuse models whose attention doesn't take a mask of our own.
+
+    Raises:
+        ModelError: Some layers are no full attention, or the implementation takes no mask.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if getattr(config, "sliding_window", None):
+        kinds.add("sliding_attention")
+    if kinds != {"full_attention"}:
+        raise ModelError(
+            f"{model.config.model_type}: many prompts at once need full attention in all layers, this checkpoint has "
+            f"{', '.join(sorted(kinds - {'full_attention'}))}; use generate"
+        )
+    used = config._attn_implementation
+    if used not in ("sdpa", "eager"):
+        raise ModelError(f'many prompts at once need attn="sdpa" or "eager", this model was loaded with "{used}"')
+
+
+def _cache_argument(model: Any) -> str:
+    """transformers 5.23 renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
