@@ -50,6 +50,10 @@ def _unscaled(_options: Options) -> float:
     return 1.0
 
 
+def _none_more(_options: Options) -> Collection[str]:
+    return ()
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """A registered method and all that its page tells."""
@@ -69,6 +73,8 @@ class Method:
     """Signals that the vision tower must give beside the tokens."""
     needs_if: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     """Signals that only some options need."""
+    needs_from: Callable[[Any], Collection[str]] = _none_more
+    """Signals that the options name themselves."""
     variants: Mapping[str, str] = field(default_factory=dict)
     """What 'official' repeats and 'fixed' does instead, for options with a variant."""
     pixel_scale: Callable[[Any], float] = _unscaled
@@ -83,7 +89,8 @@ class Method:
 
     def signals(self, options: Options) -> frozenset[str]:
         """Signals wanted with these options."""
-        return self.needs | {name for name, wanted in self.needs_if.items() if wanted(options)}
+        named = self.needs_from(options)
+        return self.needs.union(named, (name for name, wanted in self.needs_if.items() if wanted(options)))
 
     def open(self, options: Options, views: tuple[View, ...], item_id: str) -> Stream:
         """Start a stream over one item; only for streaming methods."""
@@ -139,6 +146,7 @@ def method(
     streaming: bool = False,
     needs: Collection[str] = (),
     needs_if: Mapping[str, Callable[[Any], bool]] | None = None,
+    needs_from: Callable[[Any], Collection[str]] = _none_more,
     variants: Mapping[str, str] | None = None,
     pixel_scale: Callable[[Any], float] = _unscaled,
     code: str = "",
@@ -158,6 +166,7 @@ def method(
             streaming=streaming,
             needs=frozenset(needs) - {"tokens"},
             needs_if=needs_if or {},
+            needs_from=needs_from,
             variants=variants or {},
             pixel_scale=pixel_scale,
             code=code,
