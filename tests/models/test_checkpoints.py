@@ -99,10 +99,10 @@ def test_incomplete_folders(qwen25: Path, tmp_path: Path) -> None:
 
 
 def test_families_without_an_adapter(qwen25: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "llava"
+    folder = tmp_path / "fuyu"
     shutil.copytree(qwen25, folder)
-    (folder / "config.json").write_text(json.dumps({"model_type": "llava"}))
-    message = "is of the family 'llava', for which there is no adapter; supported: qwen2_5_vl, qwen2_vl"
+    (folder / "config.json").write_text(json.dumps({"model_type": "fuyu"}))
+    message = "is of the family 'fuyu', for which there is no adapter; supported: qwen2_5_vl, qwen2_vl, llava"
     with pytest.raises(ModelError, match=message):
         load_tower(str(folder), device="cpu")
 
@@ -110,7 +110,7 @@ def test_families_without_an_adapter(qwen25: Path, tmp_path: Path) -> None:
 def test_the_list() -> None:
     rows = list_models()
     assert json.loads(json.dumps(rows)) == rows
-    assert [row["name"] for row in rows] == ["nano", "qwen2_5_vl", "qwen2_vl"]
+    assert [row["name"] for row in rows] == ["nano", "qwen2_5_vl", "qwen2_vl", "llava"]
     assert len({tuple(sorted(row)) for row in rows}) == 1
     assert {name for row in rows for name in row["checkpoints"]} == set(known_models())
 

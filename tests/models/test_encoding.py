@@ -69,9 +69,9 @@ def test_calls_of_the_tower_are_bounded(
     sizes: list[int] = []
     encode = halves.tower.family.encode
 
-    def counted(model: object, pixels: torch.Tensor, settings: object) -> torch.Tensor:
+    def counted(model: object, pixels: torch.Tensor, *others: object) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         sizes.append(len(pixels))
-        return encode(model, pixels, settings)
+        return encode(model, pixels, *others)
 
     monkeypatch.setattr(halves.tower.family, "encode", counted)
     assert torch.equal(in_runs(halves, frames, [11], limit).tokens, whole.tokens)

@@ -14,7 +14,8 @@ from tiny_checkpoints import Halves, encode_item, make_info, make_tokenizer
 
 from tokcli.errors import ModelError, UsageError
 from tokcli.models import Request, load_language_model
-from tokcli.models.prompt import DEFAULT_TEMPLATE, read_template
+from tokcli.models.base import CHATML
+from tokcli.models.prompt import read_template
 
 
 def test_expanded_ids_are_those_of_the_expanded_text(halves: Halves) -> None:
@@ -95,14 +96,14 @@ TEMPLATE = "{% for m in messages %}[{% for c in m['content'] %}{% if c['type'] =
 def test_the_checkpoints_own_template_is_used(source: str, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     own = TEMPLATE + "<|{{ c['type'] }}_pad|>{% endif %}{% endfor %}]{% endfor %}"
-    assert read_template(tmp_path, tokenizer) == DEFAULT_TEMPLATE
+    assert read_template(tmp_path, tokenizer, CHATML) == CHATML
     if source == "tokenizer":
         tokenizer.chat_template = own
     elif source.endswith("jinja"):
         (tmp_path / source).write_text(own)
     else:
         (tmp_path / source).write_text(json.dumps({"chat_template": own}))
-    assert read_template(tmp_path, tokenizer) == own
+    assert read_template(tmp_path, tokenizer, CHATML) == own
 
 
 def test_a_template_that_refuses_is_an_error(halves: Halves, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ they have when they are spliced into a prompt.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tokcli.errors import ModelError
@@ -14,12 +15,29 @@ from tokcli.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from tokcli.models.positions import Block
-    from tokcli.models.settings import Settings
-    from tokcli.types import EncodedItem, MediaKind
+    from tokcli.models.positions import Block, Text
+    from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.types import EncodedItem, MediaKind, View
 
 SCHEMES = ("original", "hf", "compact")
 """Position schemes, the default first; explained in :mod:`tokcli.models.positions`."""
+
+
+CHATML = (
+    "{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    "{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""Qwen's chat layout."""
 
 
 class FamilyAdapter(Protocol):
@@ -33,14 +51,37 @@ class FamilyAdapter(Protocol):
     """Children of ``model.model`` that only answering needs."""
     vision_prefixes: ClassVar[tuple[str, ...]]
     """How the names of the vision half's tensors begin in checkpoint files, over all layouts in use."""
-    vision_settings: ClassVar[tuple[str, ...]]
-    """Fields of ``vision_config`` that change what the tower computes."""
+    default_template: ClassVar[str]
+    """Chat template for checkpoints that come without one."""
+    part_types: ClassVar[Mapping[MediaKind, str]]
+    """What chat templates of this family call an item of each kind."""
+    system_as_parts: ClassVar[bool]
+    """Whether they take a system message as a list of parts, like any other, and not as a string."""
     position_schemes: ClassVar[tuple[str, ...]]
     signals: ClassVar[frozenset[str]]
     """Signals that encoding can add to the tokens."""
 
-    def encode(self, model: Any, pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
-        """uint8 (n, h, w, 3), n a multiple of the temporal patch size, to tokens (N, D) in (t, y, x) order."""
+    def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
+        """How the checkpoint wants its pixels, checked against what its tower is made for.
+
+        Raises:
+            ModelError: The checkpoint's files contradict each other, or ask for something that tokcli doesn't do.
+        """
+
+    def tower_settings(self, config: Any) -> dict[str, Any]:
+        """All of the configuration that changes what the tower computes, JSON-able."""
+
+    def encode(
+        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Tokens of frames, and those of the ``wanted`` signals that come out of the tower.
+
+        Args:
+            pixels: uint8 (n, h, w, 3), n a multiple of the temporal patch size.
+
+        Returns:
+            (N, D) in (t, y, x) order, and arrays with N rows by name.
+        """
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         """Id of the token that stands for visual tokens of ``kind`` in a prompt."""
@@ -48,11 +89,32 @@ class FamilyAdapter(Protocol):
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         """What replaces the item's single placeholder in the prompt: blocks of visual tokens, ids of text between."""
 
+    def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
+        """Positions of the tokens that are left of a prompt.
+
+        Args:
+            parts: What the FULL prompt consists of.
+            kept: int64 (K,), indices into the full prompt, ascending.
+            scheme: One of ``position_schemes``.
+
+        Returns:
+            int64 (..., K), as the language model takes them.
+        """
+
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
         """``mm_encoder_outputs`` for a batch: the kept tokens of its items in order, dtype and device as ``like``.
 
         A fresh object on every call: ``generate`` changes it.
         """
+
+
+def only_view(item: EncodedItem) -> View:
+    """The view of an item of a family that makes one. Raises ``ModelError`` where another family made the item."""
+    if len(item.views) != 1:
+        raise ModelError(
+            f"item {item.id!r} has {len(item.views)} views, this family has one; compress it again with this model"
+        )
+    return item.views[0]
 
 
 class GridAdapter:
@@ -64,10 +126,27 @@ class GridAdapter:
     vision_modules = ("visual",)
     language_modules = ("language_model",)
     vision_prefixes = ("visual.", "model.visual.")
+    vision_settings: ClassVar[tuple[str, ...]]
+    """Fields of ``vision_config`` that change what the tower computes."""
+    default_template = CHATML
+    part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "video"}
+    system_as_parts = False
     position_schemes = SCHEMES
     signals = frozenset({"pixel_change"})
 
-    def encode(self, model: Any, pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
+    def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
+        from tokcli.models.settings import check_patches, read_preprocessing
+
+        preprocessing = read_preprocessing(folder)
+        check_patches(folder, config.vision_config, preprocessing)
+        return preprocessing
+
+    def tower_settings(self, config: Any) -> dict[str, Any]:
+        return {name: getattr(config.vision_config, name) for name in self.vision_settings}
+
+    def encode(
+        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         import torch
 
         from tokcli.models.preprocess import to_patches
@@ -76,7 +155,7 @@ class GridAdapter:
         grid = [len(pixels) // settings.temporal_patch_size, pixels.shape[1] // patch, pixels.shape[2] // patch]
         patches = to_patches(pixels, settings)
         output = model.model.get_video_features(patches, torch.tensor([grid], device=pixels.device), return_dict=True)
-        return torch.cat(list(output.pooler_output))
+        return torch.cat(list(output.pooler_output)), {}
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id if kind == "image" else config.video_token_id)
@@ -84,15 +163,16 @@ class GridAdapter:
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         from tokcli.models.positions import Block
 
-        if len(item.views) != 1:
-            raise ModelError(
-                f"item {item.id!r} has {len(item.views)} views, this family has one; compress it again with this model"
-            )
-        return [Block(item.views[0].grid, self.interval(item, config))]
+        return [Block(only_view(item).grid, self.interval(item, config))]
 
     def interval(self, item: EncodedItem, config: Any) -> float:
         """Positions between two temporal steps of ``item``."""
         return 1.0
+
+    def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
+        from tokcli.models.positions import kept_positions
+
+        return kept_positions(parts, kept, scheme)
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
         from transformers.modeling_outputs import BaseModelOutputWithPooling

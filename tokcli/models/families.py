@@ -46,6 +46,12 @@ FAMILIES: dict[str, Family] = {
             "tokcli.models.qwen2_vl:Qwen2VL",
             tuple(f"Qwen/Qwen2-VL-{size}-Instruct" for size in ("2B", "7B", "72B")),
         ),
+        Family(
+            "llava",
+            "LLaVA-1.5",
+            "tokcli.models.llava:Llava",
+            tuple(f"llava-hf/llava-1.5-{size}-hf" for size in ("7b", "13b")),
+        ),
     )
 }
 

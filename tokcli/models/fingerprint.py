@@ -44,11 +44,10 @@ def tower_fingerprint(folder: Path, family: FamilyAdapter, config: Any, preproce
         ModelError: There are no weights, or no vision tower among them.
     """
     files = weight_files(folder)
-    vision = config.vision_config
     settings = {
         "version": _VERSION,
         "family": config.model_type,
-        "vision": {name: getattr(vision, name) for name in family.vision_settings},
+        "vision": family.tower_settings(config),
         "preprocessing": preprocessing.to_json(),
     }
     # Through JSON once, so that a tuple and a list are the same setting.

@@ -21,7 +21,6 @@ from tokcli.models.positions import check_scheme
 from tokcli.models.prompt import Prompt, Request, build_prompt, read_template
 from tokcli.models.quiet import quiet_transformers
 from tokcli.models.replies import Answer, OptionScore
-from tokcli.models.settings import read_preprocessing
 from tokcli.types import EncodedItem
 
 MAX_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
@@ -37,7 +36,7 @@ class LanguageModel:
         self.family = family
         self.name = name
         self._folder = folder
-        self._template = read_template(folder, tokenizer)
+        self._template = read_template(folder, tokenizer, family.default_template)
         self._check_placeholders()
         self.max_batch_tokens = MAX_BATCH_TOKENS.get(model.device.type, MAX_BATCH_TOKENS["cpu"])
 
@@ -60,7 +59,8 @@ class LanguageModel:
             ModelError: Another tower or other preprocessing, so that its tokens would mean nothing here.
         """
         config = self.model.config
-        own = tower_fingerprint(self._folder, self.family, config, read_preprocessing(self._folder))
+        preprocessing = self.family.preprocessing(self._folder, config)
+        own = tower_fingerprint(self._folder, self.family, config, preprocessing)
         made, maker = str(identity.get("fingerprint")), identity.get("model")
         if own != made:
             same = maker == self.name
@@ -189,8 +189,9 @@ class LanguageModel:
         """Arguments for ``model.forward`` or ``model.generate`` of transformers, for a batch.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` int64 (B, S), padded on the left; ``position_ids`` int64 (3, B, S);
-            ``mm_encoder_outputs``, made anew on every call because ``generate`` changes it.
+            ``input_ids`` and ``attention_mask`` int64 (B, S), padded on the left; ``position_ids`` int64 (3, B, S), or
+            (B, S) for families without M-RoPE; ``mm_encoder_outputs``, made anew on every call because ``generate``
+            changes it.
         """
         return self._collate(requests, [self.prompt(request, scheme) for request in requests])
 
@@ -198,12 +199,12 @@ class LanguageModel:
         length = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), length), self._pad_id())
         mask = torch.zeros_like(ids)
-        positions = torch.zeros(3, len(prompts), length, dtype=torch.long)
+        positions = torch.zeros(*prompts[0].positions.shape[:-1], len(prompts), length, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             start = length - len(prompt.ids)
             ids[row, start:] = prompt.ids
             mask[row, start:] = 1
-            positions[:, row, start:] = prompt.positions
+            positions[..., row, start:] = prompt.positions
         items = [item for request in requests for item in request.items]
         weight = self.model.get_input_embeddings().weight
         self.check_width(items, weight.shape[1])

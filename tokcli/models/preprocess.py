@@ -1,4 +1,4 @@
-"""Frames to the patches that Qwen-style towers take, in torch alone.
+"""Frames to what vision towers take, in torch alone.
 
 Equal to the torchvision backend of transformers' processors bit by bit: the resize is the same kernel, the
 normalisation the same fused arithmetic. Works on any run of frames, so that a clip never has to be in memory whole.
@@ -59,10 +59,28 @@ def to_patches(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
     The rescaling is folded into mean and deviation before they touch the pixels, as in transformers: another order of
     the same arithmetic differs in the last bit. Cutting comes first because bytes are moved faster than floats.
     """
+    mean, std = _statistics(settings, pixels.device)
+    return patchify(pixels, settings).to(torch.float32).sub_(mean[:, None]).div_(std[:, None]).flatten(1)
+
+
+def to_planes(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
+    """uint8 (n, h, w, 3) to normalised planes float32 (n, 3, h, w), which towers take that cut patches themselves."""
+    mean, std = _statistics(settings, pixels.device)
+    planes = pixels.permute(0, 3, 1, 2).contiguous().to(torch.float32)
+    return planes.sub_(mean[:, None, None]).div_(std[:, None, None])
+
+
+def _statistics(settings: Settings, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each channel in grey levels, float32 (3,)."""
     unscale = 1.0 / settings.rescale_factor
-    mean = (torch.tensor(settings.mean, device=pixels.device) * unscale).view(1, -1, 1)
-    std = (torch.tensor(settings.std, device=pixels.device) * unscale).view(1, -1, 1)
-    return patchify(pixels, settings).to(torch.float32).sub_(mean).div_(std).flatten(1)
+    mean, std = (torch.tensor(values, device=device) * unscale for values in (settings.mean, settings.std))
+    return mean, std
+
+
+def middle(pixels: npt.NDArray[np.uint8], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """The middle (height, width) of frames uint8 (n, H, W, 3), as CLIP's processor cuts it."""
+    top, left = ((whole - part) // 2 for whole, part in zip(pixels.shape[1:3], size))
+    return pixels[:, top : top + size[0], left : left + size[1]]
 
 
 def pad_to_step(pixels: npt.NDArray[np.uint8], frames_per_step: int) -> npt.NDArray[np.uint8]:

@@ -11,25 +11,9 @@ import torch
 
 from tokcli.errors import ModelError, UsageError
 from tokcli.models.base import FamilyAdapter
-from tokcli.models.positions import Block, Text, kept_positions
+from tokcli.models.positions import Block, Text
 from tokcli.models.settings import read_json
 from tokcli.types import EncodedItem
-
-# Qwen's layout, for checkpoints that come without a template.
-DEFAULT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if loop.first and message['role'] != 'system' %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
-    "{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n"
-    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @dataclass(frozen=True)
@@ -50,17 +34,17 @@ class Prompt:
     ids: torch.Tensor
     """int64 (K,), placeholders where visual tokens go."""
     positions: torch.Tensor
-    """int64 (3, K): where each token stood in the full prompt, by the scheme."""
+    """int64 (..., K): where each token stood in the full prompt, by the scheme; (3, K) for M-RoPE, (K,) for others."""
     visual_tokens: int
 
 
-def read_template(folder: Path, tokenizer: Any) -> str:
-    """The checkpoint's chat template: the processor's, else the tokenizer's, else Qwen's usual one."""
+def read_template(folder: Path, tokenizer: Any, default: str) -> str:
+    """The checkpoint's chat template: the processor's, else the tokenizer's, else ``default``."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         return file.read_text(encoding="utf-8")
     template = read_json(folder / "chat_template.json").get("chat_template") or tokenizer.chat_template
-    return template if isinstance(template, str) else DEFAULT_TEMPLATE
+    return template if isinstance(template, str) else default
 
 
 def build_prompt(
@@ -89,7 +73,7 @@ def build_prompt(
         begin = end + 1
     layout.add_text(ids[begin:])
     kept = torch.cat(layout.kept)
-    positions = kept_positions(layout.parts, kept, scheme)
+    positions = family.positions(layout.parts, kept, scheme)
     return Prompt(torch.cat(layout.ids), positions, sum(len(item.kept) for item in request.items))
 
 
@@ -133,11 +117,12 @@ def _render(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any
             raise UsageError(
                 f"the prompt holds {token}, which stands for visual tokens; remove it, they go before the prompt"
             )
-    content: list[dict[str, str]] = [{"type": item.kind} for item in request.items]
+    content: list[dict[str, str]] = [{"type": family.part_types[item.kind]} for item in request.items]
     content.append({"type": "text", "text": request.prompt})
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if request.system is not None:
-        messages.insert(0, {"role": "system", "content": request.system})
+        parts = [{"type": "text", "text": request.system}]
+        messages.insert(0, {"role": "system", "content": parts if family.system_as_parts else request.system})
     try:
         return tokenizer.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True

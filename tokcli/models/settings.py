@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tokcli.errors import ModelError
-from tokcli.models.sizing import PixelBounds, Sizer
+from tokcli.models.sizing import FixedSize, PixelBounds, Sizer
 from tokcli.types import MediaKind
 
 # Defaults of Qwen2VLImageProcessor and Qwen2VLVideoProcessor, for what a checkpoint leaves out.
@@ -23,7 +23,7 @@ _RESAMPLE_NAMES = {2: "bilinear", 3: "bicubic"}
 class Settings:
     """How pixels of one kind of medium become patches."""
 
-    bounds: PixelBounds
+    bounds: PixelBounds | FixedSize
     patch_size: int
     merge_size: int
     temporal_patch_size: int
@@ -73,8 +73,9 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     nested = read_json(folder / "processor_config.json")
     image_file = read_json(folder / "preprocessor_config.json")
     video_file = read_json(folder / "video_preprocessor_config.json")
-    image = _settings(folder, "image", nested.get("image_processor") or image_file)
-    video = _settings(folder, "video", nested.get("video_processor") or video_file or image_file)
+    image = pixel_settings(folder, "image", nested.get("image_processor") or image_file, _grid_geometry("image"))
+    video_config = nested.get("video_processor") or video_file or image_file
+    video = pixel_settings(folder, "video", video_config, _grid_geometry("video"))
     for name in ("patch_size", "merge_size", "temporal_patch_size", "resample"):
         if getattr(image, name) != getattr(video, name):
             raise ModelError(
@@ -97,7 +98,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _settings(folder: Path, kind: MediaKind, config: Mapping[str, Any]) -> Settings:
+def pixel_settings(
+    folder: Path,
+    kind: MediaKind,
+    config: Mapping[str, Any],
+    geometry: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Settings:
+    """Settings from a processor's configuration; what it leaves out is CLIP's.
+
+    Args:
+        geometry: From the configuration to ``bounds`` and the three sizes of patches, which families differ in.
+
+    Raises:
+        ModelError: The configuration is malformed, or asks for something that tokcli doesn't do.
+    """
     for flag in ("do_resize", "do_rescale", "do_normalize"):
         if config.get(flag, True) is False:
             raise ModelError(
@@ -110,17 +124,41 @@ def _settings(folder: Path, kind: MediaKind, config: Mapping[str, Any]) -> Setti
         )
     try:
         return Settings(
-            bounds=_bounds(kind, config),
-            patch_size=int(config.get("patch_size", 14)),
-            merge_size=int(config.get("merge_size", 2)),
-            temporal_patch_size=int(config.get("temporal_patch_size", 2)),
+            **geometry(config),
             mean=tuple(float(value) for value in config.get("image_mean") or _CLIP_MEAN),
             std=tuple(float(value) for value in config.get("image_std") or _CLIP_STD),
             rescale_factor=float(config.get("rescale_factor", 1 / 255)),
             resample=_RESAMPLE_NAMES[resample],
         )
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder}: the {kind} processor's configuration is malformed ({error})") from error
+
+
+def check_patches(folder: Path, vision: Any, preprocessing: Preprocessing) -> None:
+    """Raise ``ModelError`` if other patches would be cut than the tower of that configuration has weights for."""
+    settings = preprocessing.video
+    for ours, theirs in (
+        ("patch_size", "patch_size"),
+        ("merge_size", "spatial_merge_size"),
+        ("temporal_patch_size", "temporal_patch_size"),
+    ):
+        if getattr(settings, ours) != getattr(vision, theirs):
+            raise ModelError(
+                f"{folder}: the preprocessor's {ours} is {getattr(settings, ours)}, the tower's {theirs} is "
+                f"{getattr(vision, theirs)}; correct the preprocessor configuration files"
+            )
+
+
+def _grid_geometry(kind: MediaKind) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    def geometry(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {
+            "bounds": _bounds(kind, config),
+            "patch_size": int(config.get("patch_size", 14)),
+            "merge_size": int(config.get("merge_size", 2)),
+            "temporal_patch_size": int(config.get("temporal_patch_size", 2)),
+        }
+
+    return geometry
 
 
 def _bounds(kind: MediaKind, config: Mapping[str, Any]) -> PixelBounds:

@@ -1,7 +1,8 @@
 """How large a frame is given to the vision tower: pure arithmetic, so that decoding processes can do it too.
 
-The rule is Qwen2-VL's ``smart_resize`` as transformers applies it: sides are multiples of ``patch_size * merge_size``,
-the aspect ratio is kept as well as that allows, and the area of ONE frame stays between two bounds.
+Towers that take any size get Qwen2-VL's ``smart_resize`` as transformers applies it (``PixelBounds``): sides are
+multiples of ``patch_size * merge_size``, the aspect ratio is kept as well as that allows, and the area of ONE frame
+stays between two bounds. Towers with learned positions get one size for every frame (``FixedSize``).
 """
 
 from __future__ import annotations
@@ -29,16 +30,43 @@ class PixelBounds:
     """Context length that the clip's budget is derived from; read only with ``cap_pixels_per_frame``."""
 
 
+@dataclass(frozen=True)
+class FixedSize:
+    """One size for every frame, as CLIP's image processor makes it."""
+
+    height: int
+    width: int
+    shortest_edge: int | None = None
+    """Pixels to which the shorter side is resized, before ``height`` x ``width`` are cut out of the middle; None
+    resizes to exactly that, whatever the frame's own shape."""
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of a frame of that size after resizing, before anything is cut off.
+
+        Raises:
+            MediaError: One side is more than 200 times the other.
+        """
+        if self.shortest_edge is None:
+            return self.height, self.width
+        _check_aspect(height, width)
+        longest = int(self.shortest_edge * max(height, width) / min(height, width))
+        return (longest, self.shortest_edge) if width <= height else (self.shortest_edge, longest)
+
+
+def _check_aspect(height: int, width: int) -> None:
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise MediaError(
+            f"frames of {width}x{height} pixels are too narrow: the aspect ratio may be at most {MAX_ASPECT_RATIO}"
+        )
+
+
 def smart_resize(height: int, width: int, factor: int, min_pixels: int, max_pixels: int) -> tuple[int, int]:
     """Size nearest to (height, width) whose sides are multiples of ``factor`` and whose area is within the bounds.
 
     Raises:
         MediaError: One side is more than 200 times the other.
     """
-    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise MediaError(
-            f"frames of {width}x{height} pixels are too narrow: the aspect ratio may be at most {MAX_ASPECT_RATIO}"
-        )
+    _check_aspect(height, width)
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
     if rows * columns > max_pixels:
         shrink = math.sqrt((height * width) / max_pixels)
@@ -70,8 +98,8 @@ class Sizer:
     patch_size: int
     merge_size: int
     temporal_patch_size: int
-    image: PixelBounds
-    video: PixelBounds
+    image: PixelBounds | FixedSize
+    video: PixelBounds | FixedSize
     resample: str = "bicubic"
     """Kernel that :func:`tokcli.models.preprocess.resize_frames` is to use."""
 
@@ -90,23 +118,51 @@ class Sizer:
         """
         if not 0 < scale <= 1:
             raise ValueError(f"scale must be in (0, 1], got {scale}")
-        bounds = self.image if info.kind == "image" else self.video
-        height, width = smart_resize(
-            info.height, info.width, self.factor, bounds.min_pixels, self._max_pixels(bounds, info.num_frames)
-        )
+        height, width = self._full(info)
         if scale == 1.0:
             return height, width
-        rows, columns = shrink_grid(height // self.factor, width // self.factor, scale)
+        region = self.region(info, (height, width))
+        rows, columns = shrink_grid(region[0] // self.factor, region[1] // self.factor, scale)
+        # Where the tower sees the middle of a frame only, it is that part which shrinks to the smaller grid.
+        return (
+            round(height * rows * self.factor / region[0]),
+            round(width * columns * self.factor / region[1]),
+        )
+
+    def region(self, info: MediaInfo, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels of what the tower is given: the middle of frames of ``size``, mostly all of them.
+
+        ``size`` is what the sizer gave for ``info``, at any scale.
+        """
+        bounds = self._bounds(info)
+        if isinstance(bounds, PixelBounds) or bounds.shortest_edge is None:
+            return size
+        full = bounds.resized(info.height, info.width)
+        rows, columns = (
+            round(side * cut / whole / self.factor)
+            for side, cut, whole in zip(size, (bounds.height, bounds.width), full)
+        )
         return rows * self.factor, columns * self.factor
 
     def grid(self, info: MediaInfo, size: tuple[int, int]) -> tuple[int, int, int]:
         """(T', H', W') tokens of the item when its frames have ``size`` pixels."""
         steps = 1 if info.kind == "image" else -(-info.num_frames // self.temporal_patch_size)
-        return steps, size[0] // self.factor, size[1] // self.factor
+        height, width = self.region(info, size)
+        return steps, height // self.factor, width // self.factor
 
     def patches_per_step(self, size: tuple[int, int]) -> int:
-        """Patches that one temporal step of frames of ``size`` pixels costs the tower."""
+        """Patches that one temporal step costs the tower, which is given ``size`` pixels of each frame."""
         return (size[0] // self.patch_size) * (size[1] // self.patch_size)
+
+    def _bounds(self, info: MediaInfo) -> PixelBounds | FixedSize:
+        return self.image if info.kind == "image" else self.video
+
+    def _full(self, info: MediaInfo) -> tuple[int, int]:
+        bounds = self._bounds(info)
+        if isinstance(bounds, FixedSize):
+            return bounds.resized(info.height, info.width)
+        limit = self._max_pixels(bounds, info.num_frames)
+        return smart_resize(info.height, info.width, self.factor, bounds.min_pixels, limit)
 
     def _max_pixels(self, bounds: PixelBounds, num_frames: int) -> int:
         if not bounds.cap_pixels_per_frame:

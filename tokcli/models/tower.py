@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,8 @@ from tokcli.models.families import family_of
 from tokcli.models.fingerprint import tower_fingerprint
 from tokcli.models.loading import load_config, load_half
 from tokcli.models.placement import dtype_name, pick_device, pick_dtype
-from tokcli.models.preprocess import pad_to_step, pixel_change
-from tokcli.models.settings import Preprocessing, Settings, read_preprocessing
+from tokcli.models.preprocess import middle, pad_to_step, pixel_change
+from tokcli.models.settings import Preprocessing, Settings
 from tokcli.models.sizing import Sizer
 from tokcli.types import MediaInfo, View, VisualTokens
 
@@ -62,7 +61,7 @@ class VisionTower:
 
         Args:
             info: The item, as it was opened.
-            size: (height, width) in pixels that its frames will have; multiples of ``sizer.factor``.
+            size: (height, width) in pixels that its frames will have, as ``sizer`` gives it for this item.
             signals: What a method wants beside the tokens.
 
         Raises:
@@ -74,7 +73,8 @@ class VisionTower:
                 f"the method needs the signal {unknown[0]!r}, which {self.identity['family']} models don't give; "
                 f"they give {', '.join(sorted(self.signals))}; choose another method"
             )
-        if size[0] % self.sizer.factor or size[1] % self.sizer.factor or min(size) < 1:
+        region = self.sizer.region(info, size)
+        if region[0] % self.sizer.factor or region[1] % self.sizer.factor or min(region) < 1:
             raise ValueError(f"size must be positive multiples of {self.sizer.factor}, got {size}")
         return Encoding(self, info, size, signals)
 
@@ -86,6 +86,7 @@ class Encoding:
         self._tower = tower
         self._settings: Settings = tower.preprocessing.of(info.kind)
         self._size = size
+        self._region = tower.sizer.region(info, size)
         self._signals = signals
         self._steps = 0
         self._closed = False
@@ -129,7 +130,8 @@ class Encoding:
             raise ValueError(f"only the last run of frames may have a number that {per_step} doesn't divide")
         self._closed = len(pixels) % per_step != 0
         # Frames in shared memory may be read-only, which torch warns about.
-        pixels = pad_to_step(np.require(pixels, requirements=["C", "W"]), per_step)
+        pixels = np.require(middle(pixels, self._region), requirements=["C", "W"])
+        pixels = pad_to_step(pixels, per_step)
         coords = self._coords(len(pixels) // per_step)
         signals = {}
         if "pixel_change" in self._signals:
@@ -139,30 +141,31 @@ class Encoding:
         self._steps += len(pixels) // per_step
 
         def run() -> VisualTokens:
+            tokens, from_tower = self._encode(pixels)
             return VisualTokens(
-                tokens=self._encode(pixels),
+                tokens=tokens,
                 coords=coords,
                 views=self.views,
                 structural=torch.zeros(len(coords), dtype=torch.bool),
-                signals=signals,
+                signals=signals | from_tower,
                 seconds_per_step=self.seconds_per_step,
             )
 
         return run
 
-    def _encode(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         tower = self._tower
-        steps_per_call = max(1, tower.max_patches // tower.sizer.patches_per_step(self._size))
+        steps_per_call = max(1, tower.max_patches // tower.sizer.patches_per_step(self._region))
         run = steps_per_call * tower.frames_per_step
+        parts = []
         with torch.inference_mode():
-            parts = [
-                tower.family.encode(
-                    tower.model, torch.from_numpy(pixels[i : i + run]).to(tower.device), self._settings
-                ).cpu()
-                for i in range(0, len(pixels), run)
-            ]
+            for i in range(0, len(pixels), run):
+                frames = torch.from_numpy(pixels[i : i + run]).to(tower.device)
+                tokens, signals = tower.family.encode(tower.model, frames, self._settings, self._signals)
+                parts.append((tokens.cpu(), {name: signal.cpu() for name, signal in signals.items()}))
         # Outside of inference mode, so that callers get ordinary tensors.
-        return torch.cat(parts)
+        joined = {name: torch.cat([signals[name] for _, signals in parts]) for name in parts[0][1]}
+        return torch.cat([tokens for tokens, _ in parts]), joined
 
     def _coords(self, steps: int) -> torch.Tensor:
         _, rows, columns = self.views[0].grid
@@ -189,8 +192,7 @@ def load_tower(name: str, *, dtype: str = "auto", device: str = "auto") -> Visio
     folder = resolve_checkpoint(name)
     family = family_of(folder)
     config = load_config(folder)
-    preprocessing = read_preprocessing(folder)
-    _check_patches(folder, config, preprocessing)
+    preprocessing = family.preprocessing(folder, config)
     place = pick_device(device)
     precision = pick_dtype(dtype, config, place)
     fingerprint = tower_fingerprint(folder, family, config, preprocessing)
@@ -207,18 +209,3 @@ def load_tower(name: str, *, dtype: str = "auto", device: str = "auto") -> Visio
         "torch": torch.__version__,
     }
     return VisionTower(model, family, preprocessing, identity)
-
-
-def _check_patches(folder: Path, config: Any, preprocessing: Preprocessing) -> None:
-    """Fail if the preprocessing would cut other patches than the tower's weights are made for."""
-    settings, vision = preprocessing.video, config.vision_config
-    for ours, theirs in (
-        ("patch_size", "patch_size"),
-        ("merge_size", "spatial_merge_size"),
-        ("temporal_patch_size", "temporal_patch_size"),
-    ):
-        if getattr(settings, ours) != getattr(vision, theirs):
-            raise ModelError(
-                f"{folder}: the preprocessor's {ours} is {getattr(settings, ours)}, the tower's {theirs} is "
-                f"{getattr(vision, theirs)}; correct the preprocessor configuration files"
-            )

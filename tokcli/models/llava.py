@@ -1,0 +1,230 @@
+"""LLaVA (arXiv:2304.08485, 2310.03744): a CLIP tower with [CLS], a projector of two layers, positions in one dimension.
+
+LLaVA was made for stills. What it is given of a video is this project's convention, close to FreeVA (arXiv:2405.07798)
+and the same for every LLaVA checkpoint: the sampled frames one after another, a frame a temporal step, all of them in
+one run of placeholders where a still has its own. The grid is (frames, rows, columns).
+
+Positions number the tokens of the full prompt. A kept token keeps its number, and text goes on after the full block:
+``original`` and ``hf`` are the same here, ``compact`` numbers what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokcli.errors import ModelError
+from tokcli.models.base import SCHEMES, only_view
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokcli.models.positions import Block, Text
+    from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.models.sizing import FixedSize
+    from tokcli.types import EncodedItem, MediaKind
+
+SIGNAL_BLOCK = -2
+"""Block whose attention makes the signals: the one whose output LLaVA takes as features."""
+_QUERIES_AT_ONCE = 256
+_VISION_SETTINGS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+)
+_FEATURE_SETTINGS = (
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+    "projector_hidden_act",
+    "multimodal_projector_bias",
+)
+
+
+class Llava:
+    """Adapter for checkpoints of the type ``llava`` with a CLIP tower."""
+
+    model_class = "LlavaForConditionalGeneration"
+    vision_modules = ("vision_tower", "multi_modal_projector")
+    language_modules = ("language_model",)
+    vision_prefixes = tuple(
+        start + name
+        for start in ("", "model.")
+        for name in ("vision_tower.vision_model.", "vision_tower.", "multi_modal_projector.")
+    )
+    default_template = (
+        "{% for message in messages %}"
+        "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+        "{% for part in message['content'] %}{% if part['type'] == 'image' %}{{ '<image>\n' }}{% endif %}{% endfor %}"
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endif %}"
+        "{% endfor %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+    )
+    """Vicuna's layout, which LLaVA-1.5 was tuned with."""
+    part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
+    system_as_parts = True
+    position_schemes = SCHEMES
+    signals = frozenset({"pixel_change", "cls_attention", "received_attention"})
+
+    def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
+        from tokcli.models.settings import Preprocessing, pixel_settings, read_json
+
+        vision = config.vision_config
+        _check_features(folder, config)
+        processor = read_json(folder / "processor_config.json").get("image_processor")
+        processor = processor or read_json(folder / "preprocessor_config.json")
+
+        def geometry(given: Mapping[str, Any]) -> Mapping[str, Any]:
+            size = _frame_size(folder, given)
+            return {
+                "bounds": size,
+                "patch_size": int(vision.patch_size),
+                "merge_size": 1,
+                "temporal_patch_size": 1,
+            }
+
+        settings = pixel_settings(folder, "image", processor, geometry)
+        size, side = settings.bounds, vision.image_size
+        if (size.height, size.width) != (side, side):
+            raise ModelError(
+                f"{folder}: the image processor makes frames of {size.width}x{size.height} pixels, the tower takes "
+                f"{side}x{side}; correct preprocessor_config.json"
+            )
+        return Preprocessing(settings, settings)
+
+    def tower_settings(self, config: Any) -> dict[str, Any]:
+        vision = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+        return vision | {name: getattr(config, name) for name in _FEATURE_SETTINGS}
+
+    def encode(
+        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Tokens (n * rows * columns, D); the signals are float32.
+
+        ``cls_attention``
+            How much [CLS] looks at each patch in block ``SIGNAL_BLOCK``, mean over its heads.
+        ``received_attention``
+            How much all tokens of the frame, [CLS] too, look at each patch there, mean over them and the heads.
+
+        Neither row is scaled up for what [CLS] itself received.
+        """
+        import torch
+
+        from tokcli.models.preprocess import to_planes
+
+        extra: dict[str, Any] = {}
+        if tuple(pixels.shape[1:3]) != (model.config.vision_config.image_size,) * 2:
+            extra["interpolate_pos_encoding"] = True
+        asked = wanted & {"cls_attention", "received_attention"}
+        if asked:
+            # What goes into the block, beside the features: other layers' states are not kept.
+            extra["output_hidden_states"] = [SIGNAL_BLOCK - 1, model.config.vision_feature_layer]
+        output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True, **extra)
+        tokens = torch.cat(list(output.pooler_output))
+        if not asked:
+            return tokens, {}
+        block = model.model.vision_tower.encoder.layers[SIGNAL_BLOCK]
+        states = block.layer_norm1(output.hidden_states[SIGNAL_BLOCK - 1])
+        signals = {}
+        if "cls_attention" in asked:
+            signals["cls_attention"] = _attention(block.self_attn, states, states[:, :1])
+        if "received_attention" in asked:
+            runs = states.split(_QUERIES_AT_ONCE, dim=1)
+            received = sum(_attention(block.self_attn, states, run) * run.shape[1] for run in runs)
+            signals["received_attention"] = received / states.shape[1]
+        return tokens, {name: signal[:, 1:].reshape(-1) for name, signal in signals.items()}
+
+    def placeholder(self, config: Any, kind: MediaKind) -> int:
+        return int(config.image_token_id)
+
+    def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
+        from tokcli.models.positions import Block
+
+        return [Block(only_view(item).grid)]
+
+    def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
+        """int64 (K,)."""
+        import torch
+
+        from tokcli.models.positions import check_scheme
+
+        check_scheme(scheme, self.position_schemes)
+        return torch.arange(len(kept)) if scheme == "compact" else kept
+
+    def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if not items:
+            return {}
+        tokens = [item.kept.tokens.to(device=like.device, dtype=like.dtype) for item in items]
+        return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+
+
+def _attention(attention: Any, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """How much ``queries`` (n, q, C) look at each of ``states`` (n, S, C): mean over heads and queries, float32 (n, S).
+
+    Only the rows asked for are computed, so that one row costs what it should under any attention implementation.
+    """
+    import torch
+
+    heads = (attention.num_heads, attention.head_dim)
+    query = attention.q_proj(queries).unflatten(-1, heads).transpose(1, 2)
+    key = attention.k_proj(states).unflatten(-1, heads).transpose(1, 2)
+    scores = query @ key.transpose(2, 3) * attention.scale
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).mean(dim=(1, 2))
+
+
+def _check_features(folder: Path, config: Any) -> None:
+    """Raise ``ModelError`` for towers and choices of features whose tokens aren't a grid of patches."""
+    tower = config.vision_config.model_type
+    if tower != "clip_vision_model":
+        raise ModelError(f"{folder}: LLaVA with a tower of the type {tower!r} has no adapter; it must be a CLIP tower")
+    if config.vision_feature_select_strategy != "default":
+        raise ModelError(
+            f"{folder}: vision_feature_select_strategy is {config.vision_feature_select_strategy!r}, which keeps [CLS] "
+            "among the tokens; tokcli can do 'default' only"
+        )
+    if not isinstance(config.vision_feature_layer, int):
+        raise ModelError(f"{folder}: vision_feature_layer must be one layer, got {config.vision_feature_layer}")
+
+
+def _frame_size(folder: Path, processor: Mapping[str, Any]) -> FixedSize:
+    """The size that CLIP's image processor gives to frames, by its own defaults."""
+    from tokcli.models.sizing import FixedSize
+
+    if processor.get("do_pad"):
+        raise ModelError(
+            f"{folder}: the image processor sets do_pad=true, which tokcli can't reproduce; set it to false"
+        )
+    size, crop = processor.get("size") or 224, processor.get("crop_size") or 224
+    size = {"shortest_edge": size} if isinstance(size, int) else size
+    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
+    if processor.get("do_center_crop", True) is False:
+        if "height" not in size:
+            raise ModelError(
+                f"{folder}: the image processor resizes the shortest edge and cuts nothing off, which leaves frames of "
+                "different shapes; set do_center_crop=true, or size to a height and a width"
+            )
+        return FixedSize(int(size["height"]), int(size["width"]))
+    height, width = int(crop["height"]), int(crop["width"])
+    if "height" in size:
+        if (int(size["height"]), int(size["width"])) != (height, width):
+            raise ModelError(
+                f"{folder}: the image processor cuts {width}x{height} pixels out of frames of "
+                f"{size['width']}x{size['height']}, which tokcli can't do; set size to the shortest edge"
+            )
+        return FixedSize(height, width)
+    shortest = int(size["shortest_edge"])
+    if shortest < max(height, width):
+        raise ModelError(
+            f"{folder}: the image processor cuts {width}x{height} pixels out of frames with a side of {shortest}; "
+            "correct preprocessor_config.json"
+        )
+    return FixedSize(height, width, shortest)
