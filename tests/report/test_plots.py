@@ -1,0 +1,134 @@
+"""The files: they exist, can be read, and say what the rows say."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_rows import KINDS, make_row, make_rows
+
+from tokcli.errors import UsageError
+from tokcli.report import write_plots
+from tokcli.report.heatmap import retained
+from tokcli.report.style import is_baseline, method_styles
+
+METHODS = {"dtd": 0.02, "evs": 0.03, "uniform": 0.045, "random": 0.05, "pool2d": 0.04, "downsample": 0.035}
+NAMES = ("accuracy-by-bytes", "accuracy-by-tokens", "retained-by-kind")
+
+
+def svg_texts(path: Path) -> list[str]:
+    return [
+        "".join(element.itertext()).strip()
+        for element in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    ]
+
+
+def test_writes_png_and_svg_of_each(tmp_path: Path) -> None:
+    written = write_plots(make_rows(METHODS), tmp_path / "plots")
+    assert sorted(path.name for path in written) == sorted(f"{name}.{end}" for name in NAMES for end in ("png", "svg"))
+    assert sorted((tmp_path / "plots").iterdir()) == sorted(written)
+    for name in NAMES:
+        with Image.open(tmp_path / "plots" / f"{name}.png") as image:
+            pixels = np.asarray(image.convert("RGB"))
+        assert pixels.shape[1] == 1584  # 7.2 inches at 220 dpi
+        assert 600 <= pixels.shape[0] <= 2500
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+        texts = svg_texts(tmp_path / "plots" / f"{name}.svg")
+        assert set(METHODS) <= set(texts)
+        assert not any(text.startswith("nan") for text in texts)
+
+
+def test_nothing_is_cut_off_at_the_edges(tmp_path: Path) -> None:
+    long = METHODS | {"keyframes,dtd,uniform": 0.03}
+    rows = make_rows(long, (*KINDS, "what the sign says"))
+    for path in write_plots(rows, tmp_path):
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("L")).copy()
+            frame = np.concatenate(
+                [pixels[:3].ravel(), pixels[-3:].ravel(), pixels[:, :3].ravel(), pixels[:, -3:].ravel()]
+            )
+            assert frame.min() == 255, path.name
+
+
+def test_curves_say_what_the_references_are(tmp_path: Path) -> None:
+    write_plots(make_rows(METHODS), tmp_path)
+    texts = svg_texts(tmp_path / "accuracy-by-tokens.svg")
+    assert {"all tokens, 96.5%", "without pictures, 30%", "most frequent answer, 28%", "chance, 27%"} <= set(texts)
+    assert {"100%", "50%", "25%", "12.5%", "6.25%", "Pareto front"} <= set(texts)
+    assert any("log scale" in text and "%" in text for text in texts)
+    assert any(text.startswith("2,000 questions") for text in texts)
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = make_rows(METHODS)
+    first = write_plots(rows, tmp_path / "a")
+    second = write_plots(list(reversed(rows)), tmp_path / "b")
+    for one, other in zip(first, second):
+        assert one.read_bytes() == other.read_bytes(), one.name
+
+
+def test_a_users_own_style_does_not_change_the_pictures(tmp_path: Path) -> None:
+    import matplotlib
+
+    rows = make_rows({"dtd": 0.02})
+    first = write_plots(rows, tmp_path / "a")
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 20, "svg.hashsalt": None}):
+        second = write_plots(rows, tmp_path / "b")
+        assert matplotlib.rcParams["font.size"] == 20
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_heat_map_annotates_accuracy_over_full_accuracy(tmp_path: Path) -> None:
+    rows = [
+        make_row("full", None, None, 0.8),
+        make_row("full", None, "read", 0.5),
+        make_row("full", None, "time", 0.0),
+        make_row("dtd", 0.1, None, 0.6),
+        make_row("dtd", 0.1, "read", 0.185),
+        make_row("dtd", 0.1, "time", 0.1),
+        make_row("evs", 0.1, None, 0.82),
+    ]
+    table = retained(rows)
+    assert table is not None
+    assert table.settings == [("dtd", 0.1), ("evs", 0.1)]
+    assert table.kinds == [None, "read", "time"]
+    # 0.6 / 0.8, 0.185 / 0.5, nothing to retain; 0.82 / 0.8, not asked
+    np.testing.assert_allclose(table.values, [[0.75, 0.37, np.nan], [1.025, np.nan, np.nan]])
+    write_plots(rows, tmp_path)
+    texts = svg_texts(tmp_path / "retained-by-kind.svg")
+    assert {"75", "37", "102", "–", "80.0", "50.0", "read", "time", "10%"} <= set(texts)
+
+
+def test_one_setting_without_kinds_or_bytes(tmp_path: Path) -> None:
+    row = make_row("dtd", None, None, 0.9, kept_tokens=17_000, source_bytes=None, ci=None, chance=None)
+    written = write_plots([row], tmp_path)
+    assert [path.name for path in written] == ["accuracy-by-tokens.png", "accuracy-by-tokens.svg"]
+    texts = svg_texts(written[1])
+    assert "dtd" in texts
+    assert not any("confidence" in text or "Star" in text for text in texts)
+
+
+def test_nothing_to_draw(tmp_path: Path) -> None:
+    assert write_plots([], tmp_path) == []
+    assert write_plots([make_row("dtd", 0.1, None, float("nan"))], tmp_path) == []
+
+
+def test_colours_are_fixed_by_name_and_differ_within_a_picture() -> None:
+    few, many = method_styles(["evs", "dtd"]), method_styles(["dtd", "evs", "keyframes", *"abcdefg", "uniform"])
+    assert (few["dtd"], few["evs"]) == (many["dtd"], many["evs"])
+    coloured = [style.colour for name, style in many.items() if not is_baseline(name)]
+    assert len(set(coloured)) == 10
+    red, green, blue = (int(many["uniform"].colour[start : start + 2], 16) for start in (1, 3, 5))
+    assert red == green == blue
+    assert method_styles(["tome"]) == {"tome": method_styles(["dtd", "tome"])["tome"]}
+
+
+def test_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match=r'pip install "tokcli\[report\]"'):
+        write_plots(make_rows({"dtd": 0.02}), tmp_path)
