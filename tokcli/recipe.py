@@ -1,8 +1,8 @@
 """Recipes: YAML files and command lines become the same checked settings.
 
-A recipe has up to three steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
-``infer`` (cache to answers). Unknown keys are refused, with the nearest known one. Relative paths are relative to the
-folder that the command runs in, as in a Makefile.
+A recipe has up to four steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
+``infer`` (cache to answers), ``eval`` (what compression costs in answers). Unknown keys are refused, with the nearest
+known one. Relative paths are relative to the folder that the command runs in, as in a Makefile.
 """
 
 from __future__ import annotations
@@ -115,6 +115,45 @@ class InferRecipe(_Step):
         return self
 
 
+class EvalRecipe(_Step):
+    """Media (or caches) and questions in, a table of answers kept out."""
+
+    inputs: Annotated[list[NonEmpty], Field(min_length=1)]
+    qa: str | None = None
+    prompt: list[str] = []
+    methods: list[NonEmpty] | None = None
+    keep: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    options: dict[str, str] = {}
+    output: NonEmpty = "eval"
+    model: str | None = None
+    against: Literal["full"] | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    bootstrap: Annotated[int, Field(ge=1)] = 1000
+    positions: PositionScheme = "original"
+    max_new_tokens: Annotated[int, Field(ge=1)] = 16
+    system: str | None = None
+    sampling: SamplingRecipe = SamplingRecipe()
+    resize: Literal["hf", "swscale"] = "hf"
+    dtype: str = "auto"
+    device: str = "auto"
+    path_col: str = "path"
+    id_col: str | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    plots: bool = True
+    overwrite: bool = False
+    allow_errors: bool = False
+    workers: Annotated[int, Field(ge=1)] | None = None
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+
+    @model_validator(mode="after")
+    def _some_question(self) -> EvalRecipe:
+        if self.qa is None and not self.prompt:
+            raise ValueError("give questions: qa, or prompt together with against full")
+        if self.prompt and self.against is None:
+            raise ValueError("prompts have no right answers; add against full, or give qa")
+        return self
+
+
 class Recipe(_Step):
     """What `tokcli run` reads."""
 
@@ -122,11 +161,12 @@ class Recipe(_Step):
     render: RenderRecipe | None = None
     compress: CompressRecipe | None = None
     infer: InferRecipe | None = None
+    eval: EvalRecipe | None = None
 
     @model_validator(mode="after")
     def _some_step(self) -> Recipe:
-        if not (self.render or self.compress or self.infer):
-            raise ValueError("needs at least one of render, compress, infer")
+        if not (self.render or self.compress or self.infer or self.eval):
+            raise ValueError("needs at least one of render, compress, infer, eval")
         return self
 
 
@@ -168,7 +208,7 @@ def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the keys render, compress, infer")
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys render, compress, infer, eval")
     for dotted, text in (overrides or {}).items():
         *parents, leaf = dotted.split(".")
         node = data

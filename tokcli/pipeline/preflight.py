@@ -67,10 +67,10 @@ def check_request(recipe: CompressRecipe) -> Request:
     return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))))
 
 
-def load_job(request: Request) -> Job:
-    """Load the vision tower and settle everything that depends on it. Raises ``ModelError``."""
+def load_job(request: Request, tower: VisionTower | None = None) -> Job:
+    """Load the vision tower, unless it is given, and settle all that depends on it. Raises ``ModelError``."""
     recipe, compressor = request.recipe, request.compressor
-    tower = load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
+    tower = tower or load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
     missing = sorted(compressor.needs - {"tokens"} - set(tower.signals))
     if missing:
         raise MethodError(f"method {compressor.name} needs the signal {missing[0]}, which {recipe.model} does not give")

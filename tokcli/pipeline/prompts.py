@@ -84,7 +84,7 @@ class Question:
 def questions(prompts: Iterable[Prompt], ids: list[str]) -> tuple[list[Question], list[str]]:
     """Every pair of item and prompt, item by item, each pair once; and names of items that are not among ``ids``."""
     general, by_item, missing = [], {item_id: [] for item_id in ids}, []  # type: ignore[var-annotated]
-    names = _Names(ids)
+    names = ItemNames(ids)
     for prompt in prompts:
         if prompt.item is None:
             general.append(prompt)
@@ -101,7 +101,7 @@ def _of_item(item_id: str, prompts: list[Prompt]) -> Iterator[Question]:
         yield Question(item_id, prompt)
 
 
-class _Names:
+class ItemNames:
     """Finds an id by itself or by its last parts, if those belong to one id only."""
 
     def __init__(self, ids: Iterable[str]) -> None:
