@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import tokcli
-from tokcli.cli import catalog, compress, doctor, infer, inspect, render, run
+from tokcli.cli import catalog, compress, doctor, evaluate, infer, inspect, render, run
 from tokcli.cli.output import fail, notices
 from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
@@ -32,6 +32,7 @@ app = typer.Typer(
 for command in (
     compress.compress,
     infer.infer,
+    evaluate.evaluate,
     inspect.inspect,
     inspect.verify,
     catalog.methods,
@@ -40,7 +41,8 @@ for command in (
     run.run,
     doctor.doctor,
 ):
-    app.command()(command)
+    # `eval` would hide Python's own function.
+    app.command("eval" if command is evaluate.evaluate else None)(command)
 
 
 def _version(wanted: bool) -> None:

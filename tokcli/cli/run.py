@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from tokcli.cli.compress import exit_code, run_compress
+from tokcli.cli.evaluate import exit_code as eval_exit_code
+from tokcli.cli.evaluate import run_eval
 from tokcli.cli.infer import run_infer
 from tokcli.cli.options import Json, Quiet, key_values
 from tokcli.cli.output import notices
@@ -25,7 +27,7 @@ def run(
 ) -> None:
     """Run a YAML recipe.
 
-    Does render, compress and infer as far as it names them; safe to repeat.
+    Does render, compress, infer and eval as far as it names them; safe to repeat.
 
     [dim]tokcli run recipes/demo.yaml[/dim]
     [dim]tokcli run nightly.yaml --set compress.output=/data/cache --set compress.keep=0.1[/dim]
@@ -43,6 +45,9 @@ def run(
     if steps.infer is not None:
         _title("infer", quiet)
         run_infer(steps.infer, quiet, as_json)
+    if steps.eval is not None:
+        _title("eval", quiet)
+        code = code or eval_exit_code(run_eval(steps.eval, quiet, as_json), steps.eval)
     raise typer.Exit(code)
 
 

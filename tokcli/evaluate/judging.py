@@ -41,13 +41,12 @@ class AskOptions:
 class AgainstLabels:
     """Judges by the right answers that the questions come with.
 
+    ``model`` gives the language model, when the first question is put: an evaluation that is complete loads none.
     A question with options is given as it stands, without the options, and the likeliest one is the answer; an open
     one is answered greedily and compared with the accepted answers.
     """
 
-    needs_full = False
-
-    def __init__(self, model: LanguageModel, options: AskOptions) -> None:
+    def __init__(self, model: Callable[[], LanguageModel], options: AskOptions) -> None:
         self.model, self.options = model, options
 
     def judge(
@@ -62,7 +61,7 @@ class AgainstLabels:
     def _asked(self, item: EncodedItem | None, questions: Sequence[Question]) -> list[Judged]:
         if not questions:
             return []
-        answers = _ask(self.model, item, questions, self.options)
+        answers = _ask(self.model(), item, questions, self.options)
         return [
             Judged(question.number, answer.text, float(is_right(answer.text, question.answers)))
             for question, answer in zip(questions, answers)
@@ -71,7 +70,7 @@ class AgainstLabels:
     def _chosen(self, item: EncodedItem | None, questions: Sequence[Question]) -> list[Judged]:
         if not questions:
             return []
-        scores = self.model.log_likelihoods(
+        scores = self.model().log_likelihoods(
             item,
             [question.text for question in questions],
             [question.options for question in questions],
@@ -101,9 +100,7 @@ class AgainstFull:
     the model's own greedy answer from all tokens.
     """
 
-    needs_full = True
-
-    def __init__(self, model: LanguageModel, options: AskOptions) -> None:
+    def __init__(self, model: Callable[[], LanguageModel], options: AskOptions) -> None:
         self.model, self.options = model, options
         self._reference: tuple[EncodedItem, list[int], list[Answer], list[torch.Tensor]] | None = None
 
@@ -114,7 +111,7 @@ class AgainstFull:
         answers, expected = self._of_full(full(), questions)
         replies = [answer.token_ids for answer in answers]
         got = self._distributions(item, questions, replies)
-        said = _ask(self.model, item, questions, self.options)
+        said = _ask(self.model(), item, questions, self.options)
         return [
             Judged(
                 question.number,
@@ -129,7 +126,7 @@ class AgainstFull:
         """Answers from all tokens, computed once for an item."""
         numbers = [question.number for question in questions]
         if self._reference is None or self._reference[0] is not item or self._reference[1] != numbers:
-            answers = _ask(self.model, item, questions, self.options)
+            answers = _ask(self.model(), item, questions, self.options)
             expected = self._distributions(item, questions, [answer.token_ids for answer in answers])
             self._reference = (item, numbers, answers, expected)
         return self._reference[2], self._reference[3]
@@ -138,7 +135,7 @@ class AgainstFull:
         self, item: EncodedItem | None, questions: Sequence[Question], replies: Sequence[Sequence[int]]
     ) -> list[torch.Tensor]:
         texts = [question.text for question in questions]
-        return self.model.distributions(item, texts, replies, scheme=self.options.scheme, system=self.options.system)
+        return self.model().distributions(item, texts, replies, scheme=self.options.scheme, system=self.options.system)
 
 
 Judge = AgainstLabels | AgainstFull

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from tokcli.cache.measure import SizeMeter
+from tokcli.evaluate.bootstrap import Floats, Means, bootstrap_means, pareto
 from tokcli.evaluate.judging import Judged
 from tokcli.evaluate.questions import Question
 from tokcli.evaluate.runner import Outcome
 from tokcli.evaluate.settings import BLIND, FULL, GUESS, Setting
-from tokcli.evaluate.bootstrap import Floats, Means, bootstrap_means, pareto
 
 Row = dict[str, Any]
 REFERENCES = (FULL, BLIND, GUESS)
