@@ -107,7 +107,7 @@ def test_the_checkpoints_own_template_is_used(source: str, tmp_path: Path) -> No
 
 
 def test_a_template_that_refuses_is_an_error(halves: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(halves.language, "_template", "{{ raise_exception('System role not supported') }}")
+    monkeypatch.setattr(halves.language, "template", "{{ raise_exception('System role not supported') }}")
     with pytest.raises(ModelError, match="the chat template of the model fails on this request: System role not supp"):
         halves.language.prompt(Request([], "hi", system="be short"))
 

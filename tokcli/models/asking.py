@@ -8,15 +8,16 @@ continuations that follow a prompt. Nothing is approximate: each prompt gets wha
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from tokcli.errors import ModelError, UsageError
-from tokcli.models.branching import STEM, Row, Stem, Tokens, Trunk, shared_length
-from tokcli.models.prompt import Request
+from tokcli.models.branching import STEM, Row, Stem, Tokens, Trunk
+from tokcli.models.positions import check_scheme
+from tokcli.models.prompt import Request, lay_out, read_ids
 from tokcli.models.quiet import quiet_transformers
 from tokcli.models.replies import Answer, OptionScore
 
@@ -49,45 +50,57 @@ Result = TypeVar("Result")
 
 
 class _Asked:
-    """Prompts about one item, behind their trunk."""
+    """Prompts about one item: the trunk that they share, and each prompt's stem behind it."""
 
     def __init__(
         self,
         language: LanguageModel,
         item: EncodedItem | None,
         prompts: Sequence[str],
+        branches: Sequence[Sequence[Sequence[int]]],
         scheme: str,
         system: str | None,
     ) -> None:
+        family, config, tokenizer = language.family, language.model.config, language.tokenizer
+        check_scheme(scheme, family.position_schemes)
         items = [] if item is None else [item]
-        self.language = language
-        self.prompts = [language.prompt(Request(items, prompt, system), scheme) for prompt in prompts]
-        length = shared_length([(prompt.ids, prompt.positions) for prompt in self.prompts])
+        requests = [Request(items, prompt, system) for prompt in prompts]
+        ids = read_ids(requests, family=family, config=config, tokenizer=tokenizer, template=language.template)
+        first = lay_out(requests[0], ids[0], family=family, config=config, tokenizer=tokenizer, scheme=scheme)
+        shared = _shared_length(ids)
         inputs: dict[str, Any] = {}
-        first = self.prompts[0]
         if item is not None:
-            weight = language.model.get_input_embeddings().weight
-            language.check_width(items, weight.shape[1])
-            if bool((first.ids[length:] == language.family.placeholder(language.model.config, item.kind)).any()):
+            if family.placeholder(config, item.kind) not in ids[0][:shared]:
                 raise ModelError(
-                    "the chat template of the model puts the question before the item, so questions share nothing; "
+                    "the chat template of the model puts the prompt before the item, so that prompts share nothing; "
                     "use generate"
                 )
-            inputs["mm_encoder_outputs"] = language.family.encoder_outputs(items, weight)
+            weight = language.model.get_input_embeddings().weight
+            language.check_width(items, weight.shape[1])
+            inputs["mm_encoder_outputs"] = family.encoder_outputs(items, weight)
+        length = len(first.ids) - (len(ids[0]) - shared)
         try:
             self.trunk = Trunk(language.model, first.ids[:length], first.positions[..., :length], **inputs)
         except torch.OutOfMemoryError as error:
             raise _too_long(length, language) from error
+        self.language = language
+        self.first = first
+        # Text takes one position after the other in every scheme, so the first prompt says where all others stand.
+        start = first.positions[..., length : length + 1]
+        self.stems = [
+            Stem(torch.tensor(own[shared:]), start + torch.arange(len(own) - shared), replies)
+            for own, replies in zip(ids, branches)
+        ]
 
-    def stem(self, number: int, branches: Sequence[Sequence[int]] = ()) -> Stem:
-        prompt, start = self.prompts[number], self.trunk.length
-        return Stem(prompt.ids[start:], prompt.positions[..., start:], branches)
+    def prompt_ids(self, number: int) -> torch.Tensor:
+        """All ids of a prompt, int64 (K,)."""
+        return torch.cat([self.first.ids[: self.trunk.length], self.stems[number].ids])
 
-    def run(self, stems: Sequence[Stem], work: Callable[[Row, Sequence[int]], list[Result]]) -> list[Result]:
+    def run(self, work: Callable[[Row, Sequence[int]], list[Result]]) -> list[Result]:
         """``work(row, numbers)`` for batches of the stems; one that doesn't fit into memory is halved."""
         room = min(self.language.max_batch_tokens - self.trunk.length, ROW_TOKENS)
         results: list[Result] = []
-        for batch in _batches([stem.length for stem in stems], room):
+        for batch in _batches([stem.length for stem in self.stems], room):
             results += self._run(batch, work)
         return results
 
@@ -96,7 +109,7 @@ class _Asked:
             return work(self.trunk.row(), batch)
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
-                raise _too_long(len(self.prompts[batch[0]].ids), self.language) from error
+                raise _too_long(len(self.prompt_ids(batch[0])), self.language) from error
         # Outside of the except clause: the error's traceback would hold the tensors that have to go.
         torch.cuda.empty_cache()
         half = len(batch) // 2
@@ -122,11 +135,12 @@ def ask(
         return []
     started = time.perf_counter()
     with quiet_transformers(), torch.inference_mode():
-        asked = _Asked(language, item, prompts, scheme, system)
-        stems = [asked.stem(number) for number in range(len(prompts))]
-        replies = asked.run(stems, lambda row, batch: _greedy(asked, stems, row, batch, max_new_tokens))
+        asked = _Asked(language, item, prompts, [()] * len(prompts), scheme, system)
+        replies = asked.run(lambda row, batch: _greedy(asked, row, batch, max_new_tokens))
     seconds = (time.perf_counter() - started) / len(prompts)
-    return [language.finish(reply, prompt, seconds) for reply, prompt in zip(replies, asked.prompts)]
+    lengths = [asked.trunk.length + len(stem.ids) for stem in asked.stems]
+    visual = asked.first.visual_tokens
+    return [language.finish(reply, length, visual, seconds) for reply, length in zip(replies, lengths)]
 
 
 def log_likelihoods(
@@ -145,19 +159,17 @@ def log_likelihoods(
     ids = [[_option_ids(language, option) for option in row] for row in options]
 
     def score(row: Row, batch: Sequence[int]) -> list[list[OptionScore]]:
-        logits, places = row.grow([stems[number] for number in batch])
+        logits, places = row.grow([asked.stems[number] for number in batch])
         likely = torch.log_softmax(logits.float(), dim=-1)
-        flat = torch.tensor([place for prompt in places for option in prompt for place in option], device=logits.device)
-        targets = [token for number in batch for option in ids[number] for token in option]
-        wanted = torch.tensor(targets, device=logits.device)
+        flat = _indices((place for prompt in places for option in prompt for place in option), logits)
+        wanted = _indices((token for number in batch for option in ids[number] for token in option), logits)
         values = iter(likely[flat, wanted].tolist())
         hits = iter((likely.argmax(dim=-1)[flat] == wanted).tolist())
         return [[_score(len(option), values, hits) for option in ids[number]] for number in batch]
 
     with quiet_transformers(), torch.inference_mode():
-        asked = _Asked(language, item, prompts, scheme, system)
-        stems = [asked.stem(number, row) for number, row in enumerate(ids)]
-        return asked.run(stems, score)
+        asked = _Asked(language, item, prompts, ids, scheme, system)
+        return asked.run(score)
 
 
 def distributions(
@@ -175,47 +187,53 @@ def distributions(
         return []
 
     def predict(row: Row, batch: Sequence[int]) -> list[torch.Tensor]:
-        logits, places = row.grow([stems[number] for number in batch])
+        logits, places = row.grow([asked.stems[number] for number in batch])
         return [torch.log_softmax(logits[only].float(), dim=-1).cpu() for (only,) in places]
 
     with quiet_transformers(), torch.inference_mode():
-        asked = _Asked(language, item, prompts, scheme, system)
-        stems = [asked.stem(number, [ids]) for number, ids in enumerate(continuations)]
-        return asked.run(stems, predict)
+        asked = _Asked(language, item, prompts, [[ids] for ids in continuations], scheme, system)
+        return asked.run(predict)
 
 
-def _greedy(asked: _Asked, stems: Sequence[Stem], row: Row, batch: Sequence[int], limit: int) -> list[list[int]]:
+def _greedy(asked: _Asked, row: Row, batch: Sequence[int], limit: int) -> list[list[int]]:
     """Each prompt's most likely tokens in turn, up to and with an end token, at most ``limit``."""
     ends = asked.language.end_ids()
     replies: list[list[int]] = [[] for _ in batch]
     going = list(range(len(batch)))
-    logits, _ = row.grow([stems[number] for number in batch])
+    logits, _ = row.grow([asked.stems[number] for number in batch])
     for step in range(limit):
-        before = [asked.prompts[batch[group]].ids for group in going]
-        for group, token in zip(going, _choose(asked.language, logits, before, [replies[group] for group in going])):
+        for group, token in zip(going, _choose(asked, logits, [(batch[group], replies[group]) for group in going])):
             replies[group].append(token)
         going = [group for group in going if replies[group][-1] not in ends]
         if not going or step + 1 == limit:
             break
         ids = torch.tensor([replies[group][-1] for group in going])
-        positions = torch.cat([stems[batch[group]].after(step, 1) for group in going], dim=-1)
+        positions = torch.cat([asked.stems[batch[group]].after(step, 1) for group in going], dim=-1)
         tokens = Tokens(ids, positions, torch.tensor(going), torch.full_like(ids, STEM))
         logits = row.extend(tokens, torch.arange(len(going)))
     return replies
 
 
-def _choose(
-    language: LanguageModel, logits: torch.Tensor, prompts: Sequence[torch.Tensor], replies: Sequence[list[int]]
-) -> list[int]:
-    """The next token of each prompt that goes on, as ``generate`` would choose it from logits (R, V)."""
-    penalty = language.model.generation_config.repetition_penalty
+def _choose(asked: _Asked, logits: torch.Tensor, replies: Sequence[tuple[int, list[int]]]) -> list[int]:
+    """The next tokens, as ``generate`` chooses them: logits (R, V), and of each row the prompt's number and reply."""
+    penalty = asked.language.model.generation_config.repetition_penalty
     if penalty not in (None, 1.0):
         from transformers import RepetitionPenaltyLogitsProcessor
 
         penalise = RepetitionPenaltyLogitsProcessor(penalty)
-        before = [torch.cat([ids, ids.new_tensor(reply)]).to(logits.device) for ids, reply in zip(prompts, replies)]
-        logits = torch.cat([penalise(ids[None], row[None].float()) for ids, row in zip(before, logits)])
+        rows = []
+        for row, (number, reply) in zip(logits, replies):
+            before = torch.cat([asked.prompt_ids(number), torch.tensor(reply, dtype=torch.long)])
+            rows.append(penalise(before[None].to(row.device), row[None].float()))
+        logits = torch.cat(rows)
     return logits.argmax(dim=-1).tolist()
+
+
+def _shared_length(ids: Sequence[list[int]]) -> int:
+    """How many ids all prompts begin with; the last one of a prompt doesn't count, so that each has something left."""
+    # What the first and the last in sorted order share, all between them share.
+    pairs = zip(min(ids)[:-1], max(ids)[:-1])
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _batches(lengths: Sequence[int], room: int) -> Iterator[list[int]]:
@@ -236,6 +254,10 @@ def _option_ids(language: LanguageModel, option: str) -> list[int]:
     if not ids:
         raise UsageError(f"the option {option!r} has no tokens, so every answer begins with it; leave it out")
     return ids
+
+
+def _indices(values: Iterable[int], like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor(list(values), dtype=torch.long, device=like.device)
 
 
 def _score(count: int, values: Iterator[float], hits: Iterator[bool]) -> OptionScore:

@@ -76,11 +76,11 @@ class Trunk:
         from transformers import DynamicCache
 
         check_attention(model)
-        self.model = model
         self.length = len(ids)
+        self._forward = _Forward(model)
         self._cache = DynamicCache()
         if len(ids):
-            forward(model, self._cache, ids, positions, torch.ones(1, len(ids), dtype=torch.long), 1, **inputs)
+            self._forward(self._cache, ids, positions, torch.ones(1, len(ids), dtype=torch.long), 1, **inputs)
 
     def row(self) -> Row:
         """An empty row behind the trunk."""
@@ -88,14 +88,50 @@ class Trunk:
         # of the layers share the trunk's keys and values.
         cache = copy.copy(self._cache)
         cache.layers = [copy.copy(layer) for layer in self._cache.layers]
-        return Row(self.model, cache, self.length)
+        return Row(self._forward, cache, self.length)
+
+
+class _Forward:
+    """Calls of a model with one row of tokens."""
+
+    def __init__(self, model: Any) -> None:
+        weight = model.get_input_embeddings().weight
+        self._model = model
+        self._device = weight.device
+        self.dtype = weight.dtype
+        # transformers 5.23 renamed it.
+        self._name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+    def __call__(
+        self,
+        cache: Any,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        keep: torch.Tensor | int,
+        **inputs: Any,
+    ) -> torch.Tensor:
+        """Logits (R, V) of the tokens to ``keep``; ``cache`` grows by all of them."""
+        device = self._device
+        output = self._model(
+            input_ids=ids[None].to(device),
+            # (S,) or (3, S): the batch goes before the last dimension.
+            position_ids=positions.unsqueeze(-2).to(device),
+            attention_mask=mask.to(device),
+            logits_to_keep=keep.to(device) if isinstance(keep, torch.Tensor) else keep,
+            use_cache=True,
+            **{self._name: cache},
+            **inputs,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
 
 
 class Row:
     """Branches behind a trunk, one after another."""
 
-    def __init__(self, model: Any, cache: Any, trunk: int) -> None:
-        self._model = model
+    def __init__(self, forward: _Forward, cache: Any, trunk: int) -> None:
+        self._forward = forward
         self._cache = cache
         self._group = torch.full((trunk,), STEM)
         self._branch = torch.full((trunk,), STEM)
@@ -148,50 +184,10 @@ class Row:
         same = (self._branch == STEM) | (self._branch == tokens.branch[:, None])
         related = (self._group == STEM) | ((self._group == tokens.group[:, None]) & same)
         seen = related & (index <= index[start:, None])
-        dtype = self._model.get_input_embeddings().weight.dtype
+        # Added to the scores; float, because eager attention takes no other.
+        dtype = self._forward.dtype
         mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
-        return forward(self._model, self._cache, tokens.ids, tokens.positions, mask[None, None], keep)
-
-
-def forward(
-    model: Any,
-    cache: Any,
-    ids: torch.Tensor,
-    positions: torch.Tensor,
-    mask: torch.Tensor,
-    keep: torch.Tensor | int,
-    **inputs: Any,
-) -> torch.Tensor:
-    """One call of the model for a batch of one; ``cache`` grows by the tokens. Returns logits (R, V).
-
-    Positions are (S,) or (3, S), so that the batch goes before the last dimension.
-    """
-    device = model.get_input_embeddings().weight.device
-    output = model(
-        input_ids=ids[None].to(device),
-        position_ids=positions.unsqueeze(-2).to(device),
-        attention_mask=mask.to(device),
-        logits_to_keep=keep.to(device) if isinstance(keep, torch.Tensor) else keep,
-        use_cache=True,
-        **{_cache_argument(model): cache},
-        **inputs,
-    )
-    return output.logits[0]
-
-
-def shared_length(sequences: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> int:
-    """How many tokens all prompts begin with, at the same positions; at most all but the last token of the shortest.
-
-    Args:
-        sequences: (ids (S,), positions (..., S)) of each prompt.
-    """
-    most = min(len(ids) for ids, _ in sequences) - 1
-    first, places = sequences[0]
-    same = torch.ones(most, dtype=torch.bool)
-    for ids, positions in sequences[1:]:
-        same &= ids[:most] == first[:most]
-        same &= (positions[..., :most] == places[..., :most]).reshape(-1, most).all(dim=0)
-    return int(same.long().cumprod(0).sum())
+        return self._forward(self._cache, tokens.ids, tokens.positions, mask[None, None], keep)
 
 
 def check_attention(model: Any) -> None:
@@ -212,8 +208,3 @@ def check_attention(model: Any) -> None:
     used = config._attn_implementation
     if used not in ("sdpa", "eager"):
         raise ModelError(f'many prompts at once need attn="sdpa" or "eager", this model was loaded with "{used}"')
-
-
-def _cache_argument(model: Any) -> str:
-    """transformers 5.23 renamed it."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"

@@ -36,7 +36,7 @@ class LanguageModel:
         self.family = family
         self.name = name
         self._folder = folder
-        self._template = read_template(folder, tokenizer, family.default_template)
+        self.template = read_template(folder, tokenizer, family.default_template)
         self._check_placeholders()
         self.max_batch_tokens = MAX_BATCH_TOKENS.get(model.device.type, MAX_BATCH_TOKENS["cpu"])
 
@@ -107,13 +107,10 @@ class LanguageModel:
         Args:
             item: What the prompts are about; None asks without any picture.
             prompts: Any number; answers are in their order.
-            max_new_tokens: Limit for each answer.
-            scheme: As in :meth:`generate`.
             system: System message; None leaves it to the checkpoint's chat template.
 
         Raises:
-            ModelError: The scheme is unknown, the item doesn't fit this model, or the model's attention can't be masked
-                token by token.
+            ModelError: As in :meth:`generate`, or the model's attention can't be masked token by token.
             UsageError: A prompt holds a placeholder token, or ``max_new_tokens`` is below 1.
         """
         return asking.ask(self, item, prompts, max_new_tokens=max_new_tokens, scheme=scheme, system=system)
@@ -131,19 +128,12 @@ class LanguageModel:
 
         The request of the harnesses' ``loglikelihood``: an option is tokenized on its own, without special tokens, and
         its ids follow those of the prompt, of which the chat template's generation prompt is the end. Nothing is put
-        between the two, no space either, and no end token is added: "4" and "42" are scored by what they are, not by
-        where the reply ends. Totals are sums, so longer options score lower; divide by ``tokens``, or by the length of
-        the text, for the length-normalised accuracy.
-
-        Args:
-            item: As in :meth:`ask`, and so are ``scheme`` and ``system``.
-            prompts: Any number; the results are in their order.
-            options: For each prompt its options, any number of them.
+        between the two, no space either, and no end token is added or counted. Totals are sums, so longer options score
+        lower; divide by ``tokens``, or by the length of the text, for the length-normalised accuracy.
 
         Raises:
-            ModelError: As in :meth:`ask`.
-            UsageError: A prompt holds a placeholder token, an option has no tokens, or there aren't as many lists of
-                options as prompts.
+            ModelError: As in :meth:`ask`, whose other arguments these are too.
+            UsageError: A prompt holds a placeholder token, an option has no tokens, or the lists differ in length.
         """
         return asking.log_likelihoods(self, item, prompts, options, scheme=scheme, system=system)
 
@@ -158,18 +148,13 @@ class LanguageModel:
     ) -> list[torch.Tensor]:
         """What the model expects at each step of a given reply (teacher forcing).
 
-        Args:
-            item: As in :meth:`ask`, and so are ``scheme`` and ``system``.
-            prompts: Any number; the results are in their order.
-            continuations: For each prompt the token ids of its reply, of any length.
-
         Returns:
             For each prompt float32 (n, V) natural log-probabilities on the CPU, n the length of its continuation: row i
             is the distribution that predicts ``continuation[i]``, given the prompt and the tokens before it.
 
         Raises:
-            ModelError: As in :meth:`ask`.
-            UsageError: A prompt holds a placeholder token, or there aren't as many continuations as prompts.
+            ModelError: As in :meth:`ask`, whose other arguments these are too.
+            UsageError: A prompt holds a placeholder token, or the lists differ in length.
         """
         return asking.distributions(self, item, prompts, continuations, scheme=scheme, system=system)
 
@@ -181,7 +166,7 @@ class LanguageModel:
             family=self.family,
             config=self.model.config,
             tokenizer=self.tokenizer,
-            template=self._template,
+            template=self.template,
             scheme=scheme,
         )
 
@@ -252,7 +237,9 @@ class LanguageModel:
             first = self._answer(batch[:half], requests, prompts, max_new_tokens)
             return first | self._answer(batch[half:], requests, prompts, max_new_tokens)
         seconds = (time.perf_counter() - started) / len(batch)
-        return {i: self.finish(row, prompts[i], seconds) for i, row in zip(batch, rows)}
+        return {
+            i: self.finish(row, len(prompts[i].ids), prompts[i].visual_tokens, seconds) for i, row in zip(batch, rows)
+        }
 
     def _generate(self, requests: Sequence[Request], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
         inputs = self._collate(requests, prompts)
@@ -262,7 +249,7 @@ class LanguageModel:
             )
         return output[:, inputs["input_ids"].shape[1] :].tolist()
 
-    def finish(self, row: list[int], prompt: Prompt, seconds: float) -> Answer:
+    def finish(self, row: list[int], prompt_tokens: int, visual_tokens: int, seconds: float) -> Answer:
         """The answer that generated ids are; they may go on behind an end token."""
         ends = self.end_ids()
         end = next((number for number, token in enumerate(row) if token in ends), None)
@@ -270,8 +257,8 @@ class LanguageModel:
         return Answer(
             text=self.tokenizer.decode(ids, skip_special_tokens=True),
             token_ids=tuple(ids),
-            prompt_tokens=len(prompt.ids),
-            visual_tokens=prompt.visual_tokens,
+            prompt_tokens=prompt_tokens,
+            visual_tokens=visual_tokens,
             finish_reason="length" if end is None else "stop",
             seconds=seconds,
         )

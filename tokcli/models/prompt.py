@@ -56,7 +56,31 @@ def build_prompt(
         ModelError: The template fails or doesn't place the items, or an item doesn't fit its own grid or this family.
         UsageError: The question holds a placeholder token.
     """
-    ids = tokenizer(_render(request, family, config, tokenizer, template)).input_ids
+    (ids,) = read_ids([request], family=family, config=config, tokenizer=tokenizer, template=template)
+    return lay_out(request, ids, family=family, config=config, tokenizer=tokenizer, scheme=scheme)
+
+
+def read_ids(
+    requests: Sequence[Request], *, family: FamilyAdapter, config: Any, tokenizer: Any, template: str
+) -> list[list[int]]:
+    """Ids of the prompts, each item being a single placeholder yet. Raises as :func:`build_prompt` does."""
+    conversations = [_conversation(request, family, config, tokenizer) for request in requests]
+    try:
+        texts = tokenizer.apply_chat_template(
+            conversations, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:
+        # Templates are programs: they may refuse a system message, or take no content but plain text.
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the chat template of the model fails on this request: {reason[:200]}") from error
+    ids: list[list[int]] = tokenizer(texts).input_ids
+    return ids
+
+
+def lay_out(
+    request: Request, ids: list[int], *, family: FamilyAdapter, config: Any, tokenizer: Any, scheme: str
+) -> Prompt:
+    """The prompt that ids from :func:`read_ids` are for. Raises as :func:`build_prompt` does."""
     placeholders = [family.placeholder(config, item.kind) for item in request.items]
     visual = {family.placeholder(config, kind) for kind in ("image", "video")}
     if [token for token in ids if token in visual] != placeholders:
@@ -110,7 +134,7 @@ class _Layout:
         self._length += part.length
 
 
-def _render(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any, template: str) -> str:
+def _conversation(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any) -> list[dict[str, Any]]:
     for kind in ("image", "video"):
         token = tokenizer.convert_ids_to_tokens(family.placeholder(config, kind))
         if token in request.prompt or token in (request.system or ""):
@@ -123,11 +147,4 @@ def _render(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any
     if request.system is not None:
         parts = [{"type": "text", "text": request.system}]
         messages.insert(0, {"role": "system", "content": parts if family.system_as_parts else request.system})
-    try:
-        return tokenizer.apply_chat_template(
-            messages, chat_template=template, tokenize=False, add_generation_prompt=True
-        )
-    except Exception as error:
-        # Templates are programs: they may refuse a system message, or take no content but plain text.
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"the chat template of the model fails on this request: {reason[:200]}") from error
+    return messages
