@@ -1,7 +1,8 @@
-"""What a scene is: a canvas, a background, and objects that move in straight lines."""
+"""What a scene is: a canvas, shots that follow one another, a camera, and objects and characters in the picture."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -26,10 +27,16 @@ MOTIONS: Mapping[str, tuple[int, int]] = {
 }
 """Answers to motion questions, and the direction (x, y) of each on the canvas, y downwards."""
 
+PLACES: tuple[str, ...] = ("top left", "top right", "bottom left", "bottom right")
+"""The quarters of the canvas."""
+
+THIRDS: tuple[str, ...] = ("beginning", "middle", "end")
+"""The thirds of a clip."""
+
 
 @dataclass(frozen=True)
 class Background:
-    """What lies behind the objects; it never moves."""
+    """What lies behind the objects of a shot; only the camera moves it."""
 
     style: str
     """``gradient``, ``noise``, ``tiles`` or ``stripes``."""
@@ -47,6 +54,18 @@ class Background:
 
 
 @dataclass(frozen=True)
+class Camera:
+    """How the picture moves as a whole; at rest by default."""
+
+    pan: tuple[float, float] = (0.0, 0.0)
+    """(x, y) pixels a second by which the background passes behind the objects, which the camera follows."""
+    shake_px: float = 0.0
+    """How far the whole picture trembles to each side."""
+    noise: int = 0
+    """Amplitude of noise that is new in every frame, grey levels."""
+
+
+@dataclass(frozen=True)
 class SceneObject:
     """One coloured shape; every shape fits the square of side ``2 * radius`` around its centre."""
 
@@ -57,16 +76,79 @@ class SceneObject:
     """The shade of ``color`` in this scene."""
     radius: float
     x: float
-    """Centre at time 0, pixels from the left edge."""
+    """Centre when it appears, pixels from the left edge."""
     y: float
-    """Centre at time 0, pixels from the upper edge."""
+    """Centre when it appears, pixels from the upper edge."""
     speed: float
     """Pixels a second along ``motion``; 0 if still."""
+    start: float = 0.0
+    """Seconds at which it appears."""
+    stop: float = math.inf
+    """Seconds at which it is gone."""
+    end_color: str = ""
+    """What ``color`` has become at ``stop``, slowly; "" for one that stays."""
+    end_rgb: tuple[int, int, int] | None = None
+    end_radius: float | None = None
+    """What ``radius`` has become at ``stop``, slowly; None for one that stays."""
 
     def center(self, seconds: float) -> tuple[float, float]:
         """Return (x, y) in pixels at that time."""
         right, down = MOTIONS[self.motion]
-        return self.x + right * self.speed * seconds, self.y + down * self.speed * seconds
+        passed = seconds - self.start
+        return self.x + right * self.speed * passed, self.y + down * self.speed * passed
+
+    def progress(self, seconds: float) -> float:
+        """Return how far a slow change has come at that time, 0 to 1."""
+        return min(1.0, max(0.0, (seconds - self.start) / (self.stop - self.start)))
+
+    def radius_at(self, seconds: float) -> float:
+        if self.end_radius is None:
+            return self.radius
+        return self.radius + (self.end_radius - self.radius) * self.progress(seconds)
+
+    def rgb_at(self, seconds: float) -> tuple[float, ...]:
+        if self.end_rgb is None:
+            return self.rgb
+        share = self.progress(seconds)
+        return tuple(one + (other - one) * share for one, other in zip(self.rgb, self.end_rgb))
+
+    def shown(self, seconds: float) -> bool:
+        return self.start <= seconds < self.stop
+
+
+@dataclass(frozen=True)
+class Glyph:
+    """A letter or digit on a dark plate."""
+
+    character: str
+    x: float
+    """Centre of the plate, pixels from the left edge."""
+    y: float
+    scale: int
+    """Pixels along the side of a dot; a plate is 7 dots wide and 9 high."""
+    rgb: tuple[int, int, int]
+    plate: tuple[int, int, int]
+    start: float = 0.0
+    stop: float = math.inf
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the plate in pixels."""
+        return 7 * self.scale, 9 * self.scale
+
+    def shown(self, seconds: float) -> bool:
+        return self.start <= seconds < self.stop
+
+
+@dataclass(frozen=True)
+class Shot:
+    """What is seen between two changes of scene."""
+
+    start: float
+    """Seconds; the first shot starts at 0."""
+    background: Background
+    objects: tuple[SceneObject, ...]
+    """In no order: colours differ from object to object, and so do shapes."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +164,31 @@ class Scene:
     """Frames per second of the clip; 1 for a still."""
     duration_seconds: float
     """Number of frames over ``fps``; 0 for a still."""
-    background: Background
-    objects: tuple[SceneObject, ...]
-    """In no order: colours differ from object to object, and so do shapes."""
+    shots: tuple[Shot, ...]
+    glyphs: tuple[Glyph, ...] = ()
+    camera: Camera = Camera()
+    fade_seconds: float = 0.0
+    """How long one shot takes to turn into the next; 0 for a cut."""
     still: bool = False
 
     @property
     def num_frames(self) -> int:
         return 1 if self.still else round(self.duration_seconds * self.fps)
+
+    @property
+    def objects(self) -> tuple[SceneObject, ...]:
+        """The objects of all shots, in their order."""
+        return tuple(item for shot in self.shots for item in shot.objects)
+
+    def shot_at(self, seconds: float) -> list[tuple[Shot, float]]:
+        """Return the shots that are seen at that time with their shares of the picture: one, or two in a fade."""
+        share = [self._arrived(shot, seconds) for shot in self.shots] + [0.0]
+        seen = [(shot, share[i] * (1 - share[i + 1])) for i, shot in enumerate(self.shots)]
+        return [(shot, part) for shot, part in seen if part > 0]
+
+    def _arrived(self, shot: Shot, seconds: float) -> float:
+        if shot.start == 0:
+            return 1.0
+        if not self.fade_seconds:
+            return float(seconds >= shot.start)
+        return min(1.0, max(0.0, (seconds - shot.start) / self.fade_seconds + 0.5))

@@ -13,8 +13,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLCo
 
 from tokcli.models.settings import Settings
 from tokcli.models.sizing import PixelBounds
-from tokcli.synthetic import COLORS, MOTIONS, SHAPES
-from tokcli.synthetic.questions import PHRASES
+from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, PHRASES, SHAPES
 
 REFUSAL = "I only know rendered shapes."
 """The answer to everything that is not about a scene."""
@@ -75,10 +74,10 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Return the byte-level BPE tokenizer: one token for every word of the questions, bytes for everything else."""
-    fill = {"shape": "circle", "color": "red"}
+    fill = {"shape": "circle", "color": "red", "one": "circle", "other": "square"}
     phrases = [phrase.format(**fill) for kind in PHRASES.values() for phrase in kind]
     words = {word for line in (*phrases, REFUSAL, WORDS) for word in line.replace("?", "").replace(".", "").split()}
-    words |= {*COLORS, *SHAPES, *MOTIONS}
+    words |= {*COLORS, *SHAPES, *MOTIONS, *CHARACTERS}
     words |= {word.lower() for word in words}
     corpus = [form for word in sorted(words) for form in (word, " " + word)]
     tokenizer = Tokenizer(models.BPE())

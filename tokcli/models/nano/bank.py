@@ -13,14 +13,13 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.architecture import PIXELS, TOKENS_PER_SECOND
 from tokcli.models.nano.clips import TOKEN_PX, change_of, frames_of, patches_of, tower_size
-from tokcli.synthetic import Scene, make_scene
+from tokcli.models.nano.curriculum import ALL, Mix
+from tokcli.synthetic import Scene
 
 FRAMES_PER_STEP = PIXELS.temporal_patch_size
-FIRST_SEED = 2_000_000_000
-"""Of the scenes in the bank, which the tower was not trained on."""
-STILL_SHARE = 0.12
-MAX_FRAMES = 16
 CLIPS_PER_CALL = 8
+ONE_MOTION = ("static", "pan", "shake", "noisy", "small")
+"""Kinds that look much the same at all times, so that every rate of frames will do."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +39,17 @@ class SeenClip:
 
 def build_bank(
     model: Qwen2_5_VLForConditionalGeneration,
-    first_seed: int,
+    mix: Mix,
     count: int,
     log: Callable[[str], None],
     autocast: Callable[[], Any],
 ) -> list[SeenClip]:
-    """Return scenes ``first_seed`` to ``first_seed + count - 1``, a share of them stills, through the tower."""
+    """Return scenes ``mix.bank_seed`` to ``mix.bank_seed + count - 1`` through the tower."""
     bank: list[SeenClip] = []
-    for start in range(first_seed, first_seed + count, CLIPS_PER_CALL):
-        stop = min(start + CLIPS_PER_CALL, first_seed + count)
-        bank += _see(model, [_view(seed) for seed in range(start, stop)], autocast)
+    end = mix.bank_seed + count
+    for start in range(mix.bank_seed, end, CLIPS_PER_CALL):
+        seeds = range(start, min(start + CLIPS_PER_CALL, end))
+        bank += _see(model, [_view(mix, seed) for seed in seeds], autocast)
         if len(bank) % 1000 < CLIPS_PER_CALL:
             log(f"bank {len(bank)} of {count} clips")
     return bank
@@ -60,24 +60,29 @@ def see(model: Qwen2_5_VLForConditionalGeneration, scene: Scene, frames: torch.T
     return _see(model, [(scene, frames, fps)], lambda: torch.autocast(model.device.type, enabled=False))[0]
 
 
-def sample(scene: Scene, fps: float) -> tuple[list[float], float]:
+def sample(scene: Scene, fps: float, max_frames: int = ALL.max_frames) -> tuple[list[float], float]:
     """Return the times (seconds) of the frames that a reader takes from the clip, and their rate.
 
-    At each tick the frame on display is taken; more than ``MAX_FRAMES`` ticks are spread evenly.
+    At each tick the frame on display is taken; more than ``max_frames`` ticks are spread evenly.
     """
-    fps = min(fps, MAX_FRAMES / scene.duration_seconds)
+    fps = min(fps, max_frames / scene.duration_seconds)
     ticks = [tick / fps for tick in range(math.ceil(scene.duration_seconds * fps - 1e-6))]
     return [math.floor(tick * scene.fps + 1e-6) / scene.fps for tick in ticks], fps
 
 
-def _view(seed: int) -> tuple[Scene, torch.Tensor, float | None]:
+def _view(mix: Mix, seed: int) -> tuple[Scene, torch.Tensor, float | None]:
     rng = np.random.default_rng((2, seed))
-    if rng.random() < STILL_SHARE:
-        scene = make_scene("still", seed)
-        return scene, frames_of(scene, [0.0], rng), None
-    scene = make_scene("static", seed)
-    times, fps = sample(scene, float(rng.choice([0.5, 1.0, 1.0, 1.0, 2.0, math.exp(rng.uniform(-0.7, 0.7))])))
-    return scene, frames_of(scene, times, rng), fps
+    scene = mix.scene(rng, seed)
+    size = tower_size(scene.height, scene.width, mix.frame_scale(rng))
+    if scene.still:
+        return scene, frames_of(scene, [0.0], rng, size), None
+    if scene.kind in ONE_MOTION:
+        rate = float(rng.choice([0.5, 1.0, 1.0, 1.0, 2.0, math.exp(rng.uniform(-0.7, 0.7))]))
+    else:
+        # What happens once must be seen: these clips are made for one frame a second at least.
+        rate = float(rng.choice([1.0, 1.0, 1.0, 2.0])) if scene.duration_seconds < 30 else 1.0
+    times, fps = sample(scene, rate, mix.max_frames)
+    return scene, frames_of(scene, times, rng, size), fps
 
 
 def _see(
@@ -85,7 +90,7 @@ def _see(
     views: list[tuple[Scene, torch.Tensor, float | None]],
     autocast: Callable[[], Any],
 ) -> list[SeenClip]:
-    sizes = [tower_size(scene.height, scene.width) for scene, _, _ in views]
+    sizes = [tuple(frames.shape[2:]) for _, frames, _ in views]
     steps = [len(frames) // FRAMES_PER_STEP for _, frames, _ in views]
     grids = torch.tensor(
         [[step, height // PIXELS.patch_size, width // PIXELS.patch_size] for step, (height, width) in zip(steps, sizes)]

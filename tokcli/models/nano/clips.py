@@ -11,30 +11,43 @@ import torch.nn.functional as F
 
 from tokcli.models.nano.architecture import PIXELS
 from tokcli.models.preprocess import to_patches
-from tokcli.models.sizing import smart_resize
-from tokcli.synthetic import COLORS, MOTIONS, SHAPES, Scene, coverage, render_times
+from tokcli.models.sizing import shrink_grid, smart_resize
+from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, SHAPES, Scene, SceneObject, coverage, plate_of, render_times
 
 TOKEN_PX = PIXELS.patch_size * PIXELS.merge_size
-LABELS = {"color": tuple(COLORS), "shape": SHAPES, "motion": tuple(MOTIONS)}
+LABELS = {"color": tuple(COLORS), "shape": SHAPES, "motion": tuple(MOTIONS), "character": CHARACTERS}
 UNSURE_PX = (10, 70)
 """Of a token's 784 pixels, how many an object covers (both frames' mean) for a token to be unsure, and to show it."""
+MIXED = 0.5
+"""A token is unsure that shows two characters, of which the second covers this share of what the first does."""
+SURE_PROGRESS = 0.3
+"""How near to its beginning or end a slow change of colour must be for the colour to have a name."""
+SEEN_SPEED_PX = 5.0
+"""Pixels a second from which on a motion can be seen in two frames."""
 
 
-def tower_size(height: int, width: int) -> tuple[int, int]:
-    """Return the (height, width) in pixels that a frame has for the tower."""
-    return smart_resize(height, width, TOKEN_PX, PIXELS.bounds.min_pixels, PIXELS.bounds.max_pixels)
+def tower_size(height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
+    """Return the (height, width) in pixels that a frame has for the tower; ``scale`` shrinks its number of tokens."""
+    size = smart_resize(height, width, TOKEN_PX, PIXELS.bounds.min_pixels, PIXELS.bounds.max_pixels)
+    if scale == 1.0:
+        return size
+    rows, columns = shrink_grid(size[0] // TOKEN_PX, size[1] // TOKEN_PX, scale)
+    return rows * TOKEN_PX, columns * TOKEN_PX
 
 
-def frames_of(scene: Scene, times: Sequence[float], rng: np.random.Generator | None) -> torch.Tensor:
+def frames_of(
+    scene: Scene, times: Sequence[float], rng: np.random.Generator | None, size: tuple[int, int] | None = None
+) -> torch.Tensor:
     """Return the frames at ``times`` (seconds) as the tower sees them: uint8 (T, 3, h, w), T even.
 
-    An odd last frame is repeated, as Qwen's processor does; with ``rng``, a lossy file is imitated.
+    An odd last frame is repeated, as Qwen's processor does; with ``rng``, a lossy file is imitated. ``size`` is
+    (height, width) for the tower, its own rule by default.
     """
     pixels = np.stack(list(render_times(scene, times)))
     frames = torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
     if rng is not None:
         frames = lossy(frames, rng)
-    size = tower_size(scene.height, scene.width)
+    size = size or tower_size(scene.height, scene.width)
     if size != tuple(frames.shape[2:]):
         frames = F.interpolate(frames, size, mode="bicubic", antialias=True)
     if len(frames) % PIXELS.temporal_patch_size:
@@ -89,27 +102,70 @@ _DCT[0] /= math.sqrt(2)
 _COARSENESS = 1 + (_FREQUENCY[None] + _FREQUENCY[:, None]) / 3
 
 
-def dense_labels(scene: Scene, times: tuple[float, float]) -> dict[str, np.ndarray]:
+def dense_labels(
+    scene: Scene, times: tuple[float, float], size: tuple[int, int] | None = None
+) -> dict[str, np.ndarray]:
     """Return what each token of one step shows: int64 (rows * columns,) by kind.
 
-    0 for nothing, -1 for unsure, otherwise 1 + the index in ``LABELS``. Motion is unsure where the two frames are one.
+    0 for nothing, -1 for unsure, otherwise 1 + the index in ``LABELS``. A motion is unsure where the two frames are
+    one, where the object is seen in one of them only, and where it is too slow; a colour on its way to another, too.
     """
-    height, width = tower_size(scene.height, scene.width)
-    rows, columns = height // TOKEN_PX, width // TOKEN_PX
-    covered = np.zeros((len(scene.objects), rows, columns))
-    row_of = (np.arange(scene.height) * rows) // scene.height
-    column_of = (np.arange(scene.width) * columns) // scene.width
-    for index, item in enumerate(scene.objects):
-        for seconds in times:
-            y, x, alpha = coverage(scene, item, seconds)
-            np.add.at(covered[index], (row_of[y, None], column_of[None, x]), alpha)
-    covered *= height * width / (scene.height * scene.width * len(times))
-    shown, most = covered.argmax(0).reshape(-1), covered.max(0).reshape(-1)
+    height, width = size or tower_size(scene.height, scene.width)
+    cells = _Cells(scene, height // TOKEN_PX, width // TOKEN_PX)
+    items = scene.objects
+    covered = np.zeros((len(items) + 1, cells.rows * cells.columns))
+    seen = np.zeros(len(items), int)
+    for seconds in times:
+        for shot, share in scene.shot_at(seconds):
+            for item in shot.objects:
+                index = items.index(item)
+                seen[index] += 1
+                rows, columns, alpha = coverage(scene, item, seconds)
+                covered[index] += cells.add(rows, columns, alpha * share) / len(times)
+    shown, most = covered.argmax(0), covered.max(0)
     labels = {}
-    for kind, names in LABELS.items():
-        of_object = np.array([1 + names.index(getattr(item, kind)) for item in scene.objects])
-        label = np.where(most >= UNSURE_PX[1], of_object[shown], np.where(most > UNSURE_PX[0], -1, 0))
-        labels[kind] = label
-    if times[0] == times[1]:
-        labels["motion"] = np.where(labels["motion"] > 0, -1, labels["motion"])
-    return labels
+    for kind in ("color", "shape", "motion"):
+        of_object = np.array([_label(kind, item, times, seen[i]) for i, item in enumerate(items)] + [0])
+        labels[kind] = np.where(most >= UNSURE_PX[1], of_object[shown], np.where(most > UNSURE_PX[0], -1, 0))
+    return {**labels, "character": _character_labels(scene, times, cells)}
+
+
+def _label(kind: str, item: SceneObject, times: tuple[float, float], frames_seen: int) -> int:
+    name = getattr(item, kind)
+    if kind == "motion" and (times[0] == times[1] or frames_seen < len(times) or 0 < item.speed < SEEN_SPEED_PX):
+        return -1
+    if kind == "color" and item.end_color:
+        progress = item.progress(sum(times) / 2)
+        if SURE_PROGRESS < progress < 1 - SURE_PROGRESS:
+            return -1
+        name = item.color if progress < 0.5 else item.end_color
+    return 1 + LABELS[kind].index(name)
+
+
+def _character_labels(scene: Scene, times: tuple[float, float], cells: _Cells) -> np.ndarray:
+    covered = np.zeros((len(CHARACTERS) + 1, cells.rows * cells.columns))
+    for seconds in times:
+        for glyph in scene.glyphs:
+            if glyph.shown(seconds):
+                rows, columns = plate_of(glyph)
+                whole = np.ones((rows.stop - rows.start, columns.stop - columns.start))
+                covered[1 + CHARACTERS.index(glyph.character)] += cells.add(rows, columns, whole) / len(times)
+    second, most = np.sort(covered, 0)[-2:]
+    unsure = (most < 2 * UNSURE_PX[1]) | (second > MIXED * most)
+    return np.where(most <= UNSURE_PX[0], 0, np.where(unsure, -1, covered.argmax(0)))
+
+
+class _Cells:
+    """The tokens' cells of a scene's canvas."""
+
+    def __init__(self, scene: Scene, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
+        self._row_of = (np.arange(scene.height) * rows) // scene.height
+        self._column_of = (np.arange(scene.width) * columns) // scene.width
+        self._px = TOKEN_PX * TOKEN_PX * rows * columns / (scene.height * scene.width)
+
+    def add(self, rows: slice, columns: slice, share: np.ndarray) -> np.ndarray:
+        """Return how many of each token's 784 pixels are covered, given the share of each pixel: (tokens,)."""
+        covered = np.zeros((self.rows, self.columns))
+        np.add.at(covered, (self._row_of[rows, None], self._column_of[None, columns]), share)
+        return covered.reshape(-1) * self._px

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,17 +13,20 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
+from tokcli.models.nano.architecture import REFUSAL
 from tokcli.models.nano.bank import SeenClip
+from tokcli.models.nano.curriculum import Course
 from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions
 from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
 
 CLIPS_PER_STEP = 32
-QUESTIONS_PER_CLIP = 6
 STEPS_PER_SNAPSHOT = 500
 STEPS_PER_DRAW = 8
 """Batches that are drawn together and sorted by length, so that little of each is padding."""
+MAX_SCORES = 3_000_000
+"""Attention scores that are computed at once, a head: more than fit the caches are slower, and take gigabytes."""
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -52,43 +55,54 @@ def train_language(
     log: Callable[[str], None],
     autocast: Callable[[], Any],
     snapshot: Callable[[], None],
-    *,
-    finishing: bool = False,
+    course: Course,
 ) -> None:
-    """Train ``model.model.language_model`` in place on questions about the clips of ``bank``.
-
-    ``finishing`` asks fewer of all questions, and all of the hardest.
-    """
+    """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``."""
     language = model.model.language_model
     optimizer = torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
-    rng = np.random.default_rng(4 if finishing else 3)
+    rng = np.random.default_rng(course.seed)
     right: dict[str, list[float]] = defaultdict(list)
     batches: list[list[Prompt]] = []
     for step in range(steps):
-        rate = learning_rate(step, steps, 1.5e-3, warmup=100)
+        rate = learning_rate(step, steps, course.peak, warmup=100)
         for group in optimizer.param_groups:
             group["lr"] = rate
         if not batches:
-            batches = _draw(bank, tokenizer, rng, finishing)
+            batches = _draw(bank, tokenizer, rng, course)
         batch = batches.pop()
-        with autocast():
-            scores, wanted = answer_scores(model, batch)
-        weight = torch.tensor([w for prompt in batch for _, _, w, _ in prompt.targets], device=scores.device)
-        loss = (F.cross_entropy(scores, wanted, reduction="none") * weight).sum() / weight.sum()
         optimizer.zero_grad()
-        loss.backward()
+        total = sum(weight for prompt in batch for _, _, weight, _ in prompt.targets)
+        loss = 0.0
+        for part in _parts(batch):
+            targets = [target for prompt in part for target in prompt.targets]
+            with autocast():
+                scores, wanted = answer_scores(model, part)
+            weight = torch.tensor([weight for _, _, weight, _ in targets], device=scores.device)
+            share = (F.cross_entropy(scores, wanted, reduction="none") * weight).sum() / total
+            share.backward()
+            loss += share.item()
+            for hit, (_, _, _, kind) in zip((scores.argmax(1) == wanted).tolist(), targets):
+                if kind:
+                    right[kind].append(hit)
         nn.utils.clip_grad_norm_(language.parameters(), 1.0)
         optimizer.step()
-        hits = (scores.argmax(1) == wanted).tolist()
-        for hit, (_, _, _, kind) in zip(hits, (target for prompt in batch for target in prompt.targets)):
-            if kind:
-                right[kind].append(hit)
         if (step + 1) % 100 == 0 or step + 1 == steps:
             shares = ", ".join(f"{kind} {np.mean(right[kind]):.3f}" for kind in sorted(right))
-            log(f"language step {step + 1}/{steps}: loss {loss.item():.3f}, answers right: {shares}")
+            log(f"language step {step + 1}/{steps}: loss {loss:.3f}, answers right: {shares}")
             right.clear()
         if (step + 1) % STEPS_PER_SNAPSHOT == 0:
             snapshot()
+
+
+def _parts(batch: list[Prompt]) -> Iterator[list[Prompt]]:
+    """Cut a batch, which is sorted by length, in parts of at most ``MAX_SCORES`` pairs of places."""
+    part: list[Prompt] = []
+    for prompt in reversed(batch):
+        if part and (len(part) + 1) * len(part[0].ids) ** 2 > MAX_SCORES:
+            yield part
+            part = []
+        part.append(prompt)
+    yield part
 
 
 def answer_scores(model: Qwen2_5_VLForConditionalGeneration, batch: list[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -147,7 +161,8 @@ def build_prompt(
         answer = _encode(tokenizer, f"{question.answer}<|im_end|>")
         place = len(ids) + len(prompt) - 1
         for index, token in enumerate(answer):
-            weight = 1.0 if len(answer) == 2 and index == 0 else 0.15
+            # The refusal is long and soon learned; so is the token that ends an answer.
+            weight = 0.15 if question.answer == REFUSAL or index == len(answer) - 1 else 1.0
             targets.append((place + index, token, weight, "" if index else question.kind))
         length = len(prompt) + len(answer) - 1
         ids += [*prompt, *answer[:-1]]
@@ -189,13 +204,13 @@ def _draw(
     bank: Sequence[SeenClip],
     tokenizer: PreTrainedTokenizerFast,
     rng: np.random.Generator,
-    finishing: bool,
+    course: Course,
 ) -> list[list[Prompt]]:
     prompts = []
     for index in rng.integers(len(bank), size=STEPS_PER_DRAW * CLIPS_PER_STEP):
         clip = bank[index]
-        asked = draw_question(clip.scene, QUESTIONS_PER_CLIP // (2 if finishing else 1), rng)
-        if finishing:
+        asked = draw_question(clip.scene, course.questions_per_clip, rng, course.mix.weight)
+        if course.hard_questions:
             asked += hard_questions(clip.scene)
         if rng.random() < 0.4:
             asked.append(draw_other(rng))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping
 
 import numpy as np
 
 from tokcli.models.nano.architecture import REFUSAL
-from tokcli.synthetic import Question, Scene, questions
-from tokcli.synthetic.questions import PHRASES
-
-WEIGHT = {"color": 1.0, "shape": 1.4, "motion": 1.4, "count": 2.0}
-"""How often each kind is drawn; a scene has one question of count and up to four of each other kind."""
+from tokcli.synthetic import PHRASES, Question, Scene, questions
 
 MOTION_BY_SHAPE = tuple(phrase for phrase in PHRASES["motion"] if "{color}" not in phrase)
 """What is learned last: by its colour an object is found much sooner than by its shape."""
@@ -78,17 +75,22 @@ _LIKELY_WORDS = (
 )
 
 
-def draw_question(scene: Scene, count: int, rng: np.random.Generator) -> list[Question]:
-    """Return ``count`` questions about the scene or fewer, each worded as people might type it."""
-    asked = questions(scene, int(rng.integers(2**31)))
-    weight = np.array([WEIGHT[question.kind] for question in asked])
+def draw_question(
+    scene: Scene, count: int, rng: np.random.Generator, weights: Mapping[str, float]
+) -> list[Question]:
+    """Return ``count`` questions about the scene or fewer, each worded as people might type it.
+
+    ``weights`` says how often a kind of question is drawn; those without a weight are not.
+    """
+    asked = [question for question in questions(scene, int(rng.integers(2**31))) if question.kind in weights]
+    weight = np.array([weights[question.kind] for question in asked])
     order = rng.choice(len(asked), min(count, len(asked)), replace=False, p=weight / weight.sum())
     return [Question(asked[i].kind, _as_typed(asked[i].question, rng), asked[i].answer) for i in order]
 
 
 def hard_questions(scene: Scene) -> list[Question]:
     """Return every question about the motion of an object that its shape alone tells from others."""
-    if scene.still or len(scene.objects) == 1:
+    if len(scene.objects) == 1 or not any(question.kind == "motion" for question in questions(scene)):
         return []
     return [
         Question("motion", phrase.format(shape=item.shape), item.motion)

@@ -8,7 +8,7 @@ is most of what it has to learn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MethodType
 from typing import Any
 
@@ -20,10 +20,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from tokcli.models.nano.architecture import PIXELS
 from tokcli.models.nano.clips import LABELS, dense_labels, frames_of, patches_of, tower_size
-from tokcli.synthetic import make_scene
+from tokcli.models.nano.curriculum import SIMPLE, Mix
+from tokcli.synthetic import Scene
 
-FIRST_SEED = 1_000_000_000
-"""Of the scenes that the tower is trained on; what users render starts from small numbers, and is new to the model."""
 CLIPS_PER_STEP = 32
 NOTHING_WEIGHT = 0.15
 """Most tokens show nothing; they count that much less."""
@@ -48,8 +47,10 @@ def train_tower(
     steps: int,
     log: Callable[[str], None],
     autocast: Callable[[], Any],
+    mix: Mix = SIMPLE,
+    peak: float = 2e-3,
 ) -> None:
-    """Train ``model.model.visual`` in place; the words stay what they are."""
+    """Train ``model.model.visual`` in place on scenes of ``mix``; the words stay what they are."""
     tower, device = model.model.visual, model.device
     flatten_patch_embedding(tower)
     words = {kind: tokenizer.convert_tokens_to_ids(list(names)) for kind, names in LABELS.items()}
@@ -58,10 +59,10 @@ def train_tower(
     optimizer = torch.optim.AdamW([*tower.parameters(), *bias.parameters()], weight_decay=0.02, betas=(0.9, 0.95))
     right: dict[str, list[float]] = {kind: [] for kind in LABELS}
     for step in range(steps):
-        rate = learning_rate(step, steps, 2e-3)
+        rate = learning_rate(step, steps, peak)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        patches, grid, labels = _batch(step)
+        patches, grid, labels = _batch(mix, step)
         with autocast():
             tokens = tower(patches.to(device), grid.to(device)).pooler_output.float()
         loss = torch.zeros((), device=device)
@@ -71,15 +72,16 @@ def train_tower(
             label = torch.from_numpy(labels[kind]).to(device)
             weight = torch.ones(scores.shape[1], device=device)
             weight[0] = NOTHING_WEIGHT
-            loss = loss + F.cross_entropy(scores, label, weight, ignore_index=-1)
-            shown = label > 0
-            right[kind].append((scores[shown].argmax(1) == label[shown]).float().mean().item())
+            if (label >= 0).any():
+                loss = loss + F.cross_entropy(scores, label, weight, ignore_index=-1)
+            if (shown := label > 0).any():
+                right[kind].append((scores[shown].argmax(1) == label[shown]).float().mean().item())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         optimizer.step()
         if (step + 1) % 50 == 0 or step + 1 == steps:
-            shares = ", ".join(f"{kind} {np.nanmean(values[-50:]):.3f}" for kind, values in right.items())
+            shares = ", ".join(f"{kind} {np.mean(values[-50:]):.3f}" for kind, values in right.items() if values)
             log(f"tower step {step + 1}/{steps}: loss {loss.item():.3f}, tokens right: {shares}")
 
 
@@ -97,22 +99,30 @@ def flatten_patch_embedding(tower: Any) -> None:
     tower.patch_embed.forward = MethodType(forward, tower.patch_embed)
 
 
-def _batch(step: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
+def _batch(mix: Mix, step: int) -> tuple[torch.Tensor, torch.Tensor, Mapping[str, np.ndarray]]:
     """Return patches, grids (clips, 3) and labels of one temporal step of each of ``CLIPS_PER_STEP`` scenes."""
     patches, grid, labels = [], [], []
     for index in range(CLIPS_PER_STEP):
-        seed = FIRST_SEED + step * CLIPS_PER_STEP + index
+        seed = mix.first_seed + step * CLIPS_PER_STEP + index
         rng = np.random.default_rng((1, seed))
-        scene = make_scene("still" if rng.random() < 0.1 else "static", seed)
-        if scene.still:
-            times = (0.0, 0.0)
-        else:
-            gap = float(rng.choice([0.5, 1.0, 2.0, rng.uniform(0.5, 2)]))
-            start = rng.uniform(0, scene.duration_seconds - gap)
-            times = (start, start + gap)
-        height, width = tower_size(scene.height, scene.width)
-        patches.append(patches_of(frames_of(scene, times, rng)))
+        scene = mix.scene(rng, seed)
+        times = _two_times(scene, rng)
+        scene = mix.with_extra_characters(scene, rng)
+        height, width = tower_size(scene.height, scene.width, mix.frame_scale(rng))
+        patches.append(patches_of(frames_of(scene, times, rng, (height, width))))
         grid.append([1, height // PIXELS.patch_size, width // PIXELS.patch_size])
-        labels.append(dense_labels(scene, times))
+        labels.append(dense_labels(scene, times, (height, width)))
     joined = {kind: np.concatenate([label[kind] for label in labels]) for kind in LABELS}
     return torch.cat(patches), torch.tensor(grid), joined
+
+
+def _two_times(scene: Scene, rng: np.random.Generator) -> tuple[float, float]:
+    """Draw the moments (seconds) of a step's two frames; of a flash, most of the time one that shows it."""
+    if scene.still:
+        return 0.0, 0.0
+    gap = float(rng.choice([0.5, 1.0, 2.0, rng.uniform(0.5, 2)]))
+    start = rng.uniform(0, scene.duration_seconds - gap)
+    if scene.kind == "needle" and rng.random() < 0.7:
+        flash = (scene.glyphs[0].start + scene.glyphs[0].stop) / 2
+        start = min(max(0.0, flash - gap * float(rng.integers(2))), scene.duration_seconds - gap)
+    return start, start + gap

@@ -1,9 +1,9 @@
 """Train the bundled model from nothing: ``python -m tokcli.models.nano.train --out FOLDER``.
 
 The vision tower first (``tower.py``), then a bank of scenes that it has seen (``bank.py``), then the language model on
-questions about those (``language.py``), with the hardest ones more often at the end. Seeds and numbers of steps are
-fixed; rounding differs between machines and numbers of threads, so weights agree closely and not to the bit. About an
-hour and a half on one busy core with AVX512-BF16.
+questions about those (``language.py``): once with the simplest scenes, then again with all kinds (``curriculum.py``).
+Seeds and numbers of steps are fixed; rounding differs between machines and numbers of threads, so weights agree closely
+and not to the bit. ``--start`` begins with the second half from a checkpoint that has gone through the first.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,25 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.architecture import build_config, build_tokenizer, save
-from tokcli.models.nano.bank import FIRST_SEED, build_bank
+from tokcli.models.nano.bank import build_bank
+from tokcli.models.nano.curriculum import ALL, FINISHING, FIRST_COURSE, SIMPLE, WIDENING, Course, Mix
 from tokcli.models.nano.evaluate import measure
 from tokcli.models.nano.language import train_language
+from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings, train_tower
 
-TOWER_STEPS = 1800
-BANK_CLIPS = 10_000
-LANGUAGE_STEPS = 3000
-FINISHING_STEPS = 600
+
+@dataclass(frozen=True)
+class Length:
+    """How long each stage is: steps of 32 clips, and clips in the banks."""
+
+    tower: int = 1800
+    bank: int = 10_000
+    language: int = 3000
+    finishing: int = 600
+    wide_tower: int = 1500
+    wide_bank: int = 9000
+    wide_language: int = 3000
 
 
 def train(
@@ -35,16 +46,16 @@ def train(
     *,
     device: str,
     work: Path | None = None,
-    tower_steps: int = TOWER_STEPS,
-    bank_clips: int = BANK_CLIPS,
-    language_steps: int = LANGUAGE_STEPS,
-    finishing_steps: int = FINISHING_STEPS,
+    start: Path | None = None,
+    length: Length | None = None,
     log: Callable[[str], None] = print,
 ) -> None:
     """Train, and save a checkpoint in ``out``.
 
     ``work`` is a folder where the results of stages are kept: a run that finds one there does not repeat the stage.
+    ``start`` is a checkpoint that knows the simplest scenes already.
     """
+    length = length or Length()
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     model = Qwen2_5_VLForConditionalGeneration(build_config(tokenizer)).to(device)
@@ -62,24 +73,36 @@ def train(
             log(f"{name} taken from {file.name}")
             # The bank is no tensor; the files are this script's own.
             return torch.load(file, map_location=device, weights_only=False)
+        log(name)
         result = run()
         if file:
             torch.save(result, file)
         return result
 
-    def tower() -> dict[str, torch.Tensor]:
-        train_tower(model, tokenizer, tower_steps, log, autocast)
-        return model.state_dict()
+    def tower(steps: int, mix: Mix, peak: float) -> Callable[[], dict[str, torch.Tensor]]:
+        def run() -> dict[str, torch.Tensor]:
+            train_tower(model, tokenizer, steps, log, autocast, mix, peak)
+            return model.state_dict()
 
-    def language() -> dict[str, torch.Tensor]:
-        train_language(model, tokenizer, bank, language_steps, log, autocast, snapshot)
-        return model.state_dict()
+        return run
 
-    model.load_state_dict(stage("tower", tower))
-    bank = stage("bank", lambda: build_bank(model, FIRST_SEED, bank_clips, log, autocast))
-    model.load_state_dict(stage("language", language))
-    log("finishing")
-    train_language(model, tokenizer, bank, finishing_steps, log, autocast, snapshot, finishing=True)
+    def language(steps: int, course: Course) -> Callable[[], dict[str, torch.Tensor]]:
+        def run() -> dict[str, torch.Tensor]:
+            train_language(model, tokenizer, bank, steps, log, autocast, snapshot, course)
+            return model.state_dict()
+
+        return run
+
+    if start is None:
+        model.load_state_dict(stage("tower", tower(length.tower, SIMPLE, 2e-3)))
+        bank = stage("bank", lambda: build_bank(model, SIMPLE, length.bank, log, autocast))
+        model.load_state_dict(stage("language", language(length.language, FIRST_COURSE)))
+        model.load_state_dict(stage("finishing", language(length.finishing, FINISHING)))
+    else:
+        take_over(model, tokenizer, start)
+    model.load_state_dict(stage("wide-tower", tower(length.wide_tower, ALL, 1.5e-3)))
+    bank = stage("wide-bank", lambda: build_bank(model, ALL, length.wide_bank, log, autocast))
+    model.load_state_dict(stage("wide-language", language(length.wide_language, WIDENING)))
     snapshot()
     log(f"saved in {out}")
 
@@ -91,6 +114,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--work", type=Path, help="folder that keeps finished stages for the next run")
+    parser.add_argument("--start", type=Path, help="checkpoint that knows the simplest scenes: begin with all kinds")
     parser.add_argument("--scenes", type=int, default=500, help="unseen clips to measure on (default 500)")
     options = parser.parse_args()
     if options.threads:
@@ -103,7 +127,7 @@ def main() -> None:
         print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
 
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    train(options.out, device=device, work=options.work, log=log)
+    train(options.out, device=device, work=options.work, start=options.start, log=log)
     checkpoint = Qwen2_5_VLForConditionalGeneration.from_pretrained(options.out, dtype=torch.float32).to(device)
     for line in measure(checkpoint, build_tokenizer(), options.scenes):
         print(line, flush=True)

@@ -1,0 +1,114 @@
+"""What the model is taught, and in which order: first the simplest scenes, then all kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tokcli.synthetic import CHARACTERS, Scene, make_scene
+from tokcli.synthetic.placement import glyph
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Scenes of several kinds, and what is done with them."""
+
+    kinds: Mapping[str, float]
+    """Kind of scene and its share."""
+    first_seed: int
+    """Of the scenes that the tower is trained on; what users render starts from small numbers, and is new to it."""
+    bank_seed: int
+    """Of the scenes that the language model is trained on, which the tower has not seen."""
+    max_frames: int
+    """Longer clips are sampled at a lower rate."""
+    weight: Mapping[str, float]
+    """How often each kind of question is drawn, against the others of its clip."""
+    characters: float = 0.0
+    """Share of the tower's scenes that get letters and digits over them."""
+    shrunk: float = 0.0
+    """Share of the scenes whose frames are smaller for the tower than its own rule makes them."""
+
+    def scene(self, rng: np.random.Generator, seed: int) -> Scene:
+        names, shares = list(self.kinds), np.array(list(self.kinds.values()))
+        return make_scene(str(rng.choice(names, p=shares / shares.sum())), seed)
+
+    def with_extra_characters(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        """Return the scene with one to three characters over it, or as it is: they are rarer than shapes."""
+        if scene.glyphs or rng.random() >= self.characters:
+            return scene
+        scale = int(rng.integers(3, 5))
+        extra = [
+            glyph(rng, str(rng.choice(CHARACTERS)), scene.width, scene.height, scale) for _ in range(rng.integers(1, 4))
+        ]
+        return replace(scene, glyphs=tuple(extra))
+
+    def frame_scale(self, rng: np.random.Generator) -> float:
+        """Draw which share of its tokens a frame is shrunk to; mostly 1."""
+        return float(rng.uniform(0.25, 1)) if self.shrunk and rng.random() < self.shrunk else 1.0
+
+
+SIMPLE = Mix(
+    kinds={"static": 0.9, "still": 0.1},
+    first_seed=1_000_000_000,
+    bank_seed=2_000_000_000,
+    max_frames=16,
+    weight={"color": 1.0, "shape": 1.4, "motion": 1.4, "count": 2.0},
+)
+"""Colour, shape, motion and number of shapes before a camera that stands still."""
+
+ALL = Mix(
+    kinds={
+        "static": 0.12,
+        "still": 0.08,
+        "pan": 0.09,
+        "shake": 0.07,
+        "noisy": 0.05,
+        "small": 0.09,
+        "drift": 0.09,
+        "needle": 0.08,
+        "text": 0.09,
+        "counter": 0.07,
+        "cut": 0.08,
+        "fade": 0.07,
+        "return": 0.06,
+    },
+    first_seed=1_100_000_000,
+    bank_seed=2_100_000_000,
+    max_frames=120,
+    weight={
+        "color": 1.0,
+        "shape": 1.2,
+        "motion": 1.4,
+        "count": 2.0,
+        "place": 1.2,
+        "compare": 1.2,
+        "order": 1.0,
+        "change": 3.0,
+        "needle": 3.0,
+        "read": 1.5,
+        "time": 2.0,
+    },
+    characters=0.7,
+    shrunk=0.2,
+)
+"""Every kind that ``tokcli render`` makes."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """One stage of the language model's training."""
+
+    mix: Mix
+    seed: int
+    peak: float = 1.5e-3
+    """The highest rate of learning."""
+    questions_per_clip: int = 6
+    hard_questions: bool = False
+    """Whether every clip also gets all questions about the motion of objects that their shape alone names."""
+
+
+FIRST_COURSE = Course(SIMPLE, seed=3)
+FINISHING = Course(SIMPLE, seed=4, questions_per_clip=3, hard_questions=True)
+WIDENING = Course(ALL, seed=5, peak=1.2e-3, questions_per_clip=8)
