@@ -104,6 +104,14 @@ def test_heat_map_annotates_accuracy_over_full_accuracy(tmp_path: Path) -> None:
     assert {"75", "37", "102", "–", "80.0", "50.0", "read", "time", "10%"} <= set(texts)
 
 
+def test_agreement_is_not_called_right(tmp_path: Path) -> None:
+    rows = [row | {"measure": "agreement", "chance": None} for row in make_rows({"dtd": 0.02}, ("read",))]
+    write_plots(rows, tmp_path)
+    assert "Answers as from all tokens against visual tokens kept" in svg_texts(tmp_path / "accuracy-by-tokens.svg")
+    for path in tmp_path.glob("*.svg"):
+        assert not any("right" in text for text in svg_texts(path)), path.name
+
+
 def test_one_setting_without_kinds_or_bytes(tmp_path: Path) -> None:
     row = make_row("dtd", None, None, 0.9, kept_tokens=17_000, source_bytes=None, ci=None, chance=None)
     written = write_plots([row], tmp_path)

@@ -51,6 +51,11 @@ def test_a_baseline_at_the_same_count_as_its_own_budget_is_drawn_once() -> None:
     assert [(row["accuracy"], kept_share(row)) for row in chosen] == [(0.8, 0.25), (0.6, 0.17)]
 
 
+def test_a_setting_that_could_not_be_met_is_left_out() -> None:
+    failed = make_row("evs", 0.05, None, 0.0) | {"accuracy": None, "ci": None, "kept_tokens": None, "cache_bytes": None}
+    assert settings([failed]) == []
+
+
 def test_pareto_front_of_six_points() -> None:
     def at(share: float, accuracy: float) -> Point:
         return Point("m", share, accuracy, accuracy, accuracy)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokcli.cli.options import Json
-from tokcli.cli.output import human_bytes, human_seconds, results, share, show, table
+from tokcli.cli.output import human_bytes, human_seconds, plain, results, share, show, table
+from tokcli.cli.statistics import draw_statistics, item_facts, sample_facts, table_facts
+from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
     from tokcli.cache import Cache
@@ -19,22 +21,77 @@ ITEM_COLUMNS = ("id", "kind", "duration_seconds", "source_tokens", "kept_tokens"
 
 def inspect(
     cache: CachePath,
+    item: Annotated[
+        str | None, typer.Argument(metavar="ID", help="One item: its timeline, cuts, rank and coverage.")
+    ] = None,
     items: Annotated[bool, typer.Option("--items", help="List the items.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="List the items that failed, with the reason.")] = False,
+    tokens: Annotated[
+        bool,
+        typer.Option(
+            "--tokens",
+            help="Read tokens too, of a sample of the items: drops over time, scene cuts, effective rank, coverage.",
+        ),
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=1, help="How many items --tokens reads, evenly spaced in the order of writing.")
+    ] = 64,
+    accuracy: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of right answers with this cache, 0.93: adds TokDense."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what a cache holds.
 
-    Model, method, items, tokens and bytes saved, failures.
+    Model, method, items, tokens and bytes saved, failures; tokens for a second of media and what each item kept. Reads
+    no tokens unless told to by [bold]--tokens[/bold] or by an ID.
+
+    A scene cut is a step that keeps at least 3 times the median of the 4 steps on either side, and 20% of a step more.
+    The effective rank is that of Roy and Vetterli, exp of the entropy of the singular values over their sum, not
+    centred, of at most 1,024 tokens of an item. Coverage: shares of the kept tokens in the top, middle and bottom third
+    of the picture. TokDense: points of accuracy divided by the mean number of visual tokens of an item.
 
     [dim]tokcli inspect cache --errors[/dim]
+    [dim]tokcli inspect cache videos/cat.mp4[/dim]
+    [dim]tokcli inspect cache --tokens --sample 200 --accuracy 0.93[/dim]
     [dim]tokcli inspect cache --items --json | jq '.items[].kept_tokens'[/dim]
     """
     from tokcli.cache import open_cache
 
     opened = open_cache(cache)
+    if item is not None:
+        if items or errors:
+            raise UsageError("--items and --errors list the whole cache; leave out the ID, or leave them out")
+        _show_item(opened, cache, item, accuracy, as_json)
+        return
     document = _document(opened, cache, items, errors)
+    document["statistics"] = _statistics(opened, sample if tokens else 0, accuracy)
     show(document, as_json, lambda: _draw(document))
+
+
+def _statistics(cache: Cache, sample: int, accuracy: float | None) -> dict[str, Any]:
+    from tokcli.evaluate.statistics import sample_statistics, table_statistics
+
+    names = ("kept_tokens", "source_tokens", "duration_seconds", "stats")
+    statistics = table_statistics(cache.table(columns=list(names)), accuracy)
+    count = min(sample, len(cache))
+    chosen = (cache[number * len(cache) // count] for number in range(count))
+    return statistics | {"sample": sample_statistics(chosen) if count else None}
+
+
+def _show_item(cache: Cache, path: str, item_id: str, accuracy: float | None, as_json: bool) -> None:
+    from tokcli.evaluate.statistics import item_statistics
+
+    item = cache[item_id]
+    facts = {name: getattr(item, name) for name in ("id", "kind", "path", "codec", "duration_seconds", "source_tokens")}
+    statistics = item_statistics(item, accuracy)
+    document = {
+        "cache": path,
+        "item": facts | {"kept_tokens": len(item.kept), "source_bytes": item.source_bytes},
+        "statistics": statistics,
+    }
+    show(document, as_json, lambda: draw_statistics(plain(item_id), item_facts(document["item"], statistics)))
 
 
 def _document(cache: Cache, path: str, items: bool, errors: bool) -> dict[str, Any]:
@@ -81,7 +138,11 @@ def _draw(document: dict[str, Any]) -> None:
         ("complete", "yes" if document["complete"] else "no: run the same compress command again to go on"),
     ]
     results.print(f"[bold]{document['cache']}[/bold]: token cache, format {document['manifest']['format']}")
+    facts[-1:-1] = table_facts(document["statistics"])
     results.print(table("", ("", ""), facts))
+    if sample := document["statistics"]["sample"]:
+        title = f"From the tokens of {sample['items']:,} of {stats['items']:,} items"
+        draw_statistics(title, sample_facts(sample))
     if "items" in document:
         rows = [
             (

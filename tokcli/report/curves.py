@@ -6,7 +6,18 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokcli.report.points import Axis, Point, Row, as_point, curves, method_order, pareto_front, references
+from tokcli.report.points import (
+    Axis,
+    Measure,
+    Point,
+    Row,
+    as_point,
+    curves,
+    measure_of,
+    method_order,
+    pareto_front,
+    references,
+)
 from tokcli.report.style import (
     INK,
     MUTED,
@@ -25,10 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-_TITLES: dict[Axis, str] = {
-    "tokens": "Answers right against visual tokens kept",
-    "bytes": "Answers right against size of the cache",
-}
+_SCORES: dict[Measure, str] = {"accuracy": "Answers right", "agreement": "Answers as from all tokens"}
+_COSTS: dict[Axis, str] = {"tokens": "visual tokens kept", "bytes": "size of the cache"}
 _LABELS: dict[Axis, str] = {
     "tokens": "Visual tokens kept, % of the full count (log scale)",
     "bytes": "Bytes of the cache, % of the source files (log scale)",
@@ -59,7 +68,9 @@ def draw_curves(rows: Sequence[Row], axis: Axis) -> Figure:
     styles = method_styles(by_method)
     drawn = {name: _draw_method(axes, by_method[name], styles[name]) for name in sorted(by_method, key=method_order)}
     _scale(axes, rows, axis)
-    titled(axes, _TITLES[axis], _subtitle(rows, lines))
+    score = _SCORES[measure_of(rows)]
+    axes.set_ylabel(f"{score}, %", fontsize=9)
+    titled(axes, f"{score} against {_COSTS[axis]}", _subtitle(rows, lines))
     groups = {
         "Methods": {name: line for name, line in drawn.items() if not is_baseline(name)},
         "Baselines": {name: line for name, line in drawn.items() if is_baseline(name)},
@@ -148,7 +159,6 @@ def _scale(axes: Axes, rows: Sequence[Row], axis: Axis) -> None:
     low, high = math.floor(10 * min(values) - 0.2) * 10, math.ceil(10 * max(values) + 0.05) * 10
     axes.set_ylim(max(0, low), min(100, high) + 1)
     axes.set_xlabel(_LABELS[axis], fontsize=9)
-    axes.set_ylabel("Answers right, %", fontsize=9)
     if axis == "bytes" and axes.get_xlim()[1] > 1:
         axes.axvline(1, color=MUTED, linewidth=0.6, zorder=1)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tokcli.report.points import Row, kept_share, number, settings
+from tokcli.report.points import Measure, Row, kept_share, measure_of, number, settings
 from tokcli.report.style import FAINT, INK, MUTED, WIDTH_INCHES, new_figure, percent
 
 if TYPE_CHECKING:
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 WORST_SHOWN = 0.5
 """Everything below this share of the full accuracy has the darkest colour."""
-TITLE = "Accuracy kept, % of the accuracy with all tokens, by kind of question"
+TITLES: dict[Measure, str] = {
+    "accuracy": "Accuracy kept, % of the accuracy with all tokens, by kind of question",
+    "agreement": "Answers as from all tokens, %, by kind of question",
+}
 SUBTITLE = "Rows: method and share of visual tokens kept. Darker: more answers lost."
 MARGIN_INCHES, ROW_INCHES, FOOT_INCHES = 0.1, 0.18, 0.5
 LETTER_INCHES = 0.066
@@ -40,6 +43,7 @@ class Retained:
     """Accuracy with all tokens of each column."""
     values: npt.NDArray[np.float64]
     """float64 (settings, kinds); NaN where something was not measured, or all tokens answer nothing right."""
+    measure: Measure
 
 
 def retained(rows: Sequence[Row]) -> Retained | None:
@@ -59,6 +63,7 @@ def retained(rows: Sequence[Row]) -> Retained | None:
         kinds=columns,
         full=[full.get(kind, math.nan) for kind in columns],
         values=values,
+        measure=measure_of(rows),
     )
 
 
@@ -96,7 +101,7 @@ def draw_heatmap(table: Retained) -> Figure:
     _label_kinds(axes, names, table.full, slanted)
     _label_settings(axes, table, left, cell)
     x = MARGIN_INCHES / WIDTH_INCHES
-    figure.text(x, 1 - 0.2 / height, TITLE, fontsize=10.5, weight="bold")
+    figure.text(x, 1 - 0.2 / height, TITLES[table.measure], fontsize=10.5, weight="bold")
     figure.text(x, 1 - 0.38 / height, SUBTITLE, fontsize=8, color=MUTED)
     scale = place(left, 0.28, 1.8, 0.08)
     bar = figure.colorbar(image, cax=scale, orientation="horizontal", extend="min")
@@ -158,7 +163,8 @@ def _label_settings(axes: Axes, table: Retained, left_inches: float, cell_inches
 
     before = None
     edge = (-0.5 - (left_inches - MARGIN_INCHES) / cell_inches, len(table.kinds) - 0.5)
-    beside(FULL_ROW, "all tokens, % right", 0.08, "right")
+    right = "all tokens, % right" if table.measure == "accuracy" else "all tokens"
+    beside(FULL_ROW, right, 0.08, "right")
     for row, (method, share) in enumerate(table.settings):
         beside(row, percent(share), 0.08, "right")
         if method != before:

@@ -18,8 +18,8 @@ def write_plots(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Draw the rows of results.json as PNG and SVG into ``folder``, which is made if needed; the files written.
 
     A row: ``{method, keep, kind, accuracy, ci: [low, high], n, kept_tokens, source_tokens, cache_bytes, source_bytes,
-    chance, matches}``. ``kind`` null stands for all kinds together; ``full``, ``blind`` and ``guess`` are references
-    and not methods; the last two fields may be missing. A picture that the rows have nothing for is left out.
+    chance, matches, measure}``. ``kind`` null stands for all kinds together; ``full``, ``blind`` and ``guess`` are
+    references and not methods; the last three may be missing. A picture that the rows have nothing for is left out.
     The same rows give the same SVG bytes. Raises ``UsageError`` without matplotlib.
     """
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Row = Mapping[str, Any]
+Measure = Literal["accuracy", "agreement"]
 Axis = Literal["tokens", "bytes"]
 
 REFERENCES = ("full", "blind", "guess")
@@ -29,6 +30,11 @@ class Point:
     low: float
     """Ends of the confidence interval, never on the wrong side of ``accuracy``; equal to it where there is none."""
     high: float
+
+
+def measure_of(rows: Iterable[Row]) -> Measure:
+    """What ``accuracy`` means in these rows: right answers, or answers equal to those from all tokens."""
+    return "agreement" if any(row.get("measure") == "agreement" for row in rows) else "accuracy"
 
 
 def number(row: Row, name: str) -> float:
@@ -56,10 +62,14 @@ def settings(rows: Iterable[Row]) -> list[Row]:
     """Rows of methods over all kinds of questions: by method, most tokens first, equal token counts once.
 
     A baseline has rows for its own budgets and rows that match another method's token count (``matches``); of two at
-    the same count the one with its own budget stays.
+    the same count the one with its own budget stays. Settings that could not be met have no count and are left out.
     """
     chosen: dict[str, list[Row]] = {}
-    whole = [row for row in rows if row.get("kind") is None and row["method"] not in REFERENCES]
+    whole = [
+        row
+        for row in rows
+        if row.get("kind") is None and row["method"] not in REFERENCES and not math.isnan(kept_share(row))
+    ]
     for row in sorted(whole, key=lambda row: row.get("matches") is not None):
         share, same = kept_share(row), chosen.setdefault(row["method"], [])
         if not any(abs(share - kept_share(other)) <= SAME_COUNT * share for other in same):
@@ -67,7 +77,7 @@ def settings(rows: Iterable[Row]) -> list[Row]:
     return [
         row
         for method in sorted(chosen, key=method_order)
-        for row in sorted(chosen[method], key=lambda row: -_sortable(kept_share(row)))
+        for row in sorted(chosen[method], key=lambda row: -kept_share(row))
     ]
 
 
@@ -112,7 +122,3 @@ def references(rows: Iterable[Row]) -> dict[str, float]:
     chances = [number(row, "chance") for row in rows]
     found["chance"] = next((chance for chance in chances if not math.isnan(chance)), math.nan)
     return {name: found[name] for name in (*REFERENCES, "chance") if not math.isnan(found.get(name, math.nan))}
-
-
-def _sortable(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
