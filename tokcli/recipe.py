@@ -141,6 +141,7 @@ class EvalRecipe(_Step):
     limit: Annotated[int, Field(ge=1)] | None = None
     plots: bool = True
     overwrite: bool = False
+    retry_errors: bool = False
     allow_errors: bool = False
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 60.0

@@ -13,6 +13,7 @@ from tokcli.cli.output import note, notices, warn
 from tokcli.cli.stopping import check_stop
 from tokcli.evaluate.observer import EvalSteps
 from tokcli.pipeline.progress import Observer
+from tokcli.pipeline.progress import Progress as RunProgress
 
 
 class EvalDisplay:
@@ -31,7 +32,7 @@ class EvalDisplay:
 
     @contextlib.contextmanager
     def encoding(self, name: str) -> Iterator[Observer]:
-        with ProgressDisplay(self.quiet) as display:
+        with _EncodingDisplay(name, self.quiet) as display:
             yield display
 
     @contextlib.contextmanager
@@ -40,6 +41,17 @@ class EvalDisplay:
             note(f"{outcomes} settings times items to ask about: {known} known, {outcomes - known} to do")
         with _Steps(outcomes, drawn=not self.quiet and outcomes > known) as steps:
             yield steps
+
+
+class _EncodingDisplay(ProgressDisplay):
+    """One of several caches: its name says what it is made with."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        super().__init__(quiet)
+        self.name = name
+
+    def begin(self, progress: RunProgress, notes: list[str]) -> None:
+        super().begin(progress, [f"encoding {self.name}"])
 
 
 class _Steps:

@@ -1,69 +1,128 @@
-"""The table of an evaluation."""
+"""The table of an evaluation, as wide as the terminal allows."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from tokcli.cli.output import plain, results, share
+from tokcli.cli.output import human_seconds, plain, results, share
 
 if TYPE_CHECKING:
     from tokcli.evaluate.evaluate import Evaluation
 
 Row = dict[str, Any]
+Cell = Callable[[Row], str]
+GAP = 2
+"""Columns between the columns."""
 
 
 def draw_results(evaluation: Evaluation) -> None:
     """Accuracy over all and by kind, what was kept, and the difference to all tokens."""
     rows = evaluation.rows
-    whole = [row for row in rows if row["kind"] is None]
-    kinds = sorted({row["kind"] for row in rows if row["kind"] is not None})
     told = evaluation.document["evaluation"]
+    failed = f", {evaluation.failed} items failed" if evaluation.failed else ""
     results.print(
-        f"[bold]{escape(plain(str(evaluation.folder)))}[/bold]: {told['questions']} questions about {told['items']} "
-        f"items" + (f", {evaluation.failed} items failed" if evaluation.failed else "")
+        f"[bold]{escape(plain(str(evaluation.folder)))}[/bold]: {told['questions']:,} questions about "
+        f"{told['items']:,} items{failed}"
     )
-    by_kind = {(_name(row), row["kind"]): row for row in rows}
-    agreement = bool(whole) and whole[0]["measure"] == "agreement"
-    results.print(_table(whole, kinds, by_kind, agreement))
-    for row in whole:
+    lines = _lines([row for row in rows if row["kind"] is None])
+    by_kind = {(_key(row), row["kind"]): row for row in rows}
+    columns = _columns(lines[0]["measure"] == "agreement")
+    kinds = sorted({row["kind"] for row in rows if row["kind"] is not None})
+    of_kinds: list[tuple[str, Cell]] = [
+        (plain(kind), lambda row, kind=kind: _percent(by_kind[_key(row), kind]["accuracy"])) for kind in kinds
+    ]
+    # One table where it fits, else kinds in tables of their own.
+    results.print(_table(lines, columns + of_kinds if _fits(lines, columns + of_kinds) else columns))
+    if not _fits(lines, columns + of_kinds):
+        for part in _parts(lines, of_kinds):
+            results.print()
+            results.print(_table(lines, part))
+    for row in lines:
         if row["reason"]:
             results.print(f"[yellow]{escape(_name(row))}[/yellow]: {escape(plain(row['reason']))}")
-    results.print("[bold]*[/bold] nothing else has more right answers from as few tokens", soft_wrap=True)
+    results.print("[dim]* no other has as many right answers from as few tokens[/dim]")
+    if any(row["matches"] for row in lines):
+        results.print("[dim]uniform = dtd: as many tokens of every item as dtd kept[/dim]")
 
 
-def _table(whole: list[Row], kinds: list[str], by_kind: dict[tuple[str, Any], Row], agreement: bool) -> Table:
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1))
-    drawn.add_column("method", overflow="fold")
-    drawn.add_column("kept", justify="right", no_wrap=True)
-    drawn.add_column("bytes", justify="right", no_wrap=True)
-    drawn.add_column("equal" if agreement else "right", justify="right", no_wrap=True)
-    drawn.add_column("to all tokens (95%)", justify="right", no_wrap=True)
+def _columns(agreement: bool) -> list[tuple[str, Cell]]:
+    columns: list[tuple[str, Cell]] = [
+        ("kept", lambda row: _part(row["kept_tokens"], row["source_tokens"])),
+        ("bytes", lambda row: _part(row["cache_bytes"], row["source_bytes"])),
+        ("equal" if agreement else "right", lambda row: _percent(row["accuracy"])),
+        ("to all tokens, 95%", _difference),
+    ]
     if agreement:
-        drawn.add_column("KL", justify="right", no_wrap=True)
-    fitting = _fitting(kinds, agreement)
-    for kind in fitting:
-        drawn.add_column(kind, justify="right", no_wrap=True)
-    for row in whole:
-        cells = [
-            f"{'[bold]*[/bold] ' if row['pareto'] else '  '}{escape(_name(row))}",
-            "-" if row["kept_tokens"] is None else share(row["kept_tokens"], row["source_tokens"]),
-            "-" if row["cache_bytes"] is None else share(row["cache_bytes"], row["source_bytes"]),
-            _percent(row["accuracy"]),
-            _difference(row),
-        ]
-        if agreement:
-            cells.append("-" if row["kl"] is None else f"{row['kl']:.3f}")
-        cells += [_percent(by_kind[_name(row), kind]["accuracy"]) for kind in fitting]
-        drawn.add_row(*cells)
+        columns.append(("KL", lambda row: "-" if row["kl"] is None else f"{row['kl']:.3f}"))
+    return [*columns, ("ask", lambda row: human_seconds(row["answer_seconds"]) if row["answer_seconds"] else "-")]
+
+
+def _lines(rows: Sequence[Row]) -> list[Row]:
+    """The rows to draw: baselines that match several settings with the same tokens are one line."""
+    lines: dict[object, Row] = {}
+    for row in rows:
+        key = _key(row)
+        if row["matches"]:
+            key = (row["method"], "matched", row["kept_tokens"], row["cache_bytes"], row["accuracy"], row["reason"])
+        if key in lines:
+            lines[key] = {**lines[key], "also": [*lines[key].get("also", []), row["matches"]]}
+        else:
+            lines[key] = row
+    return list(lines.values())
+
+
+def _table(lines: Sequence[Row], columns: Sequence[tuple[str, Cell]]) -> Table:
+    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, GAP, 0, 0))
+    drawn.add_column("", no_wrap=True, overflow="ellipsis")
+    for name, _ in columns:
+        drawn.add_column(escape(name), justify="right", no_wrap=True)
+    for row in lines:
+        style = "bold" if row["pareto"] else ""
+        drawn.add_row(escape(_marked(row)), *(cell(row) for _, cell in columns), style=style)
     return drawn
 
 
+def _width(lines: Sequence[Row], columns: Sequence[tuple[str, Cell]]) -> int:
+    names = max(len(_marked(row)) for row in lines)
+    return names + sum(GAP + max(len(name), *(len(cell(row)) for row in lines)) for name, cell in columns)
+
+
+def _fits(lines: Sequence[Row], columns: Sequence[tuple[str, Cell]]) -> bool:
+    return _width(lines, columns) <= results.width
+
+
+def _parts(lines: Sequence[Row], columns: Sequence[tuple[str, Cell]]) -> list[list[tuple[str, Cell]]]:
+    """The columns in groups that fit, at least one in each."""
+    parts, rest = [], list(columns)
+    while rest:
+        count = max((n for n in range(1, len(rest) + 1) if _fits(lines, rest[:n])), default=1)
+        parts.append(list(islice(rest, count)))
+        rest = rest[count:]
+    return parts
+
+
+def _key(row: Row) -> tuple[object, ...]:
+    return row["method"], row["keep"], row["matches"]
+
+
 def _name(row: Row) -> str:
-    name = row["method"] if row["keep"] is None or row["method"] == "full" else f"{row['method']}@{row['keep']:g}"
-    return f"{name} = {row['matches']}" if row["matches"] else name
+    if not row["matches"]:
+        return row["method"] if row["keep"] is None or row["method"] == "full" else f"{row['method']}@{row['keep']:g}"
+    matched = [row["matches"], *row.get("also", [])]
+    return f"{row['method']} = {matched[0]}" + (f" +{len(matched) - 1}" if len(matched) > 1 else "")
+
+
+def _marked(row: Row) -> str:
+    return ("* " if row["pareto"] else "  ") + plain(_name(row))
+
+
+def _part(part: float | None, whole: float) -> str:
+    return "-" if part is None else share(part, whole)
 
 
 def _percent(value: float | None) -> str:
@@ -75,8 +134,3 @@ def _difference(row: Row) -> str:
         return "-"
     low, high = row["diff_ci"]
     return f"{100 * row['diff']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-def _fitting(kinds: list[str], agreement: bool) -> list[str]:
-    """The kinds that there is room for."""
-    return kinds

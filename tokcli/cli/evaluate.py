@@ -88,6 +88,10 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete what -o holds and begin anew.", rich_help_panel=RUNNING)
     ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option("--retry-errors", help="Try items again that failed in an earlier run.", rich_help_panel=RUNNING),
+    ] = False,
     allow_errors: Annotated[
         bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
     ] = False,
@@ -139,6 +143,7 @@ def evaluate(
         "limit": limit,
         "plots": plots,
         "overwrite": overwrite,
+        "retry_errors": retry_errors,
         "allow_errors": allow_errors,
         "workers": workers,
         "timeout": timeout,

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 
-from tokcli.cache import Cache, open_cache
+from tokcli.cache import Cache, CacheWriter, open_cache
 from tokcli.cache.manifest import canonical_json, read_manifest
 from tokcli.errors import CacheError
 from tokcli.evaluate.journal import Journal
 from tokcli.evaluate.observer import EvalObserver
 from tokcli.evaluate.runner import Source
 from tokcli.evaluate.settings import FULL, Setting
-from tokcli.media import ScanResult
+from tokcli.media import ScanResult, hash_file
 from tokcli.methods import Compressor, resolve
 from tokcli.models import VisionTower
-from tokcli.pipeline.compress import run_job
+from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import Request, check_request, load_job
+from tokcli.pipeline.preflight import Job, Request, check_request, load_job
 from tokcli.recipe import CompressRecipe, EvalRecipe
+from tokcli.types import MediaItem
 
 
 def compress_recipe(recipe: EvalRecipe, output: Path) -> CompressRecipe:
@@ -37,13 +40,17 @@ def compress_recipe(recipe: EvalRecipe, output: Path) -> CompressRecipe:
         id_col=recipe.id_col,
         limit=recipe.limit,
         overwrite=recipe.overwrite,
+        retry_errors=recipe.retry_errors,
         workers=recipe.workers,
         timeout=recipe.timeout,
     )
 
 
 class Encoder:
-    """Makes caches in the folder of an evaluation, all with one vision tower, and goes on with those that are there."""
+    """Makes caches in the folder of an evaluation, all with one vision tower, and goes on with those that are there.
+
+    A context manager: leaving it ends the decoder processes.
+    """
 
     def __init__(self, recipe: EvalRecipe, observer: EvalObserver) -> None:
         """Looks for the inputs; no model is loaded. Raises ``UsageError`` for what cannot work."""
@@ -54,6 +61,16 @@ class Encoder:
         self.seconds: dict[str, float | None] = {}
         """By cache: from the first file to the last, over all runs that it took."""
         self._made: dict[str, Source] = {}
+        self._pool: DecoderPool | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
 
     @property
     def ids(self) -> list[str]:
@@ -90,19 +107,30 @@ class Encoder:
 
     def _encode(self, name: str, folder: Path, compressor: Compressor, journal: Journal) -> Cache:
         recipe = self._request.recipe.model_copy(update={"output": str(folder)})
-        request = Request(recipe, self._request.scan, compressor, self._request.workers)
+        job = load_job(Request(recipe, self._request.scan, compressor, self._request.workers), self._tower)
+        self._tower = job.tower
         key = f"encode:{name}"
-        before = float(journal.lines.get(key, {}).get("seconds", 0.0))
-        with DecoderPool(request.workers, recipe.timeout) as pool:
-            job = load_job(request, self._tower)
-            self._tower = job.tower
-            pool.configure(job.decode)
-            started, done = time.monotonic(), 1
-            try:
+        with CacheWriter(folder, job.manifest, overwrite=recipe.overwrite) as writer:
+            if any(self._is_due(item, writer) for item in job.scan.items):
                 with self.observer.encoding(name) as observer:
-                    done = run_job(job, pool, observer).done
-            finally:
-                if done:
-                    journal.add(key, {"seconds": round(before + time.monotonic() - started, 3)})
+                    run = Run(job, writer, self._decoders(job), observer)
+                    try:
+                        run.run()
+                    finally:
+                        seconds = time.monotonic() - run.work_began if run.work_began else 0.0
+                        before = float(journal.lines.get(key, {}).get("seconds", 0.0))
+                        journal.add(key, {"seconds": round(before + seconds, 3)})
+            writer.finish([item.id for item in job.scan.items])
         self.seconds[name] = journal.lines.get(key, {}).get("seconds")
         return open_cache(folder)
+
+    def _is_due(self, item: MediaItem, writer: CacheWriter) -> bool:
+        state = writer.state(item, lambda: hash_file(item.path))
+        return state in ("new", "changed") or (state == "failed" and self.recipe.retry_errors)
+
+    def _decoders(self, job: Job) -> DecoderPool:
+        """One pool for all caches: starting processes takes longer than decoding short clips."""
+        if self._pool is None:
+            self._pool = self._open.enter_context(DecoderPool(self._request.workers, job.recipe.timeout))
+        self._pool.configure(job.decode)
+        return self._pool

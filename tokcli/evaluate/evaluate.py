@@ -72,26 +72,22 @@ def evaluate(recipe: EvalRecipe, observer: EvalObserver | None = None) -> Evalua
     settings = method_settings(
         recipe.methods or DEFAULT_METHODS, recipe.keep or DEFAULT_KEEP, recipe.options, recipe.seed
     )
-    encoder = Encoder(recipe, observer)
-    questions, missing = by_item(asked, encoder.ids)
-    _tell_missing(missing, observer)
-    encoder.only(questions)
-    configuration = _configuration(recipe, recipe.model or "nano")
-    journal = Journal(_folder(recipe) / OUTCOMES, configuration, overwrite=recipe.overwrite)
-    try:
-        sources = encoder.sources(settings, signals_of(settings), journal)
-        ids = _in_all(questions, sources)
-        judge = _judge(recipe, recipe.model or "nano", sources[FULL].cache.manifest.configuration["model"])
-        runner = Runner(sources, questions, judge, journal)
-        table = _run(runner, settings, ids, observer)
-        settings += matched_settings(settings, table, seed=recipe.seed, encoding=True)
-        runner.sources = encoder.sources(settings, signals_of(settings), journal)
-        ids = _in_all(questions, runner.sources)
-        table = _run(runner, settings, ids, observer)
-    finally:
-        journal.close()
-    failed = len(questions) - len(ids)
-    return _finish(recipe, configuration, settings, table, runner, encoder.seconds, failed)
+    with Encoder(recipe, observer) as encoder:
+        questions, missing = by_item(asked, encoder.ids)
+        _tell_missing(missing, observer)
+        encoder.only(questions)
+        configuration = _configuration(recipe, recipe.model or "nano")
+        with Journal(_folder(recipe) / OUTCOMES, configuration, overwrite=recipe.overwrite) as journal:
+            sources = encoder.sources(settings, signals_of(settings), journal)
+            judge = _judge(recipe, recipe.model or "nano", sources[FULL].cache.manifest.configuration["model"])
+            runner = Runner(sources, questions, judge, journal)
+            table = _run(runner, settings, _in_all(questions, sources), observer)
+            settings += matched_settings(settings, table, seed=recipe.seed, encoding=True)
+            runner.sources = encoder.sources(settings, signals_of(settings), journal)
+            ids = _in_all(questions, runner.sources)
+            table = _run(runner, settings, ids, observer)
+        failed = len(questions) - len(ids)
+        return _finish(recipe, configuration, settings, table, runner, encoder.seconds, failed)
 
 
 def _evaluate_caches(recipe: EvalRecipe, asked: Sequence[Question], observer: EvalObserver) -> Evaluation:
@@ -108,16 +104,13 @@ def _evaluate_caches(recipe: EvalRecipe, asked: Sequence[Question], observer: Ev
     judge = _judge(recipe, model, caches.identity)
     judge.model()  # before anything is written: it may not be the one that made the caches
     configuration = _configuration(recipe, model)
-    journal = Journal(_folder(recipe) / OUTCOMES, configuration, overwrite=recipe.overwrite)
-    try:
+    with Journal(_folder(recipe) / OUTCOMES, configuration, overwrite=recipe.overwrite) as journal:
         runner = Runner(caches.sources, questions, judge, journal)
         settings, ids = caches.settings, list(questions)
         table = _run(runner, settings, ids, observer)
         if FULL in caches.sources:
             settings = settings + matched_settings(settings, table, seed=recipe.seed, encoding=False)
             table = _run(runner, settings, ids, observer)
-    finally:
-        journal.close()
     return _finish(recipe, configuration, settings, table, runner, {}, 0)
 
 

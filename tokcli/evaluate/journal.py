@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
 from tokcli.errors import CacheConflictError, CacheError
@@ -17,7 +18,7 @@ class Journal:
     """A JSON-lines file: the configuration, then one line for everything that was measured.
 
     Lines are found by their ``key``; of two with the same key the later one counts. A last line that was torn by a
-    kill is cut off.
+    kill is cut off. A context manager.
     """
 
     def __init__(self, path: Path, configuration: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -77,7 +78,12 @@ class Journal:
                 f"{self.path}: cannot write outcomes: {error.strerror}; make room and run again"
             ) from error
 
-    def close(self) -> None:
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -210,7 +210,7 @@ class DecoderPool:
         self.close()
 
     def configure(self, settings: DecodeSettings) -> None:
-        """Must be called once, before the first task."""
+        """Must be called before the first task; again only while no decoder has one."""
         for decoder in self.decoders:
             decoder.configure(settings)
 

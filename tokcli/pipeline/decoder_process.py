@@ -64,6 +64,9 @@ class _Worker:
             if isinstance(message, int):
                 self.free.append(message)
                 continue
+            if isinstance(message, DecodeSettings):
+                self.settings = message
+                continue
             self.stage: Stage = "open"
             self.report: DecodeReport | None = None
             try:
