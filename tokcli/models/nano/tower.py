@@ -8,7 +8,7 @@ is most of what it has to learn.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MethodType
 from typing import Any
 
@@ -65,17 +65,7 @@ def train_tower(
         patches, grid, labels = _batch(mix, step)
         with autocast():
             tokens = tower(patches.to(device), grid.to(device)).pooler_output.float()
-        loss = torch.zeros((), device=device)
-        for kind, rows in words.items():
-            scores = CONTRAST * tokens @ table[rows].T
-            scores = torch.cat([bias[kind].expand(len(scores), 1), scores], 1)
-            label = torch.from_numpy(labels[kind]).to(device)
-            weight = torch.ones(scores.shape[1], device=device)
-            weight[0] = NOTHING_WEIGHT
-            if (label >= 0).any():
-                loss = loss + F.cross_entropy(scores, label, weight, ignore_index=-1)
-            if (shown := label > 0).any():
-                right[kind].append((scores[shown].argmax(1) == label[shown]).float().mean().item())
+        loss = word_loss(tokens, labels, words, table, bias, right)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
@@ -83,6 +73,38 @@ def train_tower(
         if (step + 1) % 50 == 0 or step + 1 == steps:
             shares = ", ".join(f"{kind} {np.mean(values[-50:]):.3f}" for kind, values in right.items() if values)
             log(f"tower step {step + 1}/{steps}: loss {loss.item():.3f}, tokens right: {shares}")
+
+
+def word_loss(
+    tokens: torch.Tensor,
+    labels: Mapping[str, np.ndarray],
+    words: Mapping[str, Sequence[int]],
+    table: torch.Tensor,
+    bias: nn.ParameterDict,
+    right: Mapping[str, list[float]],
+) -> torch.Tensor:
+    """Return how far tokens are from pointing along the words that they show.
+
+    Args:
+        tokens: float32 (N, D).
+        labels: int64 (N,) by kind: 0 for nothing, -1 for unsure, otherwise 1 + the number of the word.
+        words: Rows of ``table`` by kind.
+        table: (V, D) embeddings of words.
+        bias: Score of nothing, (1,) by kind.
+        right: Gets the share of the tokens that show something and are right, by kind.
+    """
+    loss = torch.zeros((), device=tokens.device)
+    for kind, rows in words.items():
+        scores = CONTRAST * tokens @ table[rows].T
+        scores = torch.cat([bias[kind].expand(len(scores), 1), scores], 1)
+        label = torch.from_numpy(labels[kind]).to(tokens.device)
+        weight = torch.ones(scores.shape[1], device=tokens.device)
+        weight[0] = NOTHING_WEIGHT
+        if (label >= 0).any():
+            loss = loss + F.cross_entropy(scores, label, weight, ignore_index=-1)
+        if (shown := label > 0).any():
+            right[kind].append((scores[shown].argmax(1) == label[shown]).float().mean().item())
+    return loss
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 50) -> float:
