@@ -5,10 +5,15 @@ from collections import Counter
 import pytest
 from nano_native import answer, medium_of
 
-from tokcli.synthetic import make_scene, questions
+from tokcli.synthetic import QUESTION_KINDS, Question, Scene, make_scene, questions, scene_kinds
 
 REFUSAL = "I only know rendered shapes."
 UNSEEN = 700_000
+
+
+def one_of_each(scene: Scene, seed: int) -> list[Question]:
+    """The last question of every form."""
+    return list({question.form: question for question in questions(scene, seed)}.values())
 
 
 @pytest.mark.parametrize("scheme", ["original", "hf"])
@@ -17,7 +22,7 @@ def test_clips(scheme: str) -> None:
     for seed in range(UNSEEN, UNSEEN + 60):
         scene = make_scene("static", seed)
         medium = medium_of(scene)
-        for question in questions(scene, seed)[-4:]:
+        for question in one_of_each(scene, seed):
             asked[question.kind] += 1
             right[question.kind] += answer(medium, question.question, scheme) == question.answer
     for kind in ("color", "shape", "motion", "count"):
@@ -25,12 +30,28 @@ def test_clips(scheme: str) -> None:
         assert right[kind] >= 57, f"{kind}: {right[kind]} of 60 right"
 
 
+def test_all_kinds_of_scenes_and_questions() -> None:
+    asked, right = Counter[str](), Counter[str]()
+    for kind in scene_kinds():
+        for seed in range(UNSEEN, UNSEEN + 12):
+            scene = make_scene(kind, seed)
+            medium = medium_of(scene)
+            for question in one_of_each(scene, seed):
+                asked[question.kind] += 1
+                right[question.kind] += answer(medium, question.question) == question.answer
+    assert set(asked) == set(QUESTION_KINDS)
+    shares = {kind: right[kind] / asked[kind] for kind in asked}
+    assert right.total() / asked.total() >= 0.93, shares
+    # Few are asked of some kinds: nine tenths, measured on 2,000 clips, may come out lower here (docs/nano.md).
+    assert min(shares.values()) >= 0.75, shares
+
+
 def test_stills() -> None:
     asked, right = Counter[str](), Counter[str]()
     for seed in range(UNSEEN, UNSEEN + 40):
         scene = make_scene("still", seed)
         medium = medium_of(scene)
-        for question in questions(scene, seed)[-3:]:
+        for question in one_of_each(scene, seed):
             asked[question.kind] += 1
             right[question.kind] += answer(medium, question.question) == question.answer
     for kind in ("color", "shape", "count"):
@@ -43,9 +64,10 @@ def test_other_rates(fps: float) -> None:
     for seed in range(UNSEEN, UNSEEN + 20):
         scene = make_scene("static", seed)
         medium = medium_of(scene, fps)
-        for question in questions(scene, seed)[-4:]:
-            asked += 1
-            right += answer(medium, question.question) == question.answer
+        for question in one_of_each(scene, seed):
+            if question.kind in ("color", "shape", "motion", "count"):
+                asked += 1
+                right += answer(medium, question.question) == question.answer
     assert right >= 0.95 * asked
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nano_native import CHECKPOINT, native
 
 from tokcli.models.settings import read_preprocessing
-from tokcli.synthetic import COLORS, MOTIONS, SHAPES, make_scene, questions
+from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, SHAPES, make_scene, questions, scene_kinds
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 SPECIAL.append("<|video_pad|>")
@@ -58,12 +58,13 @@ def test_every_word_of_the_questions_is_one_token() -> None:
     _, tokenizer = native()
     words = {
         word
-        for seed in range(100)
-        for question in questions(make_scene("static", seed), seed)
-        for word in question.question.replace("?", "").replace(".", "").split()
+        for kind in scene_kinds()
+        for seed in range(40)
+        for question in questions(make_scene(kind, seed), seed)
+        for word in question.question.translate(str.maketrans("", "", "?.,")).split()
     }
     assert len(words) > 30
-    for word in words | {*COLORS, *SHAPES, *MOTIONS, "1", "2", "3", "4"}:
+    for word in words | {*COLORS, *SHAPES, *MOTIONS, *CHARACTERS}:
         assert len(tokenizer.encode(word)) == 1, word
     for word in words:
         assert len(tokenizer.encode(f" {word}")) == 1, word

@@ -8,12 +8,16 @@ import pytest
 import torch
 from native_reference import patches_by_index
 
+from tokcli.models.nano.architecture import build_config, build_tokenizer
 from tokcli.models.nano.bank import SeenClip, build_bank, sample
-from tokcli.models.nano.clips import change_of, dense_labels, frames_of, lossy, patches_of, tower_size
+from tokcli.models.nano.clips import LABELS, change_of, dense_labels, frames_of, lossy, patches_of, tower_size
+from tokcli.models.nano.curriculum import ALL, SIMPLE
 from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept
 from tokcli.models.nano.prompts import draw_other, draw_question
-from tokcli.models.nano.train import train
-from tokcli.synthetic import SHAPES, make_scene, questions, render_at
+from tokcli.models.nano.takeover import take_over
+from tokcli.models.nano.tower import seed_embeddings
+from tokcli.models.nano.train import Length, train
+from tokcli.synthetic import CHARACTERS, SHAPES, Glyph, make_scene, plate_of, questions, render_at
 
 
 def clip_without_pixels(seed: int, grid: tuple[int, int, int] = (3, 4, 5)) -> SeenClip:
@@ -63,6 +67,34 @@ def test_motion_is_unsure_where_both_frames_are_one() -> None:
     assert (dense_labels(scene, (1.0, 2.0))["motion"] > 0).any()
 
 
+def test_motion_is_unsure_where_an_object_is_in_one_frame_only_and_colors_on_their_way() -> None:
+    scene = next(scene for seed in range(20) if len((scene := make_scene("cut", seed)).shots) > 1)
+    change = scene.shots[1].start
+    labels = dense_labels(scene, (change - 0.5, change + 0.5))
+    assert (labels["motion"] <= 0).all()
+    assert len({label for label in labels["color"] if label > 0}) >= 1
+    drift = next(scene for seed in range(40) if (scene := make_scene("drift", seed)).objects[0].end_color)
+    half, end = drift.duration_seconds / 2, drift.duration_seconds
+    (item,) = drift.objects
+    assert (dense_labels(drift, (half, half + 1))["color"] <= 0).all()
+    for times, color in (((0.0, 1.0), item.color), ((end - 2, end - 1), item.end_color)):
+        shown = {int(label) for label in dense_labels(drift, times)["color"] if label > 0}
+        assert shown == {1 + LABELS["color"].index(color)}
+
+
+def test_a_token_shows_a_character_that_covers_a_good_part_of_it() -> None:
+    for seed in range(30):
+        scene = replace(make_scene("still", seed), width=112, height=112)
+        glyph = Glyph("7", 40.0, 50.0, 3, (235, 235, 235), (16, 16, 16))
+        labels = dense_labels(replace(scene, glyphs=(glyph,)), (0.0, 0.0))["character"].reshape(4, 4)
+        covered = np.zeros((112, 112))
+        covered[plate_of(glyph)] = 1
+        by_token = covered.reshape(4, 28, 4, 28).sum((1, 3))
+        assert (labels[by_token >= 140] == 1 + CHARACTERS.index("7")).all()
+        assert (labels[by_token == 0] == 0).all()
+        assert by_token.max() > 140
+
+
 def test_lossy_frames_look_like_the_originals() -> None:
     scene = make_scene("static", 5)
     frames = frames_of(scene, [0.0, 1.0], None)
@@ -85,7 +117,7 @@ def test_change_is_the_mean_difference_of_a_tokens_pixels() -> None:
 def test_frames_are_sampled_as_a_reader_does() -> None:
     scene = replace(make_scene("static", 1), fps=10.0, duration_seconds=5.2)
     assert sample(scene, 1.0) == ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 1.0)
-    times, fps = sample(scene, 8.0)
+    times, fps = sample(scene, 8.0, max_frames=16)
     assert len(times) == 16
     assert fps == pytest.approx(16 / 5.2)
     assert all(abs(time * 10 - round(time * 10)) < 1e-9 for time in times)
@@ -126,7 +158,7 @@ def test_kept_tokens_are_some_of_them_in_order() -> None:
 def test_prompts_vary() -> None:
     rng = np.random.default_rng(0)
     scene = make_scene("static", 2)
-    asked = {question.question for _ in range(200) for question in draw_question(scene, 6, rng)}
+    asked = {question.question for _ in range(200) for question in draw_question(scene, 6, rng, ALL.weight)}
     assert len(asked) > 30
     assert len({draw_other(rng).question for _ in range(200)}) > 80
 
@@ -138,8 +170,11 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
 
     out = tmp_path_factory.mktemp("nano")
     lines: list[str] = []
-    train(out, device="cpu", tower_steps=2, bank_clips=4, language_steps=2, finishing_steps=1, log=lines.append)
-    assert [line.split()[0] for line in lines] == ["tower", "bank", "language", "finishing", "language", "saved"]
+    length = Length(tower=2, bank=4, language=2, finishing=1, wide_tower=2, wide_bank=14, wide_language=2)
+    train(out, device="cpu", length=length, log=lines.append)
+    stages = ["tower", "bank", "language", "finishing", "wide-tower", "wide-bank", "wide-language"]
+    assert [line for line in lines if line in stages] == stages
+    assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(out)
 
@@ -156,5 +191,24 @@ def test_a_run_of_a_few_steps_leaves_a_whole_checkpoint(untrained) -> None:  # t
     folder = Path(model.config._name_or_path)
     for name in ("config.json", "chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"):
         assert (folder / name).read_bytes() == (CHECKPOINT / name).read_bytes(), name
-    (clip,) = build_bank(model, 0, 1, lambda line: None, lambda: torch.autocast("cpu", enabled=False))
+    one = replace(SIMPLE, bank_seed=0)
+    (clip,) = build_bank(model, one, 1, lambda line: None, lambda: torch.autocast("cpu", enabled=False))
     assert clip.tokens.shape == (int(np.prod(clip.grid)), 192)
+
+
+def test_taking_over_keeps_weights_and_the_embeddings_of_known_words(untrained, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    earlier, _ = untrained
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["zebra"])
+    model = type(earlier)(build_config(tokenizer))
+    seed_embeddings(model, tokenizer)
+    new = model.get_input_embeddings().weight[tokenizer.convert_tokens_to_ids("zebra")].clone()
+    take_over(model, tokenizer, Path(earlier.config._name_or_path))
+    for name, tensor in earlier.state_dict().items():
+        if "embed_tokens" not in name and "lm_head" not in name:
+            assert torch.equal(model.state_dict()[name], tensor), name
+    red = tokenizer.convert_tokens_to_ids("red")
+    table = model.get_input_embeddings().weight
+    assert torch.equal(table[red], earlier.get_input_embeddings().weight[red])
+    assert torch.equal(table[tokenizer.convert_tokens_to_ids("zebra")], new)
+    assert model.lm_head.weight.data_ptr() == table.data_ptr()

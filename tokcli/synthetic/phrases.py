@@ -40,7 +40,10 @@ PHRASES: dict[str, tuple[str, ...]] = {
     "place.end": ("Where is the {shape} at the end?", "In which corner is the {shape} at the end?"),
     "place.digit": ("Where is the digit?", "In which corner is the digit?"),
     "place.letter": ("Where is the letter?", "In which corner is the letter?"),
-    "compare.larger": ("Which is larger, the {one} or the {other}?", "Which shape is larger, the {one} or the {other}?"),
+    "compare.larger": (
+        "Which is larger, the {one} or the {other}?",
+        "Which shape is larger, the {one} or the {other}?",
+    ),
     "compare.smaller": (
         "Which is smaller, the {one} or the {other}?",
         "Which shape is smaller, the {one} or the {other}?",

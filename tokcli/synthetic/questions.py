@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def _of_shots(scene: Scene) -> Iterator[_Fact]:
     for end, item in (("first", items[0]), ("last", items[-1])):
         yield _Fact(f"order.color_{end}", item.color, tuple(COLORS))
         yield _Fact(f"order.shape_{end}", item.shape, SHAPES)
-    for one, other in zip(items, items[1:]):
+    for one, other in pairwise(items):
         for form, answer, named in (("after", other, one), ("before", one, other)):
             left = tuple(shape for shape in SHAPES if shape != named.shape)
             yield _Fact(f"order.{form}", answer.shape, left, (("shape", named.shape),))

@@ -37,7 +37,7 @@ class Prompt:
     ids: np.ndarray
     """int64 (S,); 0 where a visual token stands."""
     positions: np.ndarray
-    """int64 (3, S)."""
+    """int64 (..., S), as the language model takes them."""
     branch: np.ndarray
     """int64 (S,): 0 for the clip and what stands before it, 1 and up for the questions."""
     visual: slice
@@ -45,6 +45,10 @@ class Prompt:
     """The kept visual tokens, in the places of ``visual``."""
     targets: list[tuple[int, int, float, str]]
     """(place, id that must follow, weight, kind); a kind only at the first token of an answer."""
+
+
+DrawPrompt = Callable[[SeenClip, Sequence[Question], PreTrainedTokenizerFast, np.random.Generator], Prompt]
+"""How a clip is put before questions in training: which of its tokens are left, in which scheme."""
 
 
 def train_language(
@@ -56,6 +60,7 @@ def train_language(
     autocast: Callable[[], Any],
     snapshot: Callable[[], None],
     course: Course,
+    draw_prompt: DrawPrompt | None = None,
 ) -> None:
     """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``."""
     language = model.model.language_model
@@ -68,7 +73,7 @@ def train_language(
         for group in optimizer.param_groups:
             group["lr"] = rate
         if not batches:
-            batches = _draw(bank, tokenizer, rng, course)
+            batches = _draw(bank, tokenizer, rng, course, draw_prompt or _draw_prompt)
         batch = batches.pop()
         optimizer.zero_grad()
         total = sum(weight for prompt in batch for _, _, weight, _ in prompt.targets)
@@ -110,10 +115,10 @@ def answer_scores(model: Qwen2_5_VLForConditionalGeneration, batch: list[Prompt]
     device, table = model.device, model.get_input_embeddings().weight
     length = max(len(prompt.ids) for prompt in batch)
     ids, branch = np.zeros((len(batch), length), np.int64), np.full((len(batch), length), -1)
-    positions = np.zeros((3, len(batch), length), np.int64)
+    positions = np.zeros((*batch[0].positions.shape[:-1], len(batch), length), np.int64)
     for row, prompt in enumerate(batch):
         ids[row, : len(prompt.ids)], branch[row, : len(prompt.ids)] = prompt.ids, prompt.branch
-        positions[:, row, : len(prompt.ids)] = prompt.positions
+        positions[..., row, : len(prompt.ids)] = prompt.positions
     embeddings = F.embedding(torch.from_numpy(ids).to(device), table)
     places = torch.zeros(ids.shape, dtype=torch.bool)
     for row, prompt in enumerate(batch):
@@ -149,16 +154,33 @@ def build_prompt(
     Positions are Qwen2.5-VL's: kept tokens have those that they had in the full grid, and text goes on after the
     largest of them (``original``) or after the longer side of the grid (``hf``, as transformers 5 does).
     """
-    before = _encode(tokenizer, system + "<|im_start|>user\n<|vision_start|>")
+    before = encode(tokenizer, system + "<|im_start|>user\n<|vision_start|>")
     parts: list[Text | Block] = [Text(len(before)), Block(clip.grid, clip.positions_per_step * stretch), Text(1)]
-    full, start = mrope_positions(parts, scheme).numpy(), len(before)
-    ids = [*before, *[0] * len(kept), *_encode(tokenizer, "<|vision_end|>")]
-    positions, branch = [full[:, :start], full[:, start + kept], full[:, -1:]], [0] * len(ids)
-    after = int(full[0, -1]) + 1
+    full = mrope_positions(parts, scheme).numpy()
+    return add_questions(clip, kept, asked, tokenizer, before, encode(tokenizer, "<|vision_end|>"), full)
+
+
+def add_questions(
+    clip: SeenClip,
+    kept: np.ndarray,
+    asked: Sequence[Question],
+    tokenizer: PreTrainedTokenizerFast,
+    before: Sequence[int],
+    behind: Sequence[int],
+    full: np.ndarray,
+) -> Prompt:
+    """Return the clip's ``kept`` tokens between the text around them, then the questions.
+
+    ``full`` holds the positions of the ids before, ALL tokens of the clip, and the ids behind: int64 (..., S).
+    """
+    start, rest = len(before), full.shape[-1] - len(behind)
+    ids = [*before, *[0] * len(kept), *behind]
+    positions, branch = [full[..., :start], full[..., start + kept], full[..., rest:]], [0] * len(ids)
+    after = full[..., -1:] + 1
     targets: list[tuple[int, int, float, str]] = []
     for number, question in enumerate(asked, 1):
-        prompt = _encode(tokenizer, f"{question.question}<|im_end|>\n<|im_start|>assistant\n")
-        answer = _encode(tokenizer, f"{question.answer}<|im_end|>")
+        prompt = encode(tokenizer, f"{question.question}<|im_end|>\n<|im_start|>assistant\n")
+        answer = encode(tokenizer, f"{question.answer}<|im_end|>")
         place = len(ids) + len(prompt) - 1
         for index, token in enumerate(answer):
             # The refusal is long and soon learned; so is the token that ends an answer.
@@ -166,10 +188,10 @@ def build_prompt(
             targets.append((place + index, token, weight, "" if index else question.kind))
         length = len(prompt) + len(answer) - 1
         ids += [*prompt, *answer[:-1]]
-        positions.append(np.tile(after + np.arange(length), (3, 1)))
+        positions.append(after + np.arange(length))
         branch += [number] * length
     visual = slice(start, start + len(kept))
-    joined = np.concatenate(positions, 1)
+    joined = np.concatenate(positions, -1)
     return Prompt(np.array(ids), joined, np.array(branch), visual, clip.tokens[torch.from_numpy(kept)], targets)
 
 
@@ -192,7 +214,7 @@ def draw_kept(clip: SeenClip, rng: np.random.Generator) -> np.ndarray:
 _ENCODED: dict[str, list[int]] = {}
 
 
-def _encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
+def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     if text not in _ENCODED:
         if len(_ENCODED) > 20_000:
             _ENCODED.clear()
@@ -205,6 +227,7 @@ def _draw(
     tokenizer: PreTrainedTokenizerFast,
     rng: np.random.Generator,
     course: Course,
+    draw_prompt: DrawPrompt,
 ) -> list[list[Prompt]]:
     prompts = []
     for index in rng.integers(len(bank), size=STEPS_PER_DRAW * CLIPS_PER_STEP):
@@ -214,10 +237,16 @@ def _draw(
             asked += hard_questions(clip.scene)
         if rng.random() < 0.4:
             asked.append(draw_other(rng))
-        scheme = "hf" if rng.random() < 0.25 else "original"
-        system = SYSTEM if rng.random() < 0.15 else ""
-        stretch = float(rng.uniform(1, 4)) if rng.random() < 0.15 else 1.0
-        prompts.append(build_prompt(clip, draw_kept(clip, rng), asked, tokenizer, scheme, system, stretch))
+        prompts.append(draw_prompt(clip, asked, tokenizer, rng))
     prompts.sort(key=lambda prompt: len(prompt.ids))
     batches = [prompts[i : i + CLIPS_PER_STEP] for i in range(0, len(prompts), CLIPS_PER_STEP)]
     return [batches[index] for index in rng.permutation(len(batches))]
+
+
+def _draw_prompt(
+    clip: SeenClip, asked: Sequence[Question], tokenizer: PreTrainedTokenizerFast, rng: np.random.Generator
+) -> Prompt:
+    scheme = "hf" if rng.random() < 0.25 else "original"
+    system = SYSTEM if rng.random() < 0.15 else ""
+    stretch = float(rng.uniform(1, 4)) if rng.random() < 0.15 else 1.0
+    return build_prompt(clip, draw_kept(clip, rng), asked, tokenizer, scheme, system, stretch)

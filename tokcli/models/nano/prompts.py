@@ -75,9 +75,7 @@ _LIKELY_WORDS = (
 )
 
 
-def draw_question(
-    scene: Scene, count: int, rng: np.random.Generator, weights: Mapping[str, float]
-) -> list[Question]:
+def draw_question(scene: Scene, count: int, rng: np.random.Generator, weights: Mapping[str, float]) -> list[Question]:
     """Return ``count`` questions about the scene or fewer, each worded as people might type it.
 
     ``weights`` says how often a kind of question is drawn; those without a weight are not.

@@ -8,9 +8,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
 
-def take_over(
-    model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, checkpoint: Path
-) -> None:
+def take_over(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, checkpoint: Path) -> None:
     """Give ``model`` the checkpoint's weights; a token that is new keeps the embedding that it has."""
     earlier = Qwen2_5_VLForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
     known = AutoTokenizer.from_pretrained(checkpoint).get_vocab()

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--device", help="default: cuda where there is one, else cpu")
     parser.add_argument("--work", type=Path, help="folder that keeps finished stages for the next run")
     parser.add_argument("--start", type=Path, help="checkpoint that knows the simplest scenes: begin with all kinds")
-    parser.add_argument("--scenes", type=int, default=500, help="unseen clips to measure on (default 500)")
+    parser.add_argument("--scenes", type=int, default=2000, help="unseen clips to measure on (default 2000)")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
