@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def render(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for the clips and qa.jsonl.")],
-    kind: Annotated[
-        str, typer.Option(help="What is shown: static (a camera that stands still) or still (pictures).")
-    ] = "static",
+    kind: Annotated[str, typer.Option(help="What is shown, 'a,b' for kinds in turn, 'all' for every kind.")] = "static",
     count: Annotated[int, typer.Option(help="Number of files.")] = 20,
     seed: Annotated[int, typer.Option(help="The same seed gives the same clips.")] = 0,
     format: Annotated[str, typer.Option(help="mp4, webm, mkv, png, or mixed.")] = "mixed",
@@ -29,7 +27,14 @@ def render(
     Coloured shapes that move, as real video files, and qa.jsonl with questions and
     answers. The bundled model `nano` understands these and nothing else.
 
+    static: a camera that stands still; pan, shake, noisy: one that does not, or sees badly
+    small: objects of a token or two; still: pictures; text: digits, letters, codes
+    cut, fade, return: shots that change, turn into one another, come back
+    drift: one slow change, below what two frames show; counter: a digit that counts
+    needle: a character for 0.3 seconds in up to two minutes
+
     [dim]tokcli render -o clips --count 100 --seed 7[/dim]
+    [dim]tokcli render -o clips --kind cut,drift,needle --count 30[/dim]
     """
     from tokcli.recipe import RenderRecipe, check
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokcli.cache.atomic import write_atomically
 from tokcli.errors import UsageError
 from tokcli.media import write_image, write_video
 from tokcli.recipe import RenderRecipe
-from tokcli.synthetic import make_scene, questions, render_at, render_frames
+from tokcli.synthetic import Scene, make_scene, questions, render_at, render_frames, scene_kinds
 
 # Seeds above are those of scenes that the bundled model was trained on.
 SEEDS = 1_000_000_000
 VIDEO_FORMATS = ("mp4", "webm", "mkv")
+TIMELESS = ("static", "still", "pan", "shake", "noisy", "small", "text")
+"""Kinds of which one picture tells as much as can be asked of it."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class RenderSummary:
 
 
 def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) -> RenderSummary:
-    """Write ``count`` clips of a kind and ``qa.jsonl``, the same for the same seed.
+    """Write ``count`` clips of a kind, or of several in turn, and ``qa.jsonl``, the same for the same seed.
 
     ``format`` mixed gives mp4 (H.264), webm (VP9) and mkv (H.264) in turn; stills are always png. Raises
     ``UsageError`` for an unknown kind, and for a folder that holds other files.
@@ -38,26 +40,23 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     check_render(recipe)
     folder = Path(recipe.output)
     folder.mkdir(parents=True, exist_ok=True)
-    asked: list[dict[str, str]] = []
+    kinds = chosen_kinds(recipe)
+    asked: list[dict[str, str | float]] = []
     seconds = 0.0
     names = []
     for number in range(recipe.count):
-        scene = make_scene(recipe.kind, (recipe.seed * 1_000_003 + number) % SEEDS)
-        if scene.still or recipe.format == "png":
-            path = folder / f"{recipe.kind}-{recipe.seed}-{number:05d}.png"
+        kind = kinds[number % len(kinds)]
+        scene = make_scene(kind, (recipe.seed * 1_000_003 + number) % SEEDS)
+        if recipe.format == "png":
+            scene = replace(scene, still=True, fps=1.0, duration_seconds=0.0)
+        path = folder / f"{kind}-{recipe.seed}-{number:05d}.{_suffix(scene, recipe.format, number)}"
+        if scene.still:
             write_image(path, render_at(scene, 0.0))
         else:
-            suffix = VIDEO_FORMATS[number % len(VIDEO_FORMATS)] if recipe.format == "mixed" else recipe.format
-            path = folder / f"{recipe.kind}-{recipe.seed}-{number:05d}.{suffix}"
             write_video(path, render_frames(scene), scene.fps)
             seconds += scene.duration_seconds
         names.append(path)
-        still = path.suffix == ".png"
-        asked += [
-            {"id": path.name, "kind": question.kind, "question": question.question, "answer": question.answer}
-            for question in questions(scene, recipe.seed)
-            if not (still and question.kind == "motion")
-        ]
+        asked += _rows(path.name, scene, recipe.seed)
         if on_file is not None:
             on_file(path)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in asked)
@@ -66,9 +65,40 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     return RenderSummary(str(folder), len(names), len(asked), round(seconds, 3), size)
 
 
+def _suffix(scene: Scene, format: str, number: int) -> str:
+    if scene.still:
+        return "png"
+    return VIDEO_FORMATS[number % len(VIDEO_FORMATS)] if format == "mixed" else format
+
+
+def _rows(name: str, scene: Scene, seed: int) -> list[dict[str, str | float]]:
+    """Return the lines of ``qa.jsonl`` about a file: id, kind of question, kind of scene, question, answer, chance."""
+    return [
+        {
+            "id": name,
+            "kind": question.kind,
+            "scene": scene.kind,
+            "question": question.question,
+            "answer": question.answer,
+            "chance": round(question.chance, 4),
+        }
+        for question in questions(scene, seed)
+    ]
+
+
+def chosen_kinds(recipe: RenderRecipe) -> tuple[str, ...]:
+    """Return the kinds that the recipe names, "a,b" or all; ``UsageError`` for an unknown one."""
+    if recipe.kind == "all":
+        return TIMELESS if recipe.format == "png" else scene_kinds()
+    return tuple(name.strip() for name in recipe.kind.split(","))
+
+
 def check_render(recipe: RenderRecipe) -> None:
     """Raise ``UsageError`` for an unknown kind, and for a folder that holds other files."""
-    make_scene(recipe.kind, 0)
+    for kind in chosen_kinds(recipe):
+        make_scene(kind, 0)
+        if recipe.format == "png" and kind not in TIMELESS:
+            raise UsageError(f"scenes of kind {kind!r} need time to happen; as png there are {', '.join(TIMELESS)}")
     folder = Path(recipe.output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder with -o")
