@@ -27,6 +27,8 @@ STEPS_PER_DRAW = 8
 """Batches that are drawn together and sorted by length, so that little of each is padding."""
 MAX_SCORES = 3_000_000
 """Attention scores that are computed at once, a head: more than fit the caches are slower, and take gigabytes."""
+LONG_CLIP = 450
+"""Tokens."""
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -197,7 +199,9 @@ def add_questions(
 
 def draw_kept(clip: SeenClip, rng: np.random.Generator) -> np.ndarray:
     """Return the rows that a compression might keep: all, those whose pixels changed, a random or a regular part."""
-    count, chance = len(clip.tokens), rng.random()
+    count = len(clip.tokens)
+    # Long clips are seldom left whole: they cost the most, and hold little more.
+    chance = rng.random() * (0.65 if count > LONG_CLIP else 1.0)
     keep = np.ones(count, bool)
     if chance < 0.25:
         keep = clip.change > np.exp(rng.uniform(0, 3))

@@ -37,8 +37,8 @@ class Length:
     language: int = 3000
     finishing: int = 600
     wide_tower: int = 1500
-    wide_bank: int = 9000
-    wide_language: int = 3000
+    wide_bank: int = 8000
+    wide_language: int = 2600
 
 
 def train(
