@@ -104,6 +104,7 @@ class Course:
     seed: int
     peak: float = 1.5e-3
     """The highest rate of learning."""
+    clips_per_step: int = 32
     questions_per_clip: int = 6
     hard_questions: bool = False
     """Whether every clip also gets all questions about the motion of objects that their shape alone names."""

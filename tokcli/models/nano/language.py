@@ -21,7 +21,6 @@ from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
 
-CLIPS_PER_STEP = 32
 STEPS_PER_SNAPSHOT = 500
 STEPS_PER_DRAW = 8
 """Batches that are drawn together and sorted by length, so that little of each is padding."""
@@ -234,7 +233,7 @@ def _draw(
     draw_prompt: DrawPrompt,
 ) -> list[list[Prompt]]:
     prompts = []
-    for index in rng.integers(len(bank), size=STEPS_PER_DRAW * CLIPS_PER_STEP):
+    for index in rng.integers(len(bank), size=STEPS_PER_DRAW * course.clips_per_step):
         clip = bank[index]
         asked = draw_question(clip.scene, course.questions_per_clip, rng, course.mix.weight)
         if course.hard_questions:
@@ -243,7 +242,8 @@ def _draw(
             asked.append(draw_other(rng))
         prompts.append(draw_prompt(clip, asked, tokenizer, rng))
     prompts.sort(key=lambda prompt: len(prompt.ids))
-    batches = [prompts[i : i + CLIPS_PER_STEP] for i in range(0, len(prompts), CLIPS_PER_STEP)]
+    size = course.clips_per_step
+    batches = [prompts[i : i + size] for i in range(0, len(prompts), size)]
     return [batches[index] for index in rng.permutation(len(batches))]
 
 
