@@ -19,9 +19,9 @@ from transformers import Qwen2_5_VLForConditionalGeneration as Model
 from tokcli.models.nano.architecture import REFUSAL
 from tokcli.models.nano.bank import SeenClip, sample, see
 from tokcli.models.nano.clips import frames_of
-from tokcli.models.nano.language import answer_scores, build_prompt
+from tokcli.models.nano.language import Prompt, answer_scores, build_prompt
 from tokcli.models.nano.prompts import OTHER_PROMPTS
-from tokcli.synthetic import QUESTION_KINDS, Question, make_scene, questions, scene_kinds
+from tokcli.synthetic import QUESTION_KINDS, Question, Scene, make_scene, questions, scene_kinds
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
 FIRST_SEED = 3_000_000_000
@@ -50,7 +50,10 @@ def keep_changed(clip: SeenClip) -> np.ndarray:
     return np.flatnonzero(clip.change > 4)
 
 
-CASES: tuple[tuple[str, float, str, Keep], ...] = (
+Case = tuple[str, float, str, Keep]
+"""What stands in the table, the sampling, the scheme of positions, and what is kept."""
+
+CASES: tuple[Case, ...] = (
     ("all tokens, 1 fps", 1.0, "original", keep_all),
     ("all tokens, 2 fps", 2.0, "original", keep_all),
     ("all tokens, 1 fps, positions `hf`", 1.0, "hf", keep_all),
@@ -76,16 +79,27 @@ class Tally:
         return f"| {name} | {overall:.3f} | {' | '.join(shares)} | {self.kept / max(1, self.tokens):.2f} |"
 
 
-def measure(model: Model, tokenizer: PreTrainedTokenizerFast, scenes: int) -> Iterator[str]:
-    """Yield two tables, a line of Markdown at a time: by what was kept, and by kind of scene with all tokens."""
+def measure(
+    model: Model,
+    tokenizer: PreTrainedTokenizerFast,
+    scenes: int,
+    cases: Sequence[Case] = CASES,
+    see_scenes: Callable[[Model, float, int], Iterable[SeenClip]] | None = None,
+    build: Callable[..., Prompt] = build_prompt,
+) -> Iterator[str]:
+    """Yield two tables, a line of Markdown at a time: by what was kept, and by kind of scene with all tokens.
+
+    ``see_scenes`` gives that many unseen scenes at a sampling; ``build`` makes prompts, both nano's by default.
+    """
+    see_scenes = see_scenes or unseen
     head = [f"| case | all | {' | '.join(KINDS)} | tokens kept |", "|---|---|" + "---|" * (len(KINDS) + 1)]
     clips: dict[float, list[SeenClip]] = {}
     yield from head
     by_scene: dict[str, Tally] = {}
-    for name, fps, scheme, keep in CASES:
-        if fps not in clips:
-            clips[fps] = list(unseen(model, fps, scenes))
-        tallies = count(model, tokenizer, clips[fps], scheme, keep)
+    for name, sampling, scheme, keep in cases:
+        if sampling not in clips:
+            clips[sampling] = list(see_scenes(model, sampling, scenes))
+        tallies = count(model, tokenizer, clips[sampling], scheme, keep, build)
         by_scene = by_scene or tallies
         yield _sum(tallies.values()).row(name)
     yield from ("", *head)
@@ -108,6 +122,7 @@ def count(
     clips: Iterable[SeenClip],
     scheme: str = "original",
     keep: Keep = keep_all,
+    build: Callable[..., Prompt] = build_prompt,
 ) -> dict[str, Tally]:
     """Return the answers by kind of scene.
 
@@ -121,7 +136,7 @@ def count(
         rows = keep(clip)
         tally.tokens, tally.kept = tally.tokens + len(clip.tokens), tally.kept + len(rows)
         with torch.no_grad():
-            prompt = build_prompt(clip, rows, asked, tokenizer, scheme)
+            prompt = build(clip, rows, asked, tokenizer, scheme)
             scores, wanted = answer_scores(model, [prompt])
         hits = _whole_answers((scores.argmax(1) == wanted).tolist(), [kind for *_, kind in prompt.targets])
         for question, hit in zip(asked, hits, strict=True):
@@ -141,11 +156,16 @@ def _whole_answers(hits: Sequence[bool], kinds: Sequence[str]) -> list[bool]:
     return answers
 
 
-def unseen(model: Model, fps: float, count: int) -> Iterator[SeenClip]:
-    """Yield scenes that no training saw, of all kinds in turn, sampled at ``fps``, through the tower."""
+def unseen_scenes(count: int) -> Iterator[Scene]:
+    """Yield scenes that no training saw, of all kinds in turn."""
     kinds = scene_kinds()
     for number in range(count):
-        scene = make_scene(kinds[number % len(kinds)], FIRST_SEED + number)
+        yield make_scene(kinds[number % len(kinds)], FIRST_SEED + number)
+
+
+def unseen(model: Model, fps: float, count: int) -> Iterator[SeenClip]:
+    """Yield unseen scenes, sampled at ``fps``, through the tower."""
+    for scene in unseen_scenes(count):
         times, rate = ([0.0], None) if scene.still else sample(scene, fps)
         yield see(model, scene, frames_of(scene, times, np.random.default_rng(scene.seed)), rate)
 
