@@ -1,0 +1,122 @@
+"""What the checkpoint folder holds besides weights: configuration, chat template, preprocessing."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import torch
+from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from tokcli.models.nano.architecture import PIXELS as NANO_PIXELS
+from tokcli.models.nano.architecture import build_tokenizer as build_nano_tokenizer
+from tokcli.models.settings import Settings
+from tokcli.models.sizing import FixedSize
+
+IMAGE = "<image>"
+"""Stands for one still, or for all frames of a clip."""
+
+PIXELS = Settings(
+    bounds=FixedSize(192, 192),
+    patch_size=24,
+    merge_size=1,
+    temporal_patch_size=1,
+    mean=NANO_PIXELS.mean,
+    std=NANO_PIXELS.std,
+    rescale_factor=NANO_PIXELS.rescale_factor,
+    resample="bicubic",
+)
+"""Every frame becomes 192 x 192 pixels, whatever its shape, and 8 x 8 tokens."""
+
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\n' -}}"
+    "{%- if message['content'] is string -%}{{- message['content'] -}}"
+    "{%- else -%}"
+    "{%- for part in message['content'] -%}"
+    "{%- if part['type'] in ('image', 'video') -%}{{- '<image>\n' -}}"
+    "{%- elif 'text' in part -%}{{- part['text'] -}}"
+    "{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- endif -%}"
+    "{{- '<|im_end|>\n' -}}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+)
+"""nano's, with LLaVA's placeholder; a video is the same placeholder."""
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """Return nano's tokenizer with LLaVA's placeholder added to it."""
+    tokenizer = build_nano_tokenizer()
+    tokenizer.add_tokens([IMAGE], special_tokens=True)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
+    """Return the configuration: 1.2 million weights, half of them in the language model's layers."""
+    side, patch = PIXELS.bounds.height, PIXELS.patch_size
+    return LlavaConfig(
+        text_config={
+            "model_type": "llama",
+            "vocab_size": -(-len(tokenizer) // 64) * 64,
+            "hidden_size": 128,
+            "intermediate_size": 192,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32768,
+            "initializer_range": 0.04,
+            "rms_norm_eps": 1e-6,
+            # The slowest wave spans some thousand positions: eight frames are five hundred.
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},
+            "tie_word_embeddings": True,
+            "bos_token_id": None,
+            "eos_token_id": tokenizer.eos_token_id,
+            "pad_token_id": tokenizer.pad_token_id,
+        },
+        vision_config={
+            "model_type": "clip_vision_model",
+            "hidden_size": 96,
+            "intermediate_size": 288,
+            # The features are those of the last block but one, as in LLaVA-1.5.
+            "num_hidden_layers": 5,
+            "num_attention_heads": 6,
+            "image_size": side,
+            "patch_size": patch,
+            "initializer_factor": 1.0,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_seq_length=(side // patch) ** 2,
+        tie_word_embeddings=True,
+    )
+
+
+def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write the whole checkpoint folder; weights as bfloat16, which is what real models are stored in."""
+    folder.mkdir(parents=True, exist_ok=True)
+    end = [model.config.text_config.eos_token_id, model.config.text_config.pad_token_id]
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=end[1])
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
+    # safetensors keeps the file to its owner; a package's files are for all to read.
+    (folder / "model.safetensors").chmod(0o644)
+    tokenizer.save_pretrained(folder)
+    processor = {
+        "image_processor_type": "CLIPImageProcessor",
+        "processor_class": "LlavaProcessor",
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"height": PIXELS.bounds.height, "width": PIXELS.bounds.width},
+        "resample": 3,  # bicubic
+        "do_center_crop": False,
+        "do_rescale": True,
+        "rescale_factor": PIXELS.rescale_factor,
+        "do_normalize": True,
+        "image_mean": list(PIXELS.mean),
+        "image_std": list(PIXELS.std),
+    }
+    names = {"preprocessor_config.json": processor, "processor_config.json": {"processor_class": "LlavaProcessor"}}
+    for name, content in names.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
