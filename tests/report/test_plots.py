@@ -36,7 +36,7 @@ def test_writes_png_and_svg_of_each(tmp_path: Path) -> None:
             pixels = np.asarray(image.convert("RGB"))
         assert pixels.shape[1] == 1584  # 7.2 inches at 220 dpi
         assert 600 <= pixels.shape[0] <= 2500
-        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+        assert 0.02 < (pixels < 200).any(-1).mean() < 0.7  # neither blank nor blotted out
         texts = svg_texts(tmp_path / "plots" / f"{name}.svg")
         assert set(METHODS) <= set(texts)
         assert not any(text.startswith("nan") for text in texts)
@@ -104,6 +104,47 @@ def test_heat_map_annotates_accuracy_over_full_accuracy(tmp_path: Path) -> None:
     assert {"75", "37", "102", "–", "80.0", "50.0", "read", "time", "10%"} <= set(texts)
 
 
+def test_heat_map_knows_a_setting_though_each_kind_is_asked_about_other_items() -> None:
+    rows = [
+        make_row("full", None, None, 0.8),
+        make_row("full", None, "read", 0.5, kept_tokens=40_000, source_tokens=40_000),
+        make_row("dtd", 0.1, None, 0.6, kept_tokens=10_000),
+        make_row("dtd", 0.1, "read", 0.2, kept_tokens=3_000, source_tokens=40_000),
+        make_row("uniform", 0.1, None, 0.4, kept_tokens=9_000),
+        make_row("uniform", 0.1, "read", 0.1, kept_tokens=9_000),
+        make_row("uniform", None, None, 0.2, kept_tokens=20_000, matches="dtd"),
+        make_row("uniform", None, "read", 0.2, kept_tokens=20_000, matches="dtd"),
+        make_row("pool2d", None, None, 0.2, kept_tokens=20_000, matches="dtd"),
+    ]
+    table = retained(rows)
+    assert table is not None
+    # Of a baseline with budgets of its own those; of one without, what it has.
+    assert table.settings == [("dtd", 0.1), ("uniform", 0.09), ("pool2d", 0.2)]
+    np.testing.assert_allclose(table.values, [[0.75, 0.4], [0.5, 0.2], [0.25, np.nan]])
+
+
+def test_baselines_at_a_methods_count_are_explained(tmp_path: Path) -> None:
+    rows = make_rows({"dtd": 0.02, "uniform": 0.05}, ())
+    explained = "alone: a method's token count"
+    write_plots(rows, tmp_path)
+    assert explained not in svg_texts(tmp_path / "accuracy-by-tokens.svg")
+    rows.append(make_row("uniform", None, None, 0.7, kept_tokens=17_000, matches="dtd"))
+    write_plots(rows, tmp_path)
+    assert explained in svg_texts(tmp_path / "accuracy-by-tokens.svg")
+
+
+def test_coinciding_curves_both_show(tmp_path: Path) -> None:
+    with_one, with_both = (
+        write_plots(make_rows(methods, ()), tmp_path / str(len(methods)))[0]
+        for methods in ({"dtd": 0.02}, {"dtd": 0.02, "evs": 0.02})
+    )
+    vermilion = (0xD5, 0x5E, 0x00)
+    for path, shown in ((with_one, False), (with_both, True)):
+        with Image.open(path) as image:
+            plot = np.asarray(image.convert("RGB"))[:, :1000]  # without the legend
+        assert ((plot == vermilion).all(-1).sum() > 200) == shown
+
+
 def test_agreement_is_not_called_right(tmp_path: Path) -> None:
     rows = [row | {"measure": "agreement", "chance": None} for row in make_rows({"dtd": 0.02}, ("read",))]
     write_plots(rows, tmp_path)
@@ -118,7 +159,7 @@ def test_one_setting_without_kinds_or_bytes(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["accuracy-by-tokens.png", "accuracy-by-tokens.svg"]
     texts = svg_texts(written[1])
     assert "dtd" in texts
-    assert not any("confidence" in text or "Star" in text for text in texts)
+    assert not any("95%" in text or "Star" in text for text in texts)
 
 
 def test_nothing_to_draw(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_a_baseline_at_the_same_count_as_its_own_budget_is_drawn_once() -> None:
     ]
     chosen = settings(rows)
     assert [(row["accuracy"], kept_share(row)) for row in chosen] == [(0.8, 0.25), (0.6, 0.17)]
+    assert [point.matched for point in curves(rows, "tokens")["uniform"]] == [True, False]
 
 
 def test_a_setting_that_could_not_be_met_is_left_out() -> None:

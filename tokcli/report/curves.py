@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokcli.report.points import (
@@ -27,7 +27,6 @@ from tokcli.report.style import (
     new_figure,
     percent,
     plain_axes,
-    titled,
 )
 
 if TYPE_CHECKING:
@@ -59,51 +58,97 @@ _FRONT = "#f2c94c"
 
 def draw_curves(rows: Sequence[Row], axis: Axis) -> Figure:
     """The picture; the caller has seen to it that there is a point to draw."""
-    by_method = curves(rows, axis)
-    figure = new_figure(height_inches=max(4.0, 2.2 + 0.19 * len(by_method)))
+    by_method, score = curves(rows, axis), _SCORES[measure_of(rows)]
+    lines = {name: f"{_REFERENCE_LABELS[name]}, {percent(value)}" for name, value in references(rows).items()}
+    figure = new_figure(
+        max(4.0, 2.4 + 0.19 * len(by_method)), f"{score} against {_COSTS[axis]}", _subtitle(rows, lines)
+    )
     axes = figure.add_subplot()
     plain_axes(axes)
-    lines = _draw_references(axes, rows, axis)
-    front = _draw_front(axes, pareto_front(point for points in by_method.values() for point in points))
-    styles = method_styles(by_method)
-    drawn = {name: _draw_method(axes, by_method[name], styles[name]) for name in sorted(by_method, key=method_order)}
-    _scale(axes, rows, axis)
-    score = _SCORES[measure_of(rows)]
     axes.set_ylabel(f"{score}, %", fontsize=9)
-    titled(axes, f"{score} against {_COSTS[axis]}", _subtitle(rows, lines))
-    groups = {
-        "Methods": {name: line for name, line in drawn.items() if not is_baseline(name)},
-        "Baselines": {name: line for name, line in drawn.items() if is_baseline(name)},
-        "References": lines,
-        "Pareto front": front,
+    drawn_lines = {label: _draw_reference(axes, rows, axis, name) for name, label in lines.items()}
+    front = _draw_front(axes, pareto_front(point for points in by_method.values() for point in points))
+    styles, hidden = method_styles(by_method), _hidden(by_method)
+    drawn = {
+        name: _draw_method(axes, by_method[name], styles[name], hidden[name])
+        for name in sorted(by_method, key=method_order, reverse=True)
     }
-    _legend(figure, groups)
+    _scale(axes, rows, axis)
+    methods = [name for name in reversed(drawn) if not is_baseline(name)]
+    baselines = {name: drawn[name] for name in reversed(drawn) if is_baseline(name)}
+    if any(point.matched for points in by_method.values() for point in points):
+        baselines["alone: a method's token count"] = _sample(marker="o", color=MUTED, markerfacecolor="white")
+    _legend(
+        figure,
+        {
+            "Methods": {name: drawn[name] for name in methods},
+            "Baselines": baselines,
+            "References": drawn_lines,
+            "Pareto front": front,
+        },
+    )
     return figure
 
 
-def _draw_method(axes: Axes, points: Sequence[Point], style: MethodStyle) -> Line2D:
-    """The curve with its intervals; the entry for the legend."""
-    shares, accuracies = [point.share for point in points], [100 * point.accuracy for point in points]
-    below = [100 * (point.accuracy - point.low) for point in points]
-    above = [100 * (point.high - point.accuracy) for point in points]
+def _hidden(by_method: Mapping[str, Sequence[Point]]) -> dict[str, int]:
+    """How many of the methods that are drawn later would cover half of a method's points or more."""
+    order = sorted(by_method, key=method_order, reverse=True)
+
+    def covers(above: str, below: str) -> bool:
+        same = sum(
+            any(
+                abs(p.share - q.share) <= 0.01 * p.share and abs(p.accuracy - q.accuracy) < 0.004
+                for q in by_method[above]
+            )
+            for p in by_method[below]
+        )
+        return 2 * same >= len(by_method[below])
+
+    return {name: sum(covers(later, name) for later in order[place + 1 :]) for place, name in enumerate(order)}
+
+
+def _draw_method(axes: Axes, points: Sequence[Point], style: MethodStyle, hidden: int) -> Line2D:
+    """The curve through a method's own budgets, markers at all its points, the intervals; the entry for the legend.
+
+    What ``hidden`` later curves would cover is drawn that much broader, so that it shows under them.
+    """
+    broader = min(hidden, 3)
     order = 4 if style.filled else 3
     axes.errorbar(
-        shares, accuracies, (below, above), fmt="none", ecolor=style.colour, elinewidth=0.8, alpha=0.6, zorder=order
-    )
-    (line,) = axes.plot(
-        shares,
-        accuracies,
-        color=style.colour,
-        linestyle=style.dashes,
-        linewidth=1.6 if style.filled else 1.1,
-        marker=style.marker,
-        markersize=style.size,
-        markerfacecolor=style.colour if style.filled else "white",
-        markeredgecolor="white" if style.filled else style.colour,
-        markeredgewidth=0.5 if style.filled else 0.9,
+        [point.share for point in points],
+        [100 * point.accuracy for point in points],
+        (
+            [100 * (point.accuracy - point.low) for point in points],
+            [100 * (point.high - point.accuracy) for point in points],
+        ),
+        fmt="none",
+        ecolor=style.colour,
+        elinewidth=0.8 + 0.8 * broader,
+        alpha=0.6,
         zorder=order,
     )
-    return line
+    look: dict[str, Any] = {
+        "color": style.colour,
+        "marker": style.marker,
+        "markersize": style.size + 2.4 * broader,
+        "markerfacecolor": style.colour if style.filled else "white",
+        "markeredgecolor": "white" if style.filled else style.colour,
+        "markeredgewidth": 0.5 if style.filled else 0.9,
+        "linewidth": (1.6 if style.filled else 1.1) + 1.8 * broader,
+        "zorder": order,
+    }
+    for matched, dashes in ((True, "none"), (False, style.dashes)):
+        chosen = [point for point in points if point.matched == matched]
+        shares, heights = [point.share for point in chosen], [100 * point.accuracy for point in chosen]
+        axes.plot(shares, heights, linestyle=dashes, **look)
+    return _sample(linestyle=style.dashes, **look)
+
+
+def _sample(**look: Any) -> Line2D:
+    """A piece of a curve for the legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], **{"linestyle": "none", "markersize": 4, "markeredgewidth": 0.9} | look)
 
 
 def _draw_front(axes: Axes, front: Sequence[Point]) -> dict[str, Line2D]:
@@ -123,21 +168,19 @@ def _draw_front(axes: Axes, front: Sequence[Point]) -> dict[str, Line2D]:
     return {"best at its cost": line}
 
 
-def _draw_references(axes: Axes, rows: Sequence[Row], axis: Axis) -> dict[str, Line2D]:
-    lines = {}
-    for name, accuracy in references(rows).items():
-        lines[f"{_REFERENCE_LABELS[name]}, {percent(accuracy)}"] = axes.axhline(
-            100 * accuracy,
-            color=INK if name == "full" else MUTED,
-            linestyle=_REFERENCE_DASHES[name],
-            linewidth=1.0,
-            zorder=1.5,
-        )
-    full = next((row for row in rows if row["method"] == "full" and row.get("kind") is None), None)
-    point = as_point(full, axis) if full is not None else None
-    if point is not None:
-        axes.plot([point.share], [100 * point.accuracy], "*", color=INK, markersize=8, markeredgewidth=0, zorder=5)
-    return lines
+def _draw_reference(axes: Axes, rows: Sequence[Row], axis: Axis, name: str) -> Line2D:
+    """A line across at its height; for all tokens a star too, where the cost is known."""
+    line = axes.axhline(
+        100 * references(rows)[name],
+        color=INK if name == "full" else MUTED,
+        linestyle=_REFERENCE_DASHES[name],
+        linewidth=1.0,
+        zorder=1.5,
+    )
+    for row in rows:
+        if name == "full" == row["method"] and row.get("kind") is None and (point := as_point(row, axis)) is not None:
+            axes.plot([point.share], [100 * point.accuracy], "*", color=INK, markersize=8, markeredgewidth=0, zorder=5)
+    return line
 
 
 def _scale(axes: Axes, rows: Sequence[Row], axis: Axis) -> None:
@@ -163,12 +206,12 @@ def _scale(axes: Axes, rows: Sequence[Row], axis: Axis) -> None:
         axes.axvline(1, color=MUTED, linewidth=0.6, zorder=1)
 
 
-def _subtitle(rows: Sequence[Row], lines: Iterable[str]) -> str:
+def _subtitle(rows: Sequence[Row], lines: Container[str]) -> str:
     whole = [row for row in rows if row.get("kind") is None]
     counts = [int(row["n"]) for row in whole if row.get("n")]
     parts = [f"{max(counts):,} questions." if counts else ""]
     parts.append("Bars: 95% confidence intervals." if any(row.get("ci") for row in whole) else "")
-    parts.append("Star: all tokens." if any(line.startswith(_REFERENCE_LABELS["full"]) for line in lines) else "")
+    parts.append("Star: all tokens." if "full" in lines else "")
     return " ".join(filter(None, parts))
 
 

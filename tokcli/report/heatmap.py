@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokcli.report.points import Measure, Row, kept_share, measure_of, number, settings
-from tokcli.report.style import FAINT, INK, MUTED, WIDTH_INCHES, new_figure, percent
+from tokcli.report.style import FAINT, HEAD_INCHES, INK, MARGIN_INCHES, MUTED, WIDTH_INCHES, new_figure, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ TITLES: dict[Measure, str] = {
     "agreement": "Answers as from all tokens, %, by kind of question",
 }
 SUBTITLE = "Rows: method and share of visual tokens kept. Darker: more answers lost."
-MARGIN_INCHES, ROW_INCHES, FOOT_INCHES = 0.1, 0.18, 0.5
+ROW_INCHES, FOOT_INCHES = 0.18, 0.5
 LETTER_INCHES = 0.066
 """A letter of the kinds' names, on average."""
 FULL_ROW = -1.1
@@ -49,7 +49,7 @@ class Retained:
 def retained(rows: Sequence[Row]) -> Retained | None:
     """None where no kind of question has rows of all tokens and of a method."""
     full = {row.get("kind"): number(row, "accuracy") for row in rows if row["method"] == "full"}
-    chosen = settings(rows)
+    chosen = _own_budgets(settings(rows))
     kinds = sorted({kind for kind in full if kind is not None and not math.isnan(full[kind])})
     if not chosen or not kinds:
         return None
@@ -80,9 +80,9 @@ def draw_heatmap(table: Retained) -> Figure:
     slanted = longest > cell
     if slanted:
         cell = min(0.62, (WIDTH_INCHES - left - 0.1 - 0.8 * len(names[-1]) * LETTER_INCHES) / (columns - 0.5))
-    head = 0.95 + (0.68 * longest if slanted else 0.0)
+    head = HEAD_INCHES + 0.45 + (0.68 * longest if slanted else 0.0)
     height = head + ROW_INCHES * rows + FOOT_INCHES
-    figure = new_figure(height, by_hand=True)
+    figure = new_figure(height, TITLES[table.measure], SUBTITLE, by_hand=True)
 
     def place(x: float, y: float, width: float, tall: float) -> Axes:
         return figure.add_axes((x / WIDTH_INCHES, y / height, width / WIDTH_INCHES, tall / height))
@@ -100,9 +100,6 @@ def draw_heatmap(table: Retained) -> Figure:
         _write(axes, row, column, float(table.values[row, column]))
     _label_kinds(axes, names, table.full, slanted)
     _label_settings(axes, table, left, cell)
-    x = MARGIN_INCHES / WIDTH_INCHES
-    figure.text(x, 1 - 0.2 / height, TITLES[table.measure], fontsize=10.5, weight="bold")
-    figure.text(x, 1 - 0.38 / height, SUBTITLE, fontsize=8, color=MUTED)
     scale = place(left, 0.28, 1.8, 0.08)
     bar = figure.colorbar(image, cax=scale, orientation="horizontal", extend="min")
     bar.set_ticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], labels=["50%", "60", "70", "80", "90", "≥ 100"])
@@ -174,9 +171,15 @@ def _label_settings(axes: Axes, table: Retained, left_inches: float, cell_inches
         before = method
 
 
+def _own_budgets(chosen: Sequence[Row]) -> list[Row]:
+    """Without the rows of baselines that repeat each count of each other method, where there are others."""
+    own = {row["method"] for row in chosen if row.get("matches") is None}
+    return [row for row in chosen if row.get("matches") is None or row["method"] not in own]
+
+
 def _setting(row: Row) -> tuple[object, ...]:
-    """What the rows of one setting have in common."""
-    return (row["method"], row.get("keep"), row.get("matches"), kept_share(row))
+    """What the rows of one setting have in common; their counts of tokens differ, by the items asked about."""
+    return (row["method"], row.get("keep"), row.get("matches"))
 
 
 def _ratio(part: float | None, whole: float | None) -> float:

@@ -30,6 +30,8 @@ class Point:
     low: float
     """Ends of the confidence interval, never on the wrong side of ``accuracy``; equal to it where there is none."""
     high: float
+    matched: bool = False
+    """Whether it repeats another setting's token count (``matches``) instead of having its own budget."""
 
 
 def measure_of(rows: Iterable[Row]) -> Measure:
@@ -103,6 +105,7 @@ def as_point(row: Row, axis: Axis) -> Point | None:
         accuracy=accuracy,
         low=accuracy if math.isnan(low) else min(low, accuracy),
         high=accuracy if math.isnan(high) else max(high, accuracy),
+        matched=row.get("matches") is not None,
     )
 
 

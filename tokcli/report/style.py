@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WIDTH_INCHES = 7.2
 """A page of two columns (183 mm): the picture is printed as it is, so font sizes are those on paper."""
+HEAD_INCHES, MARGIN_INCHES = 0.5, 0.1
 PNG_DPI = 220
 INK, MUTED, FAINT = "#1a1a1a", "#666666", "#e4e4e4"
 
@@ -87,24 +88,23 @@ def percent(value: float) -> str:
     return f"{100 * value:.3g}%" if value < 10 else f"{100 * value:.0f}%"
 
 
-def new_figure(height_inches: float, *, by_hand: bool = False) -> Figure:
-    """A figure of its own, without pyplot and its global list of windows; laid out by matplotlib or by the caller."""
+def new_figure(height_inches: float, title: str, subtitle: str, *, by_hand: bool = False) -> Figure:
+    """A figure of its own, without pyplot and its global list of windows; laid out by matplotlib or by the caller.
+
+    At the top stands what is shown, in bold, and below it how to read it: ``HEAD_INCHES`` that are taken.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout="none" if by_hand else "constrained")
+    below = (0, 0, 1, 1 - HEAD_INCHES / height_inches)
+    layout = "none" if by_hand else ConstrainedLayoutEngine(rect=below)
+    figure = Figure(figsize=(WIDTH_INCHES, height_inches), layout=layout)
     FigureCanvasAgg(figure)
+    x = MARGIN_INCHES / WIDTH_INCHES
+    figure.text(x, 1 - 0.2 / height_inches, title, fontsize=10.5, weight="bold")
+    figure.text(x, 1 - 0.38 / height_inches, subtitle, fontsize=8, color=MUTED)
     return figure
-
-
-def titled(axes: Axes, title: str, subtitle: str) -> None:
-    """What is shown, in bold on the left, and how to read it in the line below."""
-    axes.annotate(
-        title, (0, 1), (0, 20), xycoords="axes fraction", textcoords="offset points", fontsize=10.5, weight="bold"
-    )
-    axes.annotate(
-        subtitle, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", fontsize=8, color=MUTED
-    )
 
 
 def plain_axes(axes: Axes) -> None:
