@@ -20,7 +20,7 @@ def one_of_each(scene: Scene, seed: int) -> list[Question]:
 def test_clips(scheme: str) -> None:
     asked, right = Counter[str](), Counter[str]()
     for seed in range(UNSEEN, UNSEEN + 60):
-        scene = make_scene("static", seed)
+        scene = make_scene("short", seed)
         medium = medium_of(scene)
         for question in one_of_each(scene, seed):
             asked[question.kind] += 1
@@ -62,7 +62,7 @@ def test_stills() -> None:
 def test_other_rates(fps: float) -> None:
     right, asked = 0, 0
     for seed in range(UNSEEN, UNSEEN + 20):
-        scene = make_scene("static", seed)
+        scene = make_scene("short", seed)
         medium = medium_of(scene, fps)
         for question in one_of_each(scene, seed):
             if question.kind in ("color", "shape", "motion", "count"):
@@ -76,7 +76,7 @@ def test_other_rates(fps: float) -> None:
 )
 def test_says_plainly_what_it_does_not_know(prompt: str) -> None:
     for seed in range(UNSEEN, UNSEEN + 5):
-        assert answer(medium_of(make_scene("static", seed)), prompt) == REFUSAL
+        assert answer(medium_of(make_scene("short", seed)), prompt) == REFUSAL
 
 
 def test_a_long_prompt_of_other_words_is_no_problem() -> None:

@@ -17,7 +17,7 @@ Options = dict[str, str] | None
 
 def ask_through_file(path: Path, seed: int, options: Options = None) -> Iterator[tuple[str, bool]]:
     """Encode a clip, decode it at one frame a second, ask a question of each kind: (kind, right)."""
-    scene = make_scene("static", seed)
+    scene = make_scene("short", seed)
     write_video(path, render_frames(scene), scene.fps, options=options)
     with open_media(str(path), sampling=Sampling(fps=1.0), limits=Limits()) as reader:
         frames = np.concatenate([chunk.pixels for chunk in reader.chunks(8)])

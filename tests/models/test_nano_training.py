@@ -25,17 +25,17 @@ def clip_without_pixels(seed: int, grid: tuple[int, int, int] = (3, 4, 5)) -> Se
     count = grid[0] * grid[1] * grid[2]
     tokens = torch.from_numpy(np.random.default_rng(seed).standard_normal((count, 192), np.float32))
     change = np.r_[np.full(20, np.inf), np.linspace(0, 40, count - 20)].astype(np.float32)
-    return SeenClip(make_scene("static", seed), tokens.half(), grid, 4.0, change)
+    return SeenClip(make_scene("short", seed), tokens.half(), grid, 4.0, change)
 
 
 def test_patches_are_those_of_the_processor() -> None:
-    frames = frames_of(make_scene("static", 3), [0.0, 1.0], None)
+    frames = frames_of(make_scene("short", 3), [0.0, 1.0], None)
     expected = patches_by_index(frames.permute(0, 2, 3, 1).numpy())
     assert torch.allclose(patches_of(frames), expected, atol=1e-5)
 
 
 def test_an_odd_last_frame_is_repeated() -> None:
-    scene = make_scene("static", 3)
+    scene = make_scene("short", 3)
     frames = frames_of(scene, [0.0, 1.0, 2.0], None)
     assert frames.shape == (4, 3, *tower_size(scene.height, scene.width))
     assert torch.equal(frames[2], frames[3])
@@ -62,7 +62,7 @@ def test_dense_labels_name_what_a_token_shows() -> None:
 
 
 def test_motion_is_unsure_where_both_frames_are_one() -> None:
-    scene = make_scene("static", 8)
+    scene = make_scene("short", 8)
     assert (dense_labels(scene, (1.0, 1.0))["motion"] <= 0).all()
     assert (dense_labels(scene, (1.0, 2.0))["motion"] > 0).any()
 
@@ -96,7 +96,7 @@ def test_a_token_shows_a_character_that_covers_a_good_part_of_it() -> None:
 
 
 def test_lossy_frames_look_like_the_originals() -> None:
-    scene = make_scene("static", 5)
+    scene = make_scene("short", 5)
     frames = frames_of(scene, [0.0, 1.0], None)
     changed = 0
     for seed in range(20):
@@ -115,7 +115,7 @@ def test_change_is_the_mean_difference_of_a_tokens_pixels() -> None:
 
 
 def test_frames_are_sampled_as_a_reader_does() -> None:
-    scene = replace(make_scene("static", 1), fps=10.0, duration_seconds=5.2)
+    scene = replace(make_scene("short", 1), fps=10.0, duration_seconds=5.2)
     assert sample(scene, 1.0) == ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], 1.0)
     times, fps = sample(scene, 8.0, max_frames=16)
     assert len(times) == 16
@@ -157,7 +157,7 @@ def test_kept_tokens_are_some_of_them_in_order() -> None:
 
 def test_prompts_vary() -> None:
     rng = np.random.default_rng(0)
-    scene = make_scene("static", 2)
+    scene = make_scene("short", 2)
     asked = {question.question for _ in range(200) for question in draw_question(scene, 6, rng, ALL.weight)}
     assert len(asked) > 30
     assert len({draw_other(rng).question for _ in range(200)}) > 80
@@ -170,9 +170,9 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
 
     out = tmp_path_factory.mktemp("nano")
     lines: list[str] = []
-    length = Length(tower=2, bank=4, language=2, finishing=1, wide_tower=2, wide_bank=14, wide_language=2)
+    length = Length(tower=2, bank=4, language=2, finishing=1, wide_tower=2, fine_tower=1, wide_bank=14, wide_language=2)
     train(out, device="cpu", length=length, log=lines.append)
-    stages = ["tower", "bank", "language", "finishing", "wide-tower", "wide-bank", "wide-language"]
+    stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "wide-bank", "wide-language"]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)

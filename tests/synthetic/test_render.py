@@ -20,7 +20,7 @@ from tokcli.synthetic.glyphs import DOTS
 from tokcli.synthetic.render import shake
 from tokcli.synthetic.scene import Camera
 
-CLIPS = [make_scene("static", seed) for seed in range(60)]
+CLIPS = [make_scene("short", seed) for seed in range(60)]
 
 BRIGHT = 160
 """No background has a channel this bright (135 at most, and 12 of grain); every object has."""
@@ -67,7 +67,7 @@ def test_as_many_objects_as_the_scene_says() -> None:
 def test_objects_go_where_the_scene_says_and_as_far() -> None:
     seen = set()
     for seed in range(200):
-        scene = make_scene("static", seed)
+        scene = make_scene("short", seed)
         if len(scene.objects) > 1:
             continue
         (item,) = scene.objects

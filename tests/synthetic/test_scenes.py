@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from tokcli.errors import UsageError
-from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, PLACES, SHAPES, Scene, make_scene, scene_kinds
+from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, PLACES, SHAPES, Scene, SceneObject, make_scene, scene_kinds
 from tokcli.synthetic.glyphs import DOTS
 from tokcli.synthetic.placement import place_of
 
 CHOICES = {"color": set(COLORS), "shape": set(SHAPES), "motion": set(MOTIONS)}
 SECONDS = {
-    "static": (4, 12),
+    "static": (8, 48),
+    "short": (4, 12),
     "pan": (4, 12),
     "shake": (4, 12),
     "noisy": (4, 12),
@@ -36,16 +37,18 @@ def test_same_seed_same_scene() -> None:
     for kind in scene_kinds():
         assert make_scene(kind, 5) == make_scene(kind, 5)
         assert make_scene(kind, 5) != make_scene(kind, 6)
-    assert make_scene("static", 5).objects != make_scene("still", 5).objects
+    assert make_scene("short", 5).objects != make_scene("still", 5).objects
 
 
 def test_unknown_kind_names_the_known_and_the_nearest() -> None:
-    with pytest.raises(UsageError, match=r"unknown kind of scene 'statik'; known kinds: static, still.*mean 'static'"):
+    with pytest.raises(
+        UsageError, match=r"unknown kind of scene 'statik'; known kinds: static, short, still.*mean 'static'"
+    ):
         make_scene("statik", 0)
 
 
 def test_clips_are_4_to_12_seconds_at_8_to_12_frames_a_second() -> None:
-    for scene in scenes("static", 200):
+    for scene in scenes("short", 200):
         assert not scene.still
         assert 3.9 < scene.duration_seconds <= 12.1
         assert 8 <= scene.fps <= 12
@@ -69,16 +72,17 @@ def test_stills_have_one_frame_and_nothing_that_moves() -> None:
 
 
 def test_canvases_are_even_and_of_many_shapes() -> None:
-    sizes = [(scene.width, scene.height) for scene in scenes("static", 300)]
+    sizes = [(scene.width, scene.height) for scene in scenes("short", 300)]
     assert all(side % 2 == 0 and 112 <= side <= 256 for size in sizes for side in size)
     assert sum(width > 1.3 * height for width, height in sizes) > 30
     assert sum(height > 1.3 * width for width, height in sizes) > 30
     assert sum(width % 28 != 0 or height % 28 != 0 for width, height in sizes) > 150
 
 
-def test_objects_stay_inside_and_never_meet() -> None:
-    for scene in scenes("static", 300):
-        for seconds in np.linspace(0, scene.duration_seconds, 50):
+@pytest.mark.parametrize("kind", ["short", "static", "small", "pan"])
+def test_objects_stay_inside_and_never_meet(kind: str) -> None:
+    for scene in scenes(kind, 150):
+        for seconds in np.linspace(0, scene.duration_seconds, 80):
             centers = [item.center(seconds) for item in scene.objects]
             for index, (item, (x, y)) in enumerate(zip(scene.objects, centers)):
                 assert item.radius + 1.9 <= x <= scene.width - item.radius - 1.9
@@ -88,25 +92,53 @@ def test_objects_stay_inside_and_never_meet() -> None:
 
 
 def test_colors_and_shapes_name_one_object_each() -> None:
-    for scene in scenes("static", 300):
+    for scene in scenes("short", 300):
         assert len({item.color for item in scene.objects}) == len(scene.objects)
         assert len({item.shape for item in scene.objects}) == len(scene.objects)
 
 
 def test_motion_shows_at_one_frame_a_second() -> None:
-    speeds = [item.speed for scene in scenes("static", 300) for item in scene.objects if item.motion != "still"]
+    speeds = [item.speed for scene in scenes("short", 300) for item in scene.objects if item.motion != "still"]
     assert min(speeds) >= 6
 
 
 def test_the_words_of_a_question_do_not_give_the_answer_away() -> None:
     by_object: dict[tuple[str, str], Counter[str]] = {}
-    for scene in scenes("static", 2500):
+    for scene in scenes("short", 2500):
         for item in scene.objects:
             by_object.setdefault(("color", item.shape), Counter())[item.color] += 1
             by_object.setdefault(("shape", item.color), Counter())[item.shape] += 1
             by_object.setdefault(("motion", item.shape), Counter())[item.motion] += 1
     for (name, _), counter in by_object.items():
         assert max(counter.values()) / counter.total() < 1.3 / len(CHOICES[name])
+
+
+def test_before_a_camera_that_stands_still_objects_move_for_some_seconds() -> None:
+    seen = set()
+    for scene in scenes("static", 150):
+        for item in scene.objects:
+            begin, end = item.moving
+            length = min(end, scene.duration_seconds) - begin
+            assert 3.9 < length <= 8.3
+            (x0, y0), (x1, y1) = item.center(0.0), item.center(scene.duration_seconds)
+            assert (item.center(begin), item.center(end)) == ((x0, y0), (x1, y1))
+            right, down = MOTIONS[item.motion]
+            assert (x1 - x0, y1 - y0) == pytest.approx((right * item.speed * length, down * item.speed * length))
+            seen.add(item.motion)
+    assert seen == set(MOTIONS)
+
+
+def test_what_two_moments_show_of_a_motion() -> None:
+    item = SceneObject("ring", "red", "left", (220, 40, 40), 10.0, 90.0, 50.0, 8.0, moving=(4.0, 9.0))
+    assert [item.motion_between(t, t + 1) for t in (0.0, 3.0, 4.0, 8.0, 8.2, 8.5, 9.0)] == [
+        "still",
+        "still",
+        "left",
+        "left",
+        "left",
+        None,
+        "still",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["cut", "fade", "return"])

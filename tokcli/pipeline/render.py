@@ -16,7 +16,7 @@ from tokcli.synthetic import Scene, make_scene, questions, render_at, render_fra
 # Seeds above are those of scenes that the bundled model was trained on.
 SEEDS = 1_000_000_000
 VIDEO_FORMATS = ("mp4", "webm", "mkv")
-TIMELESS = ("static", "still", "pan", "shake", "noisy", "small", "text")
+TIMELESS = ("static", "short", "still", "pan", "shake", "noisy", "small", "text")
 """Kinds of which one picture tells as much as can be asked of it."""
 
 

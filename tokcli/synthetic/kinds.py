@@ -50,7 +50,15 @@ def draw_times(rng: np.random.Generator, low: float, high: float) -> tuple[float
 
 @clip_kind("static")
 def static(rng: np.random.Generator, kind: str, seed: int) -> Scene:
-    """A clip of 4 to 12 seconds by a camera that stands still; each object moves one way or not at all."""
+    """A camera that stands still for 8 to 48 seconds; each object moves one way for 4 to 8 of them, or not at all."""
+    fps, duration = draw_times(rng, 8, 48)
+    width, height, objects = populate(rng, duration, Room(side_px=(112, 168)), move_seconds=(4, 8))
+    return Scene(kind, seed, width, height, fps, duration, (Shot(0.0, background(rng), objects),))
+
+
+@clip_kind("short")
+def short(rng: np.random.Generator, kind: str, seed: int) -> Scene:
+    """A camera that stands still for 4 to 12 seconds; each object moves one way all the time, or not at all."""
     return _one_shot(rng, kind, seed)
 
 

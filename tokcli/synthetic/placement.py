@@ -13,7 +13,7 @@ MAX_OBJECTS = 4
 EDGE_PX = 2
 """What stays free between an object and the edge of the canvas, at all times."""
 GAP_PX = 4
-"""What stays free between two objects at 25 moments of a clip, which keeps them apart in between too."""
+"""What stays free between two objects twice a second, which keeps them apart in between too."""
 SPEED_PX = (6.0, 14.0)
 """Pixels a second: slow enough to stay on the canvas, fast enough to be seen in two frames half a second apart."""
 UNSURE_PLACE = 0.07
@@ -64,9 +64,11 @@ def canvas(rng: np.random.Generator, room: Room) -> tuple[int, int]:
 
 
 def populate(
-    rng: np.random.Generator, duration: float, room: Room | None = None
+    rng: np.random.Generator, duration: float, room: Room | None = None, move_seconds: tuple[float, float] | None = None
 ) -> tuple[int, int, tuple[SceneObject, ...]]:
     """Return width, height and one to four objects that never leave the canvas nor meet.
+
+    They move all the time, or within a time of ``move_seconds`` (shortest, longest) of their own.
 
     What the answers depend on is drawn first and stays; only the canvas and the places are drawn again when they do
     not fit, so that every answer stays as frequent as the others.
@@ -75,18 +77,29 @@ def populate(
     wanted = looks(rng, int(rng.integers(1, MAX_OBJECTS + 1)), moving=duration > 0)
     while True:
         width, height = canvas(rng, room)
-        placed = place_all(rng, wanted, width, height, duration, room)
+        placed = place_all(rng, wanted, width, height, duration, room, move_seconds)
         if placed is not None:
             return width, height, placed
 
 
 def place_all(
-    rng: np.random.Generator, wanted: Sequence[Look], width: int, height: int, duration: float, room: Room
+    rng: np.random.Generator,
+    wanted: Sequence[Look],
+    width: int,
+    height: int,
+    duration: float,
+    room: Room,
+    move_seconds: tuple[float, float] | None = None,
 ) -> tuple[SceneObject, ...] | None:
     """Return the objects at free places, or None when one of them found none."""
     placed: list[SceneObject] = []
     for look in wanted:
-        item = _place(rng, look, placed, width, height, duration, room)
+        moving = (0.0, duration)
+        if move_seconds is not None and move_seconds[1] < duration:
+            length = float(rng.uniform(*move_seconds))
+            first = float(rng.uniform(0, duration - length))
+            moving = (first, first + length)
+        item = _place(rng, look, placed, width, height, duration, room, moving)
         if item is None:
             return None
         placed.append(item)
@@ -101,21 +114,24 @@ def _place(
     height: int,
     duration: float,
     room: Room,
+    moving: tuple[float, float],
 ) -> SceneObject | None:
     """Return the object at a free place, or None when twelve tries found none."""
     shape, color, motion, rgb = look
     right, down = MOTIONS[motion]
-    times = np.linspace(0, duration, 25) if duration else np.zeros(1)
+    length = moving[1] - moving[0]
+    # As close as 25 in the longest time that anything moves.
+    times = np.linspace(0, duration, max(25, round(2 * duration))) if duration else np.zeros(1)
     for _ in range(12):
         radius = float(rng.uniform(*room.radius_px))
         speed = float(rng.uniform(*SPEED_PX)) if right or down else 0.0
-        travel, margin = speed * duration, radius + room.edge_px
+        travel, margin = speed * length, radius + room.edge_px
         room_x, room_y = width - 2 * margin - travel * abs(right), height - 2 * margin - travel * abs(down)
         if min(room_x, room_y) < 0:
             continue
         x = margin + rng.random() * room_x + travel * (right < 0)
         y = margin + rng.random() * room_y + travel * (down < 0)
-        item = SceneObject(shape, color, motion, rgb, radius, x, y, speed)
+        item = SceneObject(shape, color, motion, rgb, radius, x, y, speed, moving=moving)
         if all(_apart(item, other, times) for other in placed):
             return item
     return None
@@ -129,8 +145,8 @@ def _apart(one: SceneObject, other: SceneObject, times: np.ndarray) -> bool:
 
 
 def _track(item: SceneObject, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    right, down = MOTIONS[item.motion]
-    return item.x + right * item.speed * times, item.y + down * item.speed * times
+    x, y = np.array([item.center(float(seconds)) for seconds in times]).T
+    return x, y
 
 
 def glyph(rng: np.random.Generator, character: str, width: int, height: int, scale: int, **times: float) -> Glyph:

@@ -106,7 +106,7 @@ def _of_objects(scene: Scene) -> Iterator[_Fact]:
         yield from _of_sizes(scene)
 
 
-_MOVING = ("static", "pan", "shake", "noisy", "small")
+_MOVING = ("static", "short", "pan", "shake", "noisy", "small")
 _COUNTED = (*_MOVING, "still")
 """Kinds whose objects move, and are counted, any way and number as often as any other."""
 

@@ -90,12 +90,22 @@ class SceneObject:
     end_rgb: tuple[int, int, int] | None = None
     end_radius: float | None = None
     """What ``radius`` has become at ``stop``, slowly; None for one that stays."""
+    moving: tuple[float, float] = (0.0, math.inf)
+    """Seconds from and until which it moves; before and after it stands where it is."""
 
     def center(self, seconds: float) -> tuple[float, float]:
         """Return (x, y) in pixels at that time."""
         right, down = MOTIONS[self.motion]
-        passed = seconds - self.start
-        return self.x + right * self.speed * passed, self.y + down * self.speed * passed
+        first, last = self.moving
+        gone = self.speed * (min(max(seconds, first), last) - first)
+        return self.x + right * gone, self.y + down * gone
+
+    def motion_between(self, first: float, last: float) -> str | None:
+        """Return what two moments (seconds) show of the motion; None where it is seen for a part of the time only."""
+        if not self.speed:
+            return self.motion
+        share = (min(last, self.moving[1]) - max(first, self.moving[0])) / max(last - first, 1e-9)
+        return self.motion if share >= 0.7 else "still" if share <= 0 else None
 
     def progress(self, seconds: float) -> float:
         """Return how far a slow change has come at that time, 0 to 1."""

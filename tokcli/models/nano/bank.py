@@ -18,7 +18,7 @@ from tokcli.synthetic import Scene
 
 FRAMES_PER_STEP = PIXELS.temporal_patch_size
 CLIPS_PER_CALL = 8
-ONE_MOTION = ("static", "pan", "shake", "noisy", "small")
+ONE_MOTION = ("short", "pan", "shake", "noisy", "small")
 """Kinds that look much the same at all times, so that every rate of frames will do."""
 
 

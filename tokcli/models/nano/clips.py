@@ -132,8 +132,11 @@ def dense_labels(
 
 def _label(kind: str, item: SceneObject, times: tuple[float, float], frames_seen: int) -> int:
     name = getattr(item, kind)
-    if kind == "motion" and (times[0] == times[1] or frames_seen < len(times) or 0 < item.speed < SEEN_SPEED_PX):
-        return -1
+    if kind == "motion":
+        seen = item.motion_between(*times)
+        if times[0] == times[1] or frames_seen < len(times) or 0 < item.speed < SEEN_SPEED_PX or seen is None:
+            return -1
+        name = seen
     if kind == "color" and item.end_color:
         progress = item.progress(sum(times) / 2)
         if SURE_PROGRESS < progress < 1 - SURE_PROGRESS:

@@ -27,6 +27,8 @@ class Mix:
     """How often each kind of question is drawn, against the others of its clip."""
     characters: float = 0.0
     """Share of the tower's scenes that get letters and digits over them."""
+    flashes: float = 0.0
+    """Share of these that are seen in one frame of two."""
     shrunk: float = 0.0
     """Share of the scenes whose frames are smaller for the tower than its own rule makes them."""
 
@@ -34,14 +36,20 @@ class Mix:
         names, shares = list(self.kinds), np.array(list(self.kinds.values()))
         return make_scene(str(rng.choice(names, p=shares / shares.sum())), seed)
 
-    def with_extra_characters(self, scene: Scene, rng: np.random.Generator) -> Scene:
-        """Return the scene with one to three characters over it, or as it is: they are rarer than shapes."""
+    def with_extra_characters(self, scene: Scene, times: tuple[float, float], rng: np.random.Generator) -> Scene:
+        """Return the scene with one to three characters over it, or as it is: they are rarer than shapes.
+
+        ``times`` (seconds) are those of a step's two frames; ``flashes`` of the characters are in one of them only.
+        """
         if scene.glyphs or rng.random() >= self.characters:
             return scene
-        scale = int(rng.integers(3, 5))
-        extra = [
-            glyph(rng, str(rng.choice(CHARACTERS)), scene.width, scene.height, scale) for _ in range(rng.integers(1, 4))
-        ]
+        scale, extra = int(rng.integers(3, 5)), []
+        for _ in range(rng.integers(1, 4)):
+            seen = {}
+            if rng.random() < self.flashes and not scene.still:
+                moment = times[int(rng.integers(2))]
+                seen = {"start": moment - 0.05, "stop": moment + 0.05}
+            extra.append(glyph(rng, str(rng.choice(CHARACTERS)), scene.width, scene.height, scale, **seen))
         return replace(scene, glyphs=tuple(extra))
 
     def frame_scale(self, rng: np.random.Generator) -> float:
@@ -50,7 +58,7 @@ class Mix:
 
 
 SIMPLE = Mix(
-    kinds={"static": 0.9, "still": 0.1},
+    kinds={"short": 0.9, "still": 0.1},
     first_seed=1_000_000_000,
     bank_seed=2_000_000_000,
     max_frames=16,
@@ -60,10 +68,11 @@ SIMPLE = Mix(
 
 ALL = Mix(
     kinds={
-        "static": 0.12,
-        "still": 0.08,
-        "pan": 0.09,
-        "shake": 0.07,
+        "static": 0.13,
+        "short": 0.06,
+        "still": 0.07,
+        "pan": 0.07,
+        "shake": 0.06,
         "noisy": 0.05,
         "small": 0.09,
         "drift": 0.09,
@@ -94,6 +103,25 @@ ALL = Mix(
     shrunk=0.2,
 )
 """Every kind that ``tokcli render`` makes."""
+
+FINE = replace(
+    ALL,
+    kinds={
+        "small": 0.24,
+        "needle": 0.2,
+        "text": 0.14,
+        "counter": 0.1,
+        "static": 0.1,
+        "fade": 0.06,
+        "shake": 0.06,
+        "noisy": 0.05,
+        "pan": 0.05,
+    },
+    first_seed=1_200_000_000,
+    flashes=0.5,
+    shrunk=0.1,
+)
+"""What the tower finds hardest: small shapes, and characters that only one frame of a step shows."""
 
 
 @dataclass(frozen=True)

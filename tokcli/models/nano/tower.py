@@ -129,7 +129,7 @@ def _batch(mix: Mix, step: int) -> tuple[torch.Tensor, torch.Tensor, Mapping[str
         rng = np.random.default_rng((1, seed))
         scene = mix.scene(rng, seed)
         times = _two_times(scene, rng)
-        scene = mix.with_extra_characters(scene, rng)
+        scene = mix.with_extra_characters(scene, times, rng)
         height, width = tower_size(scene.height, scene.width, mix.frame_scale(rng))
         patches.append(patches_of(frames_of(scene, times, rng, (height, width))))
         grid.append([1, height // PIXELS.patch_size, width // PIXELS.patch_size])
