@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from tokcli import models
 from tokcli.models import Answer, LanguageModel, Request
 from tokcli.types import EncodedItem
 
-STEPS = 12
+STEPS = 8
 FAMILIES = ["nano", "qwen2_5_vl", "qwen2_vl", "llava"]
 # Of different lengths; the fourth begins the second, the last is the first again.
 PROMPTS = ["hi", QUESTION, "a cat sits on the mat and looks at the other cat, 0 1 2", QUESTION[:12], "What ?", "hi"]
+_FOLDER = TemporaryDirectory(prefix="asking")  # gone when the tests end
 
 
 @cache
@@ -32,7 +33,7 @@ def speaker_of(family: str) -> Halves:
     if family == "nano":
         name, folder, whole = "nano", CHECKPOINT, native()[0]
     else:
-        folder = make_checkpoint(Path(mkdtemp(prefix="asking")) / family, family)
+        folder = make_checkpoint(Path(_FOLDER.name) / family, family)
         name, whole = str(folder), native_model(folder)
     tower = models.load_tower(name, device="cpu", dtype="float32")
     return Halves(family, folder, whole, tower, models.load_language_model(name, device="cpu", dtype="float32"))

@@ -53,11 +53,17 @@ def endless(speaker: Halves) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("endless")
-@pytest.mark.parametrize("scheme", SCHEMES)
-def test_answers_are_those_of_generate(speaker: Halves, item: EncodedItem, scheme: str) -> None:
-    answers = speaker.language.ask(item, PROMPTS, max_new_tokens=STEPS, scheme=scheme)
-    assert without_time(answers) == without_time(one_by_one(speaker.language, item, scheme))
+def test_answers_are_those_of_generate(speaker: Halves, item: EncodedItem) -> None:
+    answers = speaker.language.ask(item, PROMPTS, max_new_tokens=STEPS)
+    assert without_time(answers) == without_time(one_by_one(speaker.language, item))
     assert {len(answer.token_ids) for answer in answers} == {STEPS}
+
+
+@pytest.mark.usefixtures("endless")
+@pytest.mark.parametrize("scheme", ["hf", "compact"])
+def test_answers_follow_the_scheme(speaker: Halves, some: EncodedItem, scheme: str) -> None:
+    answers = speaker.language.ask(some, PROMPTS, max_new_tokens=STEPS, scheme=scheme)
+    assert without_time(answers) == without_time(one_by_one(speaker.language, some, scheme))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

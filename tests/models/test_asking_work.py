@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -39,11 +40,11 @@ def calls(speaker: Halves, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     taken: list[int] = []
     forward = type(speaker.language.model).forward
 
+    @wraps(forward)
     def counted(self: Any, **inputs: Any) -> Any:
         taken.append(inputs["input_ids"].numel())
         return forward(self, **inputs)
 
-    counted.__signature__ = __import__("inspect").signature(forward)  # type: ignore[attr-defined]
     monkeypatch.setattr(type(speaker.language.model), "forward", counted)
     return taken
 
@@ -90,7 +91,7 @@ def test_prompts_that_have_ended_cost_nothing(
 def test_rows_hold_a_limited_number_of_tokens(
     speaker: Halves, item: EncodedItem, calls: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking, "ROW_TOKENS", 90)
+    monkeypatch.setitem(asking.ROW_TOKENS, "cpu", 90)
     speaker.language.ask(item, PROMPTS * 3, max_new_tokens=1)
     trunk, *rows = calls
     assert trunk > len(item.kept)
@@ -159,7 +160,7 @@ def test_settings_of_the_checkpoint_are_followed(
     monkeypatch.setattr(config, "eos_token_id", None)
     plain = without_time(speaker.language.ask(item, PROMPTS, max_new_tokens=STEPS))
     first = [plain[0].token_ids[0]]
-    value = {"repetition_penalty": 4.0, "no_repeat_ngram_size": 2, "suppress_tokens": first}[setting]
+    value = {"repetition_penalty": 4.0, "no_repeat_ngram_size": 1, "suppress_tokens": first}[setting]
     monkeypatch.setattr(config, setting, value)
     answers = without_time(speaker.language.ask(item, PROMPTS, max_new_tokens=STEPS))
     assert answers == without_time(one_by_one(speaker.language, item))
@@ -231,12 +232,12 @@ def test_models_that_need_masks_of_their_own_are_refused(qwen: Halves, monkeypat
     text = qwen.language.model.config.get_text_config()
     monkeypatch.setattr(text, "layer_types", ["full_attention", "sliding_attention"])
     with pytest.raises(
-        ModelError, match="full attention in all layers, this checkpoint has sliding_attention; use gen"
+        ModelError, match="full attention in all layers, this qwen2_5_vl has sliding_attention; use generate"
     ):
         qwen.language.ask(None, PROMPTS)
     monkeypatch.undo()
     monkeypatch.setattr(text, "_attn_implementation_internal", "flash_attention_2")
-    with pytest.raises(ModelError, match='need attn="sdpa" or "eager", this model was loaded with "flash_attention_2"'):
+    with pytest.raises(ModelError, match="need the attention sdpa or eager, not flash_attention_2; load"):
         qwen.language.ask(None, PROMPTS)
 
 

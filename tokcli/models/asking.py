@@ -18,15 +18,14 @@ from tokcli.errors import ModelError, UsageError
 from tokcli.models.branching import STEM, Row, Stem, Tokens, Trunk
 from tokcli.models.positions import check_scheme
 from tokcli.models.prompt import Request, lay_out, read_ids
-from tokcli.models.quiet import quiet_transformers
 from tokcli.models.replies import Answer, OptionScore
 
 if TYPE_CHECKING:
     from tokcli.models.language_model import LanguageModel
     from tokcli.types import EncodedItem
 
-ROW_TOKENS = 1024
-"""Tokens behind a trunk that are computed together. Masked attention between the prompts grows with its square."""
+ROW_TOKENS = {"cpu": 512, "cuda": 4096}
+"""Tokens behind a trunk that are computed together: few calls against attention that is computed only to be masked."""
 
 _GENERATE_ONLY = (
     "bad_words_ids",
@@ -98,7 +97,8 @@ class _Asked:
 
     def run(self, work: Callable[[Row, Sequence[int]], list[Result]]) -> list[Result]:
         """``work(row, numbers)`` for batches of the stems; one that doesn't fit into memory is halved."""
-        room = min(self.language.max_batch_tokens - self.trunk.length, ROW_TOKENS)
+        most = ROW_TOKENS.get(self.language.model.device.type, ROW_TOKENS["cpu"])
+        room = min(self.language.max_batch_tokens - self.trunk.length, most)
         results: list[Result] = []
         for batch in _batches([stem.length for stem in self.stems], room):
             results += self._run(batch, work)
@@ -134,7 +134,7 @@ def ask(
     if not prompts:
         return []
     started = time.perf_counter()
-    with quiet_transformers(), torch.inference_mode():
+    with torch.inference_mode():
         asked = _Asked(language, item, prompts, [()] * len(prompts), scheme, system)
         replies = asked.run(lambda row, batch: _greedy(asked, row, batch, max_new_tokens))
     seconds = (time.perf_counter() - started) / len(prompts)
@@ -167,7 +167,7 @@ def log_likelihoods(
         hits = iter((likely.argmax(dim=-1)[flat] == wanted).tolist())
         return [[_score(len(option), values, hits) for option in ids[number]] for number in batch]
 
-    with quiet_transformers(), torch.inference_mode():
+    with torch.inference_mode():
         asked = _Asked(language, item, prompts, ids, scheme, system)
         return asked.run(score)
 
@@ -190,7 +190,7 @@ def distributions(
         logits, places = row.grow([asked.stems[number] for number in batch])
         return [torch.log_softmax(logits[only].float(), dim=-1).cpu() for (only,) in places]
 
-    with quiet_transformers(), torch.inference_mode():
+    with torch.inference_mode():
         asked = _Asked(language, item, prompts, [[ids] for ids in continuations], scheme, system)
         return asked.run(predict)
 

@@ -10,6 +10,7 @@ simply stops growing.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,10 +98,9 @@ class _Forward:
     def __init__(self, model: Any) -> None:
         weight = model.get_input_embeddings().weight
         self._model = model
-        self._device = weight.device
+        self.device = weight.device
         self.dtype = weight.dtype
-        # transformers 5.23 renamed it.
-        self._name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+        self._name = _cache_argument(type(model).forward)
 
     def __call__(
         self,
@@ -112,7 +112,7 @@ class _Forward:
         **inputs: Any,
     ) -> torch.Tensor:
         """Logits (R, V) of the tokens to ``keep``; ``cache`` grows by all of them."""
-        device = self._device
+        device = self.device
         output = self._model(
             input_ids=ids[None].to(device),
             # (S,) or (3, S): the batch goes before the last dimension.
@@ -133,8 +133,8 @@ class Row:
     def __init__(self, forward: _Forward, cache: Any, trunk: int) -> None:
         self._forward = forward
         self._cache = cache
-        self._group = torch.full((trunk,), STEM)
-        self._branch = torch.full((trunk,), STEM)
+        self._group = torch.full((trunk,), STEM, device=forward.device)
+        self._branch = torch.full((trunk,), STEM, device=forward.device)
 
     def grow(self, stems: Sequence[Stem]) -> tuple[torch.Tensor, list[list[list[int]]]]:
         """Append stems, each with its branches; a stem's group is its number.
@@ -177,16 +177,17 @@ class Row:
         Returns:
             Logits (R, V) on the model's device: for each, what may follow it.
         """
+        device, dtype = self._forward.device, self._forward.dtype
+        group, branch = tokens.group.to(device), tokens.branch.to(device)
         start = len(self._group)
-        self._group = torch.cat([self._group, tokens.group])
-        self._branch = torch.cat([self._branch, tokens.branch])
-        index = torch.arange(len(self._group))
-        same = (self._branch == STEM) | (self._branch == tokens.branch[:, None])
-        related = (self._group == STEM) | ((self._group == tokens.group[:, None]) & same)
+        self._group = torch.cat([self._group, group])
+        self._branch = torch.cat([self._branch, branch])
+        index = torch.arange(len(self._group), device=device)
+        same = (self._branch == STEM) | (self._branch == branch[:, None])
+        related = (self._group == STEM) | ((self._group == group[:, None]) & same)
         seen = related & (index <= index[start:, None])
         # Added to the scores; float, because eager attention takes no other.
-        dtype = self._forward.dtype
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
         return self._forward(self._cache, tokens.ids, tokens.positions, mask[None, None], keep)
 
 
@@ -197,14 +198,20 @@ def check_attention(model: Any) -> None:
         ModelError: Some layers are no full attention, or the implementation takes no mask.
     """
     config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if getattr(config, "sliding_window", None):
-        kinds.add("sliding_attention")
-    if kinds != {"full_attention"}:
+    window = getattr(config, "sliding_window", None)
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    others = sorted(kinds - {"full_attention"})
+    if others:
         raise ModelError(
-            f"{model.config.model_type}: many prompts at once need full attention in all layers, this checkpoint has "
-            f"{', '.join(sorted(kinds - {'full_attention'}))}; use generate"
+            "many prompts at once need full attention in all layers, "
+            f"this {model.config.model_type} has {', '.join(others)}; use generate"
         )
     used = config._attn_implementation
     if used not in ("sdpa", "eager"):
-        raise ModelError(f'many prompts at once need attn="sdpa" or "eager", this model was loaded with "{used}"')
+        raise ModelError(f"many prompts at once need the attention sdpa or eager, not {used}; load the model with one")
+
+
+@functools.cache
+def _cache_argument(forward: Any) -> str:
+    """transformers 5.23 renamed it."""
+    return "cache" if "cache" in inspect.signature(forward).parameters else "past_key_values"
