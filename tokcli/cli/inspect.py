@@ -88,14 +88,11 @@ def _show_item(cache: Cache, path: str, item_id: str, accuracy: float | None, as
     from tokcli.evaluate.statistics import item_statistics
 
     item = cache[item_id]
-    facts = {name: getattr(item, name) for name in ("id", "kind", "path", "codec", "duration_seconds", "source_tokens")}
+    names = ("id", "kind", "path", "codec", "duration_seconds", "source_bytes", "source_tokens")
+    facts: dict[str, Any] = {**{name: getattr(item, name) for name in names}, "kept_tokens": len(item.kept)}
     statistics = item_statistics(item, accuracy)
-    document = {
-        "cache": path,
-        "item": facts | {"kept_tokens": len(item.kept), "source_bytes": item.source_bytes},
-        "statistics": statistics,
-    }
-    show(document, as_json, lambda: draw_statistics(plain(item_id), item_facts(document["item"], statistics)))
+    document = {"cache": path, "item": facts, "statistics": statistics}
+    show(document, as_json, lambda: draw_statistics(plain(item_id), item_facts(facts, statistics)))
 
 
 def _document(cache: Cache, path: str, items: bool, errors: bool) -> dict[str, Any]:
