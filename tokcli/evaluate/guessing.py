@@ -1,4 +1,4 @@
-"""What is right without a model: the most frequent answer to the same question."""
+"""What is right without a model: the most frequent answer to the same question about other items."""
 
 from __future__ import annotations
 
@@ -11,25 +11,45 @@ from tokcli.evaluate.runner import Outcome
 from tokcli.evaluate.scoring import is_right, normalised
 
 
-def most_frequent_answers(questions: Sequence[Question]) -> dict[str, str]:
-    """For every question text the answer that is right most often in these questions; ties to the earliest.
+class Guesser:
+    """Knows all questions with their answers, and guesses each without those about its own item.
 
-    The guess is taken from the very answers that it is scored on, so it is the best that can be done blindly.
+    The guess is the answer that is right most often where the same words were asked, else where the same kind of
+    question was; ties go to the earliest. Whoever guesses from the answers that it is scored on looks too good: a
+    question that is asked once would always be right.
     """
-    tallies: dict[str, Counter[str]] = defaultdict(Counter)
-    for question in questions:
-        tallies[question.text].update(dict.fromkeys((normalised(answer) for answer in question.answers), 1))
-    return {text: tally.most_common(1)[0][0] for text, tally in tallies.items() if tally}
+
+    def __init__(self, asked: Mapping[str, Sequence[Question]]) -> None:
+        self._all: dict[str, Counter[str]] = defaultdict(Counter)
+        self._own: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        for item, questions in asked.items():
+            for question in questions:
+                answers = dict.fromkeys((normalised(answer) for answer in question.answers), 1)
+                for group in _groups(question):
+                    self._all[group].update(answers)
+                    self._own[item, group].update(answers)
+
+    def guess(self, item: str, question: Question) -> str:
+        """The guess, "" where nothing like it is asked about other items."""
+        for group in _groups(question):
+            others = self._all[group] - self._own[item, group]
+            if others:
+                return others.most_common(1)[0][0]
+        return ""
+
+
+def _groups(question: Question) -> tuple[str, str]:
+    return f"text {question.text}", f"kind {question.kind}"
 
 
 def guessed(asked: Mapping[str, Sequence[Question]], like: Sequence[Outcome]) -> list[Outcome]:
     """The outcomes of guessing, an item each, in the order of ``like``."""
-    guesses = most_frequent_answers([question for questions in asked.values() for question in questions])
+    guesser = Guesser(asked)
     outcomes = []
     for outcome in like:
         judged = []
         for question in asked[outcome.item]:
-            guess = guesses.get(question.text, "")
+            guess = guesser.guess(outcome.item, question)
             judged.append(Judged(question.number, guess, float(is_right(guess, question.answers))))
         outcomes.append(
             Outcome(outcome.item, 0, outcome.source_tokens, outcome.source_bytes, None, 0.0, 0.0, tuple(judged))
