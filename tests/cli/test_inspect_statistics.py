@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Result
 
 from tokcli.cli.statistics import sparkline, timeline_rows
 
@@ -26,7 +25,7 @@ def test_metadata_alone_by_default(tokcli: Tokcli, clip_cache: Path, monkeypatch
     assert statistics["kept_share"] == {"min": 1.0, "median": 1.0, "max": 1.0}
     assert statistics["tok_dense"] == pytest.approx(50 / (stats["kept_tokens"] / 6))
     assert statistics["sample"] is None
-    page: Result = tokcli("inspect", clip_cache, "--accuracy", 0.5)
+    page = tokcli("inspect", clip_cache, "--accuracy", 0.5)
     assert "per second" in page.stdout and "TokDense" in page.stdout and "rank" not in page.stdout
 
 
