@@ -53,7 +53,7 @@ def _shots(
     width, height = canvas(rng, ROOM)
     backgrounds = [background(rng) for _ in wanted]
     objects = [_alone(rng, look, width, height) for look in wanted]
-    shots = []
+    shots: list[Shot] = []
     for number, start, stop in zip(order, starts, starts[1:]):
         item = replace(objects[number], start=start, stop=stop)
         if any(shot.background is backgrounds[number] for shot in shots):

@@ -19,8 +19,9 @@ REFUSAL = "I only know rendered shapes."
 """The answer to everything that is not about a scene."""
 
 TOKENS_PER_SECOND = 2
+BOUNDS = PixelBounds(112 * 112, 224 * 224)
 PIXELS = Settings(
-    bounds=PixelBounds(112 * 112, 224 * 224),
+    bounds=BOUNDS,
     patch_size=14,
     merge_size=2,
     temporal_patch_size=2,
@@ -176,9 +177,9 @@ def _processor_files() -> dict[str, dict[str, Any]]:
         "temporal_patch_size": PIXELS.temporal_patch_size,
         "resample": 3,  # bicubic
         "rescale_factor": PIXELS.rescale_factor,
-        "min_pixels": PIXELS.bounds.min_pixels,
-        "max_pixels": PIXELS.bounds.max_pixels,
-        "size": {"shortest_edge": PIXELS.bounds.min_pixels, "longest_edge": PIXELS.bounds.max_pixels},
+        "min_pixels": BOUNDS.min_pixels,
+        "max_pixels": BOUNDS.max_pixels,
+        "size": {"shortest_edge": BOUNDS.min_pixels, "longest_edge": BOUNDS.max_pixels},
     }
     video = {"do_sample_frames": True, "fps": 1.0, "min_frames": 2, "max_frames": 768, "cap_pixels_per_frame": False}
     return {

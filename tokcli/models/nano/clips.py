@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from tokcli.models.nano.architecture import PIXELS
+from tokcli.models.nano.architecture import BOUNDS, PIXELS
 from tokcli.models.preprocess import to_patches
 from tokcli.models.sizing import shrink_grid, smart_resize
 from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, SHAPES, Scene, SceneObject, coverage, plate_of, render_times
@@ -28,7 +28,7 @@ SEEN_SPEED_PX = 5.0
 
 def tower_size(height: int, width: int, scale: float = 1.0) -> tuple[int, int]:
     """Return the (height, width) in pixels that a frame has for the tower; ``scale`` shrinks its number of tokens."""
-    size = smart_resize(height, width, TOKEN_PX, PIXELS.bounds.min_pixels, PIXELS.bounds.max_pixels)
+    size = smart_resize(height, width, TOKEN_PX, BOUNDS.min_pixels, BOUNDS.max_pixels)
     if scale == 1.0:
         return size
     rows, columns = shrink_grid(size[0] // TOKEN_PX, size[1] // TOKEN_PX, scale)
