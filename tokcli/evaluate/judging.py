@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -138,7 +139,12 @@ class AgainstFull:
         return self.model().distributions(item, texts, replies, scheme=self.options.scheme, system=self.options.system)
 
 
-Judge = AgainstLabels | AgainstFull
+class Judge(Protocol):
+    """Anything that can say how questions went."""
+
+    def judge(
+        self, item: EncodedItem | None, questions: Sequence[Question], full: Callable[[], EncodedItem]
+    ) -> list[Judged]: ...
 
 
 def mean_divergence(full: torch.Tensor, compressed: torch.Tensor) -> float:
