@@ -128,7 +128,7 @@ def ask(
     """See :meth:`tokcli.models.LanguageModel.ask`."""
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-    if any(getattr(language.model.generation_config, name, None) for name in _GENERATE_ONLY):
+    if _generates_its_own_way(language):
         requests = [Request([] if item is None else [item], prompt, system) for prompt in prompts]
         return language.generate(requests, max_new_tokens=max_new_tokens, scheme=scheme)
     if not prompts:
@@ -141,6 +141,16 @@ def ask(
     lengths = [asked.trunk.length + len(stem.ids) for stem in asked.stems]
     visual = asked.first.visual_tokens
     return [language.finish(reply, length, visual, seconds) for reply, length in zip(replies, lengths)]
+
+
+def greedy_is_likeliest(language: LanguageModel) -> bool:
+    """Whether the greedy answer is the likeliest token at every step: no setting of the checkpoint changes the choice."""
+    penalty = language.model.generation_config.repetition_penalty
+    return penalty in (None, 1.0) and not _generates_its_own_way(language)
+
+
+def _generates_its_own_way(language: LanguageModel) -> bool:
+    return any(getattr(language.model.generation_config, name, None) for name in _GENERATE_ONLY)
 
 
 def log_likelihoods(
