@@ -29,6 +29,7 @@ def draw_results(evaluation: Evaluation) -> None:
         f"[bold]{escape(plain(str(evaluation.folder)))}[/bold]: {told['questions']:,} questions about "
         f"{told['items']:,} items{failed}"
     )
+    rows = [*rows, *_chances(rows)]
     lines = _lines([row for row in rows if row["kind"] is None])
     by_kind = {(_key(row), row["kind"]): row for row in rows}
     columns = _columns(lines[0]["measure"] == "agreement")
@@ -48,6 +49,17 @@ def draw_results(evaluation: Evaluation) -> None:
     results.print("[dim]* no other has as many right answers from as few tokens[/dim]")
     if any(row["matches"] for row in lines):
         results.print("[dim]uniform = dtd: as many tokens of every item as dtd kept[/dim]")
+
+
+def _chances(rows: Sequence[Row]) -> list[Row]:
+    """A line more, where it is known how often guessing is right; every setting's rows tell the same."""
+    first = _key(rows[0])
+    nothing = {"keep": None, "matches": None, "kept_tokens": None, "cache_bytes": None, "diff": None, "pareto": False}
+    return [
+        {**row, **nothing, "method": "chance", "accuracy": row["chance"], "answer_seconds": 0.0, "reason": None}
+        for row in rows
+        if _key(row) == first and row["measure"] == "accuracy" and rows[0]["chance"] is not None
+    ]
 
 
 def _columns(agreement: bool) -> list[tuple[str, Cell]]:
