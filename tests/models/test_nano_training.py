@@ -170,9 +170,29 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
 
     out = tmp_path_factory.mktemp("nano")
     lines: list[str] = []
-    length = Length(tower=2, bank=4, language=2, finishing=1, wide_tower=2, fine_tower=1, wide_bank=14, wide_language=2)
+    length = Length(
+        tower=2,
+        bank=4,
+        language=2,
+        finishing=1,
+        wide_tower=2,
+        fine_tower=1,
+        finest_tower=1,
+        wide_bank=14,
+        wide_language=2,
+    )
     train(out, device="cpu", length=length, log=lines.append)
-    stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "wide-bank", "wide-language"]
+    stages = [
+        "tower",
+        "bank",
+        "language",
+        "finishing",
+        "wide-tower",
+        "fine-tower",
+        "finest-tower",
+        "wide-bank",
+        "wide-language",
+    ]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)

@@ -123,6 +123,13 @@ FINE = replace(
 )
 """What the tower finds hardest: small shapes, and characters that only one frame of a step shows."""
 
+FINEST = replace(
+    FINE,
+    kinds={"needle": 0.34, "small": 0.24, "counter": 0.12, "text": 0.12, "short": 0.1, "fade": 0.08},
+    first_seed=1_300_000_000,
+    flashes=0.8,
+)
+
 
 @dataclass(frozen=True)
 class Course:

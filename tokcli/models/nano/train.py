@@ -21,7 +21,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.architecture import build_config, build_tokenizer, save
 from tokcli.models.nano.bank import build_bank
-from tokcli.models.nano.curriculum import ALL, FINE, FINISHING, FIRST_COURSE, SIMPLE, WIDENING, Course, Mix
+from tokcli.models.nano.curriculum import ALL, FINE, FINEST, FINISHING, FIRST_COURSE, SIMPLE, WIDENING, Course, Mix
 from tokcli.models.nano.evaluate import measure
 from tokcli.models.nano.language import train_language
 from tokcli.models.nano.takeover import take_over
@@ -38,8 +38,9 @@ class Length:
     finishing: int = 600
     wide_tower: int = 1500
     fine_tower: int = 1000
+    finest_tower: int = 700
     wide_bank: int = 8000
-    wide_language: int = 2600
+    wide_language: int = 2400
 
 
 def train(
@@ -103,6 +104,7 @@ def train(
         take_over(model, tokenizer, start)
     model.load_state_dict(stage("wide-tower", tower(length.wide_tower, ALL, 1.5e-3)))
     model.load_state_dict(stage("fine-tower", tower(length.fine_tower, FINE, 1e-3)))
+    model.load_state_dict(stage("finest-tower", tower(length.finest_tower, FINEST, 1e-3)))
     bank = stage("wide-bank", lambda: build_bank(model, ALL, length.wide_bank, log, autocast))
     model.load_state_dict(stage("wide-language", language(length.wide_language, WIDENING)))
     snapshot()
