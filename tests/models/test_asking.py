@@ -87,6 +87,18 @@ def test_likelihoods_are_sums_by_hand(speaker: Halves, item: EncodedItem, scheme
             assert score.greedy == (likely.argmax(dim=-1).tolist() == ids)
 
 
+def test_an_option_is_greedy_where_the_answer_begins_with_it() -> None:
+    nano = speaker_of("nano")
+    answer = nano.language.ask(None, ["Is there a cat?"])[0]
+    assert answer.text == "I only know rendered shapes."
+    options = ["the cat sits", "I only", answer.text, "I only know cats", answer.text, answer.text + "?"]
+    scores = nano.language.log_likelihoods(None, ["Is there a cat?"], [options])[0]
+    assert [score.greedy for score in scores] == [False, True, True, False, True, False]
+    assert scores[2] == scores[4]
+    assert scores[2].tokens == len(answer.token_ids) - 1
+    assert scores[1].total >= scores[2].total > -1 > scores[3].total
+
+
 @pytest.mark.parametrize("kind", ["video", "image"])
 @pytest.mark.parametrize("scheme", ["hf", "original"])
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])

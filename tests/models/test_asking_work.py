@@ -100,6 +100,17 @@ def test_rows_hold_a_limited_number_of_tokens(
     assert furthest(speaker.language, item) <= 1e-5
 
 
+def test_trunk_and_row_stay_within_the_batch(
+    speaker: Halves, item: EncodedItem, calls: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budget = len(item.kept) + 100
+    monkeypatch.setattr(speaker.language, "max_batch_tokens", budget)
+    speaker.language.ask(item, PROMPTS * 3, max_new_tokens=1)
+    trunk, *rows = calls
+    assert len(rows) > 2
+    assert trunk + max(rows) <= budget
+
+
 def test_the_trunk_of_another_item_would_show(
     speaker: Halves, item: EncodedItem, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,7 +242,7 @@ def _choose(asked: _Asked, logits: torch.Tensor, replies: Sequence[tuple[int, li
 def _shared_length(ids: Sequence[list[int]]) -> int:
     """How many ids all prompts begin with; the last one of a prompt doesn't count, so that each has something left."""
     # What the first and the last in sorted order share, all between them share.
-    pairs = zip(min(ids)[:-1], max(ids)[:-1])
+    pairs = zip(min(ids)[:-1], max(ids))
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
