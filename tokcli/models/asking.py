@@ -144,7 +144,7 @@ def ask(
 
 
 def greedy_is_likeliest(language: LanguageModel) -> bool:
-    """Whether the greedy answer is the likeliest token at each step: no setting of the checkpoint changes the choice."""
+    """Whether a greedy answer is the likeliest token at each step: no setting of the checkpoint changes the choice."""
     penalty = language.model.generation_config.repetition_penalty
     return penalty in (None, 1.0) and not _generates_its_own_way(language)
 
