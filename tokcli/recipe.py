@@ -155,6 +155,41 @@ class EvalRecipe(_Step):
         return self
 
 
+class TuneRecipe(_Step):
+    """Media in, the smallest setting that keeps enough answers out."""
+
+    inputs: Annotated[list[NonEmpty], Field(min_length=1)]
+    qa: str | None = None
+    prompt: list[NonEmpty] = []
+    retain: Annotated[float, Field(gt=0, lt=1)] = 0.98
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
+    methods: Annotated[list[NonEmpty], Field(min_length=1)] | None = None
+    keep: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    threshold: list[float] | None = None
+    options: dict[str, str] = {}
+    sample: Annotated[int, Field(ge=2)] = 128
+    questions: Annotated[int, Field(ge=1)] = 6
+    answer_time: Annotated[float, Field(ge=0)] = 1.0
+    output: NonEmpty = "tune"
+    recipe: str | None = None
+    cache: NonEmpty = "cache"
+    model: str = "nano"
+    seed: Annotated[int, Field(ge=0)] = 0
+    positions: PositionScheme = "original"
+    max_new_tokens: Annotated[int, Field(ge=1)] = 16
+    system: str | None = None
+    sampling: SamplingRecipe = SamplingRecipe()
+    resize: Literal["hf", "swscale"] = "hf"
+    dtype: str = "auto"
+    device: str = "auto"
+    path_col: str = "path"
+    id_col: str | None = None
+    overwrite: bool = False
+    retry_errors: bool = False
+    workers: Annotated[int, Field(ge=1)] | None = None
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+
+
 class Recipe(_Step):
     """What `tokcli run` reads."""
 

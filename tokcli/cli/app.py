@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import tokcli
-from tokcli.cli import catalog, compress, doctor, evaluate, infer, inspect, render, run
+from tokcli.cli import catalog, compress, doctor, evaluate, infer, inspect, render, run, tune
 from tokcli.cli.output import fail, notices
 from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
@@ -33,6 +33,7 @@ for command in (
     compress.compress,
     infer.infer,
     evaluate.evaluate,
+    tune.tune,
     inspect.inspect,
     inspect.verify,
     catalog.methods,

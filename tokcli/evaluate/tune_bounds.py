@@ -1,0 +1,122 @@
+"""How sure one can be of the share of answers that a setting keeps, from a few answers about a few items.
+
+An exact binomial bound (Clopper and Pearson, 1934) of as many answers as the ones that were counted are worth: answers
+about one item go wrong together, so they are worth less than as many about different items (Korn and Graubard, 1998).
+A bootstrap would not do: where nothing was lost it is sure of everything.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+_HALVINGS = 40
+_TERMS = 300
+
+
+@dataclass(frozen=True)
+class Retained:
+    """The share of answers kept, of those that count."""
+
+    asked: int
+    lost: int
+    low: float
+    """One-sided bound: the true share is above it with the confidence that was asked for."""
+    high: float
+    """One-sided bound: the true share is below it with that confidence."""
+
+    @property
+    def share(self) -> float:
+        """NaN where no answer counts."""
+        return 1 - self.lost / self.asked if self.asked else math.nan
+
+
+def retained(asked: Floats, lost: Floats, likeness: float, confidence: float, times: float = 1.0) -> Retained:
+    """From answers asked and lost about each item, float64 (I,) each; ``times`` as many items of the same kind.
+
+    ``likeness`` is how alike answers about one item fare, see :func:`intraclass`. With m answers about every item,
+    each counts as ``1 / (1 + (m - 1) * likeness)`` answers; where m differs, its mean over answers is taken.
+    """
+    total, missed = float(asked.sum()), float(lost.sum())
+    if not total:
+        return Retained(0, 0, 0.0, 1.0)
+    worth = times / design_effect(asked, likeness)
+    right = (total - missed) * worth
+    wrong = missed * worth
+    low = beta_quantile(1 - confidence, right, wrong + 1) if right else 0.0
+    high = beta_quantile(confidence, right + 1, wrong) if wrong else 1.0
+    return Retained(round(total), round(missed), low, high)
+
+
+def design_effect(asked: Floats, likeness: float) -> float:
+    """By what factor the variance is that of as many answers about different items; at least 1."""
+    return 1 + (float((asked**2).sum() / asked.sum()) - 1) * likeness
+
+
+def intraclass(asked: Floats, lost: Floats) -> float:
+    """The intraclass correlation of losses, 0 to 1, pooled over settings: float64 (S, I) each.
+
+    Over all pairs of answers about one item, the mean product of what they differ from their setting's mean, over the
+    variance of single answers. 1, the most cautious value, where no setting lost anything or no item has two answers.
+    """
+    pairs = scale = 0.0
+    for own_asked, own_lost in zip(asked, lost):
+        if not own_asked.sum():
+            continue
+        mean = own_lost.sum() / own_asked.sum()
+        sums = (own_lost - own_asked * mean) ** 2
+        singles = own_lost * (1 - mean) ** 2 + (own_asked - own_lost) * mean**2
+        pairs += float((sums - singles).sum())
+        scale += float(mean * (1 - mean) * (own_asked * (own_asked - 1)).sum())
+    return min(1.0, max(0.0, pairs / scale)) if scale else 1.0
+
+
+def surely_better(lost: Floats, others: Floats, confidence: float) -> bool:
+    """Whether ``lost`` is the smaller of two paired losses by item, float64 (I,): the exact sign test over items."""
+    better, worse = int((lost < others).sum()), int((lost > others).sum())
+    pairs = better + worse
+    tail = sum(math.comb(pairs, count) for count in range(better, pairs + 1)) / 2**pairs
+    return better > worse and tail <= 1 - confidence
+
+
+def beta_quantile(probability: float, a: float, b: float) -> float:
+    """Where the distribution function of Beta(a, b) reaches ``probability``, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        if beta_distribution(middle, a, b) < probability:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def beta_distribution(x: float, a: float, b: float) -> float:
+    """The regularised incomplete beta function I_x(a, b), to about 1e-12, for positive a and b."""
+    if not 0 < x < 1:
+        return float(x >= 1)
+    if x > (a + 1) / (a + b + 2):
+        return 1 - beta_distribution(1 - x, b, a)
+    front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    return math.exp(front) * _continued_fraction(x, a, b) / a
+
+
+def _continued_fraction(x: float, a: float, b: float) -> float:
+    """The continued fraction of I_x(a, b) (DLMF 8.17.22), by Lentz' method."""
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    value = d
+    for m in range(1, _TERMS):
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        before = value
+        for term in (even, odd):
+            d = 1 / (1 + term * d)
+            c = 1 + term / c
+            value *= c * d
+        if abs(value - before) <= 1e-15 * abs(value):
+            break
+    return value

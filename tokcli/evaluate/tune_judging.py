@@ -1,0 +1,120 @@
+"""Which answers a setting keeps: those that all tokens give, and that are right where that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tokcli.evaluate.judging import AskOptions, Judged
+from tokcli.evaluate.questions import Question
+from tokcli.evaluate.scoring import is_right, likeliest
+from tokcli.models import Answer, LanguageModel
+from tokcli.models.asking import greedy_is_likeliest
+from tokcli.types import EncodedItem
+
+
+@dataclass(frozen=True)
+class _Expected:
+    """A question that counts, and what all tokens answer."""
+
+    question: Question
+    answer: Answer | None
+    """None for a question with options."""
+
+
+class KeepsAnswers:
+    """Judges only the questions that count: with right answers those that all tokens get right, else all of them.
+
+    An open answer is kept if it is right (or, without right answers, equal to the one from all tokens) after
+    :func:`tokcli.evaluate.scoring.normalised`. That the model would give the very tokens of the full answer again is
+    seen from one pass over them, at half the price of answering; only where it would not is it asked.
+
+    ``model`` gives the language model, when the first question is put.
+    """
+
+    def __init__(self, model: Callable[[], LanguageModel], options: AskOptions, *, labelled: bool) -> None:
+        self.model, self.options, self.labelled = model, options, labelled
+        self._expected: dict[str, list[_Expected]] = {}
+
+    def judge(
+        self, item: EncodedItem | None, questions: Sequence[Question], full: Callable[[], EncodedItem]
+    ) -> list[Judged]:
+        """A result for each question that counts; its score is 1 where the answer was kept."""
+        assert item is not None
+        if item.id not in self._expected:
+            self._expected[item.id] = self._of_full(full(), questions)
+        expected = self._expected[item.id]
+        choices = [each.question for each in expected if each.answer is None]
+        open_ones = [each for each in expected if each.answer is not None]
+        return [*self._opened(item, open_ones), *self._chosen(item, choices)]
+
+    def _of_full(self, item: EncodedItem, questions: Sequence[Question]) -> list[_Expected]:
+        choices = [question for question in questions if question.options and self.labelled]
+        open_ones = [question for question in questions if question not in choices]
+        found = []
+        for question, answer in zip(open_ones, self._ask(item, open_ones)):
+            if not self.labelled or is_right(answer.text, question.answers):
+                found.append(_Expected(question, answer))
+        return found + [
+            _Expected(question, None) for question, judged in zip(choices, self._chosen(item, choices)) if judged.score
+        ]
+
+    def _opened(self, item: EncodedItem, expected: Sequence[_Expected]) -> list[Judged]:
+        same = self._same_tokens(item, expected)
+        others = [each.question for each, kept in zip(expected, same) if not kept]
+        again = {question.number: answer for question, answer in zip(others, self._ask(item, others))}
+        judged = []
+        for each in expected:
+            assert each.answer is not None
+            question, text, kept = each.question, each.answer.text, True
+            if question.number in again:
+                text = again[question.number].text
+                accepted = question.answers if self.labelled else (each.answer.text,)
+                kept = is_right(text, accepted)
+            judged.append(Judged(question.number, text, float(kept)))
+        return judged
+
+    def _same_tokens(self, item: EncodedItem, expected: Sequence[_Expected]) -> list[bool]:
+        """Whether greedy answers are, token by token, those from all tokens."""
+        if not expected:
+            return []
+        model = self.model()
+        if not greedy_is_likeliest(model):
+            return [False] * len(expected)
+        replies = [each.answer.token_ids for each in expected if each.answer is not None]
+        steps = model.distributions(
+            item,
+            [each.question.text for each in expected],
+            replies,
+            scheme=self.options.scheme,
+            system=self.options.system,
+        )
+        return [step.argmax(dim=-1).tolist() == list(reply) for step, reply in zip(steps, replies)]
+
+    def _ask(self, item: EncodedItem, questions: Sequence[Question]) -> list[Answer]:
+        if not questions:
+            return []
+        return self.model().ask(
+            item,
+            [question.text for question in questions],
+            max_new_tokens=self.options.max_new_tokens,
+            scheme=self.options.scheme,
+            system=self.options.system,
+        )
+
+    def _chosen(self, item: EncodedItem, questions: Sequence[Question]) -> list[Judged]:
+        if not questions:
+            return []
+        offered = [question.options for question in questions]
+        scores = self.model().log_likelihoods(
+            item,
+            [question.text for question in questions],
+            offered,
+            scheme=self.options.scheme,
+            system=self.options.system,
+        )
+        chosen = [likeliest([score.total for score in row]) for row in scores]
+        return [
+            Judged(question.number, question.options[number], float(number == question.correct))
+            for question, number in zip(questions, chosen)
+        ]

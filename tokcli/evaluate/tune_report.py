@@ -1,0 +1,209 @@
+"""What `tokcli tune` found, as a document, a command line and a recipe."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tokcli.cache.atomic import write_atomically
+from tokcli.evaluate.halving import Choice, split
+from tokcli.evaluate.tune_board import Board
+from tokcli.evaluate.tune_bounds import Retained, retained
+from tokcli.evaluate.tune_settings import Candidate
+from tokcli.recipe import CompressRecipe, TuneRecipe
+
+DOCUMENT, RECIPE = "tune.json", "recipe.yaml"
+LARGEST_SAMPLE = 1 << 16
+_MODEL_KEYS = ("model", "seed", "sampling", "resize", "dtype", "device", "path_col", "id_col", "workers", "timeout")
+
+
+@dataclass(frozen=True)
+class Found:
+    """The search's end, before it is put into words."""
+
+    tried: Sequence[Candidate]
+    choice: Choice
+    board: Board
+    inputs: int
+    failed: int
+    """Items of the sample that could not be decoded or encoded."""
+    labelled: bool
+    encode_seconds: float
+
+    @property
+    def chosen(self) -> Candidate | None:
+        return None if self.choice.setting is None else self.tried[self.choice.setting]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found."""
+
+    document: dict[str, Any]
+    folder: Path
+    compress: CompressRecipe
+    """A compression of all inputs with the choice."""
+
+
+def write_report(recipe: TuneRecipe, found: Found) -> Tuning:
+    """Write ``tune.json`` and the recipe, and return them."""
+    folder = Path(recipe.output)
+    compress = _compress(recipe, found.chosen)
+    path = Path(recipe.recipe) if recipe.recipe is not None else folder / RECIPE
+    document = _document(recipe, found) | {"command": command_line(compress), "recipe": str(path)}
+    step = compress.model_dump(exclude_defaults=True)
+    text = yaml.safe_dump({"description": _description(document), "compress": step}, sort_keys=False, width=120)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text.encode())
+    write_atomically(folder / DOCUMENT, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+    return Tuning(document, folder, compress)
+
+
+def _compress(recipe: TuneRecipe, chosen: Candidate | None) -> CompressRecipe:
+    shared = {name: getattr(recipe, name) for name in _MODEL_KEYS}
+    setting = {"method": "none"} if chosen is None else chosen.to_json()
+    return CompressRecipe(inputs=recipe.inputs, output=recipe.cache, **setting, **shared)
+
+
+def command_line(recipe: CompressRecipe) -> str:
+    """`tokcli compress ...` that does what the recipe says."""
+    words = ["tokcli", "compress", *recipe.inputs, "-o", recipe.output, "--method", recipe.method]
+    sampling = recipe.sampling
+    default = CompressRecipe(inputs=recipe.inputs, output=recipe.output)
+    flags: dict[str, Any] = {
+        "--keep": recipe.keep,
+        "--threshold": recipe.threshold,
+        "--num-frames": sampling.num_frames,
+        "--max-frames": sampling.max_frames,
+        "--fps": None if sampling.num_frames or sampling.fps == default.sampling.fps else sampling.fps,
+    }
+    for name in ("model", "seed", "resize", "dtype", "device", "path_col", "id_col", "timeout"):
+        value = getattr(recipe, name)
+        flags[f"--{name.replace('_', '-')}"] = None if value == getattr(default, name) else value
+    flags["--num-workers"] = recipe.workers
+    for flag, value in flags.items():
+        if value is not None:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    for key, value in recipe.options.items():
+        words += ["--set", f"{key}={value}"]
+    return shlex.join(words)
+
+
+def _document(recipe: TuneRecipe, found: Found) -> dict[str, Any]:
+    choice, board, chosen = found.choice, found.board, found.chosen
+    kept = 1.0 if choice.setting is None else board.share(choice.setting)
+    seconds = board.trials.spent
+    return {
+        "chosen": {"method": "none"} if chosen is None else chosen.to_json(),
+        "certain": choice.certain,
+        "retain": recipe.retain,
+        "confidence": recipe.confidence,
+        "measure": "right answers kept" if found.labelled else "agreement with all tokens",
+        "retained": 1.0 if choice.retained is None else round(choice.retained.share, 6),
+        "ci": None if choice.retained is None else _bounds(choice.retained),
+        "kept_share": round(kept, 6),
+        "advice": _advice(recipe, found),
+        "inputs": found.inputs,
+        "sample": len(board.seen[0]),
+        "failed": found.failed,
+        "search_items": choice.search_items,
+        "test_items": choice.test_items,
+        "rounds": [dict(zip(("items", "settings", "left"), counts)) for counts in choice.rounds],
+        "table": [_row(found, number) for number in range(len(found.tried))],
+        "out_of_time": choice.out_of_time,
+        "encode_seconds": round(found.encode_seconds, 3),
+        "answer_seconds": round(seconds, 3),
+        "ratio": round(seconds / found.encode_seconds, 3) if found.encode_seconds else None,
+        "seed": recipe.seed,
+    }
+
+
+def _row(found: Found, number: int) -> dict[str, Any]:
+    """A setting: what it kept over all its items, and what it retained, on the test items if it was tested."""
+    choice, board, candidate = found.choice, found.board, found.tried[number]
+    result = choice.tested.get(number)
+    items = choice.test_items if result is not None else int(board.seen[number].sum())
+    if result is None and items:
+        result = board.estimate(number, 0.9)
+    seen = bool(board.seen[number].any()) and number not in board.impossible
+    return {
+        "setting": candidate.name,
+        **candidate.to_json(),
+        "items": items,
+        "questions": result.asked if result else 0,
+        "kept_share": round(board.share(number), 6) if seen else None,
+        "kept_tokens": round(float(board.kept[number, board.seen[number]].mean()), 2) if seen else None,
+        "retained": round(result.share, 6) if seen and result and result.asked else None,
+        "ci": _bounds(result) if seen and result and result.asked else None,
+        "tested": number in choice.tested,
+        "round": choice.verdicts[number].round or None if number in choice.verdicts else None,
+        "verdict": _verdict(found, number),
+    }
+
+
+def _verdict(found: Found, number: int) -> str:
+    choice = found.choice
+    if number == choice.setting:
+        return "chosen" if choice.certain else "chosen, uncertain"
+    if number in choice.tested:
+        return "tested: larger" if choice.certain and _is_larger(found, number) else "tested: not sure"
+    return choice.verdicts[number].text if number in choice.verdicts else "left"
+
+
+def _is_larger(found: Found, number: int) -> bool:
+    assert found.choice.setting is not None
+    return found.board.share(number) > found.board.share(found.choice.setting)
+
+
+def _bounds(result: Retained) -> list[float]:
+    return [round(result.low, 6), round(result.high, 6)]
+
+
+def _advice(recipe: TuneRecipe, found: Found) -> str | None:
+    """What would make an uncertain choice certain."""
+    choice, board = found.choice, found.board
+    if choice.certain:
+        return None
+    more = "" if not choice.out_of_time else "; it ran out of time too: raise --answer-time"
+    if choice.setting is None:
+        return f"no setting that was tried keeps {recipe.retain:g}: keep everything, or add larger --keep{more}"
+    needed = _needed(recipe, found)
+    if needed is None:
+        return (
+            f"it keeps hardly more than {recipe.retain:g}: no sample of this size can be sure; add larger --keep{more}"
+        )
+    sample = len(board.seen[0])
+    if needed > found.inputs:
+        return f"about {needed} items with questions would be needed to be sure, and there are {found.inputs}{more}"
+    return f"use --sample {needed} (it was {sample}) to be sure{more}"
+
+
+def _needed(recipe: TuneRecipe, found: Found) -> int | None:
+    """The sample whose tests the choice would pass if it went on as it did; None where no reasonable one is enough."""
+    choice, board = found.choice, found.board
+    assert choice.setting is not None and choice.test_items
+    items = split(len(board.seen[0]))[1][: choice.test_items]
+    asked, lost = board.asked[choice.setting, items], board.lost[choice.setting, items]
+    sample = len(board.seen[0])
+    while sample < LARGEST_SAMPLE:
+        sample = math.ceil(sample * 1.1 / 8) * 8
+        times = len(split(sample)[1]) / len(items)
+        if retained(asked, lost, board.likeness, recipe.confidence, times).low >= recipe.retain:
+            return sample
+    return None
+
+
+def _description(document: dict[str, Any]) -> str:
+    ends = "" if document["ci"] is None else f" [{document['ci'][0]:.3f}, {document['ci'][1]:.3f}]"
+    sure = "" if document["certain"] else ", UNCERTAIN"
+    return (
+        f"Chosen by tokcli tune: keeps {document['kept_share']:.1%} of the tokens and {document['retained']:.1%}{ends} "
+        f"of the answers, asked for {document['retain']:.1%}{sure}"
+    )
