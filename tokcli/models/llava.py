@@ -82,7 +82,12 @@ class Llava:
         processor = processor or read_json(folder / "preprocessor_config.json")
 
         def geometry(given: Mapping[str, Any]) -> Mapping[str, Any]:
-            size = _frame_size(folder, given)
+            size, side = _frame_size(folder, given), vision.image_size
+            if (size.height, size.width) != (side, side):
+                raise ModelError(
+                    f"{folder}: the image processor makes frames of {size.width}x{size.height} pixels, the tower takes "
+                    f"{side}x{side}; correct preprocessor_config.json"
+                )
             return {
                 "bounds": size,
                 "patch_size": int(vision.patch_size),
@@ -91,12 +96,6 @@ class Llava:
             }
 
         settings = pixel_settings(folder, "image", processor, geometry)
-        size, side = settings.bounds, vision.image_size
-        if (size.height, size.width) != (side, side):
-            raise ModelError(
-                f"{folder}: the image processor makes frames of {size.width}x{size.height} pixels, the tower takes "
-                f"{side}x{side}; correct preprocessor_config.json"
-            )
         return Preprocessing(settings, settings)
 
     def tower_settings(self, config: Any) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from tokcli.models.sizing import FixedSize
 IMAGE = "<image>"
 """Stands for one still, or for all frames of a clip."""
 
+FRAME = FixedSize(192, 192)
 PIXELS = Settings(
-    bounds=FixedSize(192, 192),
+    bounds=FRAME,
     patch_size=24,
     merge_size=1,
     temporal_patch_size=1,
@@ -57,7 +58,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
     """Return the configuration: 1.2 million weights, half of them in the language model's layers."""
-    side, patch = PIXELS.bounds.height, PIXELS.patch_size
+    side, patch = FRAME.height, PIXELS.patch_size
     return LlavaConfig(
         text_config={
             "model_type": "llama",
@@ -108,7 +109,7 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
         "processor_class": "LlavaProcessor",
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"height": PIXELS.bounds.height, "width": PIXELS.bounds.width},
+        "size": {"height": FRAME.height, "width": FRAME.width},
         "resample": 3,  # bicubic
         "do_center_crop": False,
         "do_rescale": True,

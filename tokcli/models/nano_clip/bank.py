@@ -13,7 +13,7 @@ from transformers import LlavaForConditionalGeneration
 from tokcli.models.nano.bank import SeenClip
 from tokcli.models.nano.clips import frames_of
 from tokcli.models.nano.curriculum import Mix
-from tokcli.models.nano_clip.architecture import PIXELS
+from tokcli.models.nano_clip.architecture import FRAME, PIXELS
 from tokcli.models.preprocess import to_planes
 from tokcli.synthetic import Scene
 
@@ -51,7 +51,7 @@ def see(model: LlavaForConditionalGeneration, scene: Scene, frames: torch.Tensor
         output = model.model.get_image_features(
             to_planes(frames.to(model.device), PIXELS),
             return_dict=True,
-            interpolate_pos_encoding=(height, width) != (PIXELS.bounds.height, PIXELS.bounds.width),
+            interpolate_pos_encoding=(height, width) != (FRAME.height, FRAME.width),
         )
     return SeenClip(
         scene=scene,
@@ -66,7 +66,7 @@ def frames_for_tower(
     scene: Scene, times: list[float], rng: np.random.Generator | None, scale: float = 1.0
 ) -> torch.Tensor:
     """Return the frames at ``times`` (seconds), uint8 (T, h, w, 3); ``scale`` shrinks their number of tokens."""
-    side = max(1, round(PIXELS.bounds.height / PIXELS.patch_size * scale**0.5)) * PIXELS.patch_size
+    side = max(1, round(FRAME.height / PIXELS.patch_size * scale**0.5)) * PIXELS.patch_size
     # nano repeats an odd last frame.
     return frames_of(scene, times, rng, (side, side))[: len(times)].permute(0, 2, 3, 1).contiguous()
 

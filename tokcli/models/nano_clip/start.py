@@ -1,7 +1,7 @@
-"""Where training starts from: a tower that sees coarse pictures and knows its places already.
+"""Where training starts from: a tower that sees coarse pictures, and whose tokens look at those like them.
 
 From random weights most of a short training goes into finding what is known of pictures anyhow: that neighbouring
-pixels belong together, and which patches are neighbours.
+pixels belong together, which patches are neighbours, and that what looks alike is often one thing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PATTERN_SCALE, _PLACE_SCALE = 0.15, 1.0
 
 
 def prepare_tower(model: LlavaForConditionalGeneration) -> None:
-    """Set patch and position embeddings, and the size of what the projector gives, in place."""
+    """Set patch and position embeddings, queries and keys, and the size of what the projector gives, in place."""
     for layer in (model.model.multi_modal_projector.linear_1, model.model.multi_modal_projector.linear_2):
         nn.init.xavier_uniform_(layer.weight)
     embeddings = model.model.vision_tower.embeddings
@@ -25,6 +25,9 @@ def prepare_tower(model: LlavaForConditionalGeneration) -> None:
         embeddings.patch_embedding.weight.copy_(patterns(embeddings.embed_dim, embeddings.patch_size))
         side = embeddings.image_size // embeddings.patch_size
         embeddings.position_embedding.weight[1:] = _PLACE_SCALE * places(side, embeddings.embed_dim)
+        for layer in model.model.vision_tower.encoder.layers:
+            nn.init.orthogonal_(layer.self_attn.q_proj.weight)
+            layer.self_attn.k_proj.weight.copy_(layer.self_attn.q_proj.weight)
 
 
 def patterns(channels: int, side: int) -> torch.Tensor:
