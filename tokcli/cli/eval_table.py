@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,7 @@ def draw_results(evaluation: Evaluation) -> None:
     by_kind = {(_key(row), row["kind"]): row for row in rows}
     columns = _columns(lines[0]["measure"] == "agreement")
     kinds = sorted({row["kind"] for row in rows if row["kind"] is not None})
-    of_kinds: list[tuple[str, Cell]] = [
-        (plain(kind), lambda row, kind=kind: _percent(by_kind[_key(row), kind]["accuracy"])) for kind in kinds
-    ]
+    of_kinds = [(plain(kind), _of_kind(by_kind, kind)) for kind in kinds]
     # One table where it fits, else kinds in tables of their own.
     results.print(_table(lines, columns + of_kinds if _fits(lines, columns + of_kinds) else columns))
     if not _fits(lines, columns + of_kinds):
@@ -49,6 +47,10 @@ def draw_results(evaluation: Evaluation) -> None:
     results.print("[dim]* no other has as many right answers from as few tokens[/dim]")
     if any(row["matches"] for row in lines):
         results.print("[dim]uniform = dtd: as many tokens of every item as dtd kept[/dim]")
+
+
+def _of_kind(rows: Mapping[tuple[tuple[object, ...], str | None], Row], kind: str) -> Cell:
+    return lambda row: _percent(rows[_key(row), kind]["accuracy"])
 
 
 def _chances(rows: Sequence[Row]) -> list[Row]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tokcli.cache.measure import SizeMeter
 from tokcli.evaluate.bootstrap import Floats, Means, bootstrap_means, pareto
@@ -17,7 +18,6 @@ from tokcli.evaluate.runner import Outcome
 from tokcli.evaluate.settings import BLIND, FULL, GUESS, Setting
 
 Row = dict[str, Any]
-REFERENCES = (FULL, BLIND, GUESS)
 
 
 @dataclass(frozen=True)
@@ -40,72 +40,113 @@ def make_rows(results: Results, *, measure: str, samples: int, seed: int) -> lis
     ``measure`` is what ``accuracy`` means: "accuracy", or "agreement" with the answers from all tokens. The rows of a
     setting that some item could not meet have no accuracy but a ``reason``.
     """
-    found = {question.kind for asked in results.questions.values() for question in asked}
-    kinds = sorted(kind for kind in found if kind is not None)
+    scores = _Scores.of(results)
+    kinds = sorted({kind for kind in scores.kinds if kind is not None})
     rows = []
     for kind in (None, *kinds):
-        rows += _rows_of_kind(results, kind, measure, samples, seed)
+        rows += _rows_of_kind(results, scores, kind, measure, samples, seed)
     _mark_best([row for row in rows if row["kind"] is None])
     return rows
 
 
-def _rows_of_kind(results: Results, kind: str | None, measure: str, samples: int, seed: int) -> list[Row]:
-    chosen = {
-        question.number: question
-        for asked in results.questions.values()
-        for question in asked
-        if kind is None or question.kind == kind
-    }
-    per_item = [[q for q in results.questions[outcome.item] if q.number in chosen] for outcome in results.table[0]]
-    counts = np.array([len(asked) for asked in per_item], dtype=np.float64)
-    asked_about = [index for index, count in enumerate(counts) if count]
+@dataclass(frozen=True)
+class _Scores:
+    """How every setting did on every question, as arrays: S settings, Q questions, I items."""
+
+    kinds: list[str | None]
+    chances: Floats
+    """float64 (Q,), NaN where it is not known."""
+    options: npt.NDArray[np.bool_]
+    """bool (Q,): which questions have options."""
+    item: npt.NDArray[np.int64]
+    """int64 (Q,): the item that each is about, in the order of the outcomes."""
+    items: int
+    score: Floats
+    """float64 (S, Q), NaN for settings that could not be met on an item."""
+    per_character: Floats
+    """float64 (S, Q); open questions have no length to divide by and count with their plain score."""
+    divergence: Floats
+    """float64 (S, Q); NaN where it was not asked for."""
+
+    @classmethod
+    def of(cls, results: Results) -> _Scores:
+        outcomes = results.table[0]
+        asked = [(n, question) for n, outcome in enumerate(outcomes) for question in results.questions[outcome.item]]
+        values = np.full((3, len(results.settings), len(asked)), np.nan)
+        for setting, row in enumerate(results.table):
+            judged = [one for outcome in row for one in _judged(outcome, results.questions[outcome.item])]
+            values[0, setting] = [math.nan if one is None else one.score for one in judged]
+            values[1, setting] = [math.nan if one is None else _or(one.per_character, one.score) for one in judged]
+            values[2, setting] = [math.nan if one is None else _or(one.divergence, math.nan) for one in judged]
+        return cls(
+            kinds=[question.kind for _, question in asked],
+            chances=np.array([_or(question.chance, math.nan) for _, question in asked], dtype=np.float64),
+            options=np.array([bool(question.options) for _, question in asked], dtype=np.bool_),
+            item=np.array([n for n, _ in asked], dtype=np.int64),
+            items=len(outcomes),
+            score=values[0],
+            per_character=values[1],
+            divergence=values[2],
+        )
+
+    def by_item(self, values: Floats, chosen: npt.NDArray[np.bool_]) -> Floats:
+        """float64 (S, I): values (S, Q) of the chosen questions, added up by item."""
+        item = self.item[chosen]
+        return np.stack([np.bincount(item, weights=row[chosen], minlength=self.items) for row in values])
+
+
+def _judged(outcome: Outcome, questions: Sequence[Question]) -> Sequence[Judged | None]:
+    return outcome.judged or [None] * len(questions)
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _rows_of_kind(
+    results: Results, scores: _Scores, kind: str | None, measure: str, samples: int, seed: int
+) -> list[Row]:
+    chosen = np.array([kind is None or found == kind for found in scores.kinds], dtype=np.bool_)
+    counts = np.bincount(scores.item[chosen], minlength=scores.items).astype(np.float64)
     reference = next((number for number, setting in enumerate(results.settings) if setting.label == FULL), None)
 
-    def means(value: Callable[[Judged], float | None], which: Floats) -> Means:
-        sums = np.array(
-            [
-                [_total(outcome, value, chosen) if not outcome.error else math.nan for outcome in outcomes]
-                for outcomes in results.table
-            ]
-        )
-        return bootstrap_means(sums, which, reference=reference, samples=samples, seed=seed, stratum=kind or "")
+    def means(values: Floats) -> Means:
+        sums = scores.by_item(values, chosen)
+        return bootstrap_means(sums, counts, reference=reference, samples=samples, seed=seed, stratum=kind or "")
 
-    scores = means(lambda judged: judged.score, counts)
-    # Open questions have no length to divide by: they count with their plain score.
-    by_character = means(lambda judged: judged.score if judged.per_character is None else judged.per_character, counts)
-    divergence = means(lambda judged: judged.divergence, counts) if measure == "agreement" else None
-    options = any(question.options for question in chosen.values())
-    chances = [question.chance for question in chosen.values() if question.chance is not None]
+    plain = means(scores.score)
+    extra: dict[str, Means] = {}
+    if scores.options[chosen].any() and measure == "accuracy":
+        extra["accuracy_per_character"] = means(scores.per_character)
+    if measure == "agreement":
+        extra["kl"] = means(scores.divergence)
+    chance = _value(float(scores.chances[chosen].mean()))
     rows = []
     for number, setting in enumerate(results.settings):
-        outcomes = [results.table[number][index] for index in asked_about]
+        outcomes = [results.table[number][index] for index in np.flatnonzero(counts).tolist()]
         row: Row = {
             "method": setting.label,
             "keep": setting.keep,
             "kind": kind,
             "matches": setting.matches,
             "measure": measure,
-            "accuracy": _value(scores.mean[number]),
-            "ci": _pair(scores.interval[number]),
-            "diff": None if scores.difference is None else _value(scores.difference[number]),
-            "diff_ci": None if scores.difference_interval is None else _pair(scores.difference_interval[number]),
-            "retained": None if reference is None else _ratio(scores.mean[number], scores.mean[reference]),
+            "accuracy": _value(plain.mean[number]),
+            "ci": _pair(plain.interval[number]),
+            "diff": None if plain.difference is None else _value(plain.difference[number]),
+            "diff_ci": None if plain.difference_interval is None else _pair(plain.difference_interval[number]),
+            "retained": None if reference is None else _ratio(plain.mean[number], plain.mean[reference]),
             "n": int(counts.sum()),
             "items": len(outcomes),
-            "chance": float(np.mean(chances)) if len(chances) == len(chosen) else None,
+            "chance": chance,
             "reason": next((outcome.error for outcome in outcomes if outcome.error), None),
             "pareto": False,
         }
-        if options and measure == "accuracy":
-            row["accuracy_per_character"] = _value(by_character.mean[number])
-        if divergence is not None:
-            row |= {"kl": _value(divergence.mean[number]), "kl_ci": _pair(divergence.interval[number])}
+        for name, of in extra.items():
+            row |= {name: _value(of.mean[number])}
+        if "kl" in extra:
+            row["kl_ci"] = _pair(extra["kl"].interval[number])
         rows.append(row | _costs(results, setting, outcomes, whole=kind is None))
     return rows
-
-
-def _total(outcome: Outcome, value: Callable[[Judged], float | None], chosen: Mapping[int, Question]) -> float:
-    return sum((value(judged) or 0.0) for judged in outcome.judged if judged.number in chosen)
 
 
 def _costs(results: Results, setting: Setting, outcomes: Sequence[Outcome], *, whole: bool) -> Row:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 from blake3 import blake3
@@ -208,7 +208,8 @@ def _parts(kept: TokenSet) -> Iterator[bytes]:
 
 
 def _line(outcome: Outcome) -> dict[str, Any]:
-    return asdict(outcome)
+    # Results of questions as lists: there are many, and names would be most of the file.
+    return {**asdict(replace(outcome, judged=())), "judged": [list(astuple(judged)) for judged in outcome.judged]}
 
 
 def _from_line(line: Mapping[str, Any]) -> Outcome:
@@ -221,6 +222,6 @@ def _from_line(line: Mapping[str, Any]) -> Outcome:
         size=None if size is None else StoredSize(size["payload_bytes"], tuple(size["row_bytes"]), size["group_bytes"]),
         method_seconds=line["method_seconds"],
         answer_seconds=line["answer_seconds"],
-        judged=tuple(Judged(**judged) for judged in line["judged"]),
+        judged=tuple(Judged(*judged) for judged in line["judged"]),
         error=line["error"],
     )
