@@ -62,21 +62,24 @@ def train_language(
     snapshot: Callable[[], None],
     course: Course,
     draw_prompt: DrawPrompt | None = None,
+    optimizers: Sequence[torch.optim.Optimizer] = (),
 ) -> None:
-    """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``."""
+    """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``.
+
+    ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own.
+    """
     language = model.model.language_model
-    optimizer = torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))
+    optimizers = optimizers or [torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))]
     rng = np.random.default_rng(course.seed)
     right: dict[str, list[float]] = defaultdict(list)
     batches: list[list[Prompt]] = []
     for step in range(steps):
-        rate = learning_rate(step, steps, course.peak, warmup=100)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = learning_rate(step, steps, group.get("peak", course.peak), warmup=100)
         if not batches:
             batches = _draw(bank, tokenizer, rng, course, draw_prompt or _draw_prompt)
         batch = batches.pop()
-        optimizer.zero_grad()
+        language.zero_grad()
         total = sum(weight for prompt in batch for _, _, weight, _ in prompt.targets)
         loss = 0.0
         for part in _parts(batch):
@@ -91,7 +94,8 @@ def train_language(
                 if kind:
                     right[kind].append(hit)
         nn.utils.clip_grad_norm_(language.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if (step + 1) % 100 == 0 or step + 1 == steps:
             shares = ", ".join(f"{kind} {np.mean(right[kind]):.3f}" for kind in sorted(right))
             log(f"language step {step + 1}/{steps}: loss {loss:.3f}, answers right: {shares}")

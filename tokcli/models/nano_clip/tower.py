@@ -25,13 +25,14 @@ from tokcli.models.nano.clips import dense_labels, frames_of
 from tokcli.models.nano.curriculum import Mix
 from tokcli.models.nano.tower import CONTRAST, learning_rate, word_loss
 from tokcli.models.nano_clip.architecture import FRAME, PIXELS
+from tokcli.models.nano_clip.optimizers import muon_and_adam
 from tokcli.models.preprocess import to_planes
 from tokcli.synthetic import CHARACTERS, COLORS, SHAPES, Scene
 
 FRAMES_PER_STEP = 32
 """Each of another scene."""
-PEAKS = (6e-3, 2e-3)
-"""The highest rates of learning, of Muon and of AdamW."""
+PEAK = 2e-3
+"""The highest rate of learning."""
 GRID = FRAME.height // PIXELS.patch_size
 SMALLER_SHARE = 0.15
 """Of the batches, whose frames are smaller than the tower's own size: what ``downsample`` gives it."""
@@ -60,20 +61,20 @@ def train_tower(
     caption = nn.Linear(inner.vision_tower.config.hidden_size, table.shape[1], device=device)
     bias = nn.ParameterDict({kind: nn.Parameter(torch.zeros(1, device=device)) for kind in [*LABELS, "caption"]})
     trained = [*inner.vision_tower.parameters(), *inner.multi_modal_projector.parameters()]
-    matrices = [*inner.vision_tower.encoder.parameters(), *inner.multi_modal_projector.parameters()]
-    matrices = [parameter for parameter in matrices if parameter.ndim == 2]
-    others = [parameter for parameter in trained if not any(parameter is matrix for matrix in matrices)]
-    # Steps of equal size in all directions of a matrix leave the plateau before shapes much sooner than Adam's.
-    optimizers = (
-        torch.optim.Muon(matrices, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW([*others, *caption.parameters(), *bias.parameters()], weight_decay=0.02, betas=(0.9, 0.95)),
+    embeddings = [
+        parameter for name, parameter in inner.vision_tower.named_parameters() if not name.startswith("encoder.")
+    ]
+    optimizers = muon_and_adam(
+        [*inner.vision_tower.encoder.parameters(), *inner.multi_modal_projector.parameters()],
+        [*embeddings, *caption.parameters(), *bias.parameters()],
+        PEAK,
+        weight_decay=0.02,
     )
     right: dict[str, list[float]] = {kind: [] for kind in [*LABELS, "caption"]}
     away: list[float] = []
     for step in range(steps):
-        for optimizer, peak in zip(optimizers, PEAKS):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, peak)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = learning_rate(step, steps, group["peak"])
         frames, labels, places = _batch(mix, step)
         with autocast():
             output = inner.get_image_features(
@@ -94,8 +95,9 @@ def train_tower(
         wanted = _caption(labels, len(frames)).to(device)
         loss = loss + CAPTION_WEIGHT * F.binary_cross_entropy_with_logits(named, wanted)
         right["caption"].append(((named > 0) == (wanted > 0)).float().mean().item())
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+        model.zero_grad()
+        caption.zero_grad()
+        bias.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
         for optimizer in optimizers:

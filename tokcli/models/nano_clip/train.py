@@ -25,6 +25,7 @@ from tokcli.models.nano_clip.architecture import build_config, build_tokenizer, 
 from tokcli.models.nano_clip.bank import build_bank
 from tokcli.models.nano_clip.evaluate import tables
 from tokcli.models.nano_clip.language import COURSE, draw_prompt
+from tokcli.models.nano_clip.optimizers import muon_and_adam
 from tokcli.models.nano_clip.start import prepare_tower
 from tokcli.models.nano_clip.tower import free_measures, train_tower
 
@@ -81,7 +82,11 @@ def train(
         return model.state_dict()
 
     def language() -> dict[str, torch.Tensor]:
-        train_language(model, tokenizer, bank, length.language, log, autocast, snapshot, COURSE, draw_prompt)
+        language, steps = model.model.language_model, length.language
+        optimizers = muon_and_adam(
+            language.layers.parameters(), [language.embed_tokens.weight, language.norm.weight], COURSE.peak, 0.05
+        )
+        train_language(model, tokenizer, bank, steps, log, autocast, snapshot, COURSE, draw_prompt, optimizers)
         return model.state_dict()
 
     model.load_state_dict(stage("tower", tower))
