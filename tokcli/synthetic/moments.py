@@ -78,7 +78,7 @@ def needle(rng: np.random.Generator, kind: str, seed: int) -> Scene:
     second = int(rng.integers(math.ceil(low), math.floor(high) + 1))
     frames = round(FLASH_SECONDS * fps)
     first = round(second * fps) - int(rng.integers(0, frames))
-    flash = glyph(rng, character, width, height, 3, start=first / fps, stop=(first + frames) / fps)
+    flash = glyph(rng, character, width, height, 4, start=first / fps, stop=(first + frames) / fps)
     shots = (Shot(0.0, background(rng), placed),)
     return Scene(kind, seed, width, height, fps, duration, shots, (flash,))
 
@@ -118,7 +118,7 @@ def counter(rng: np.random.Generator, kind: str, seed: int) -> Scene:
     while placed is None:
         width, height = canvas(rng, LONG)
         placed = place_all(rng, wanted, width, height, 0.0, LONG)
-    plate = glyph(rng, "0", width, height, 3)
+    plate = glyph(rng, "0", width, height, 4)
     glyphs = tuple(
         replace(plate, character=str((first + step * i) % 10), start=i * hold, stop=(i + 1) * hold)
         for i in range(values)

@@ -130,6 +130,18 @@ FINEST = replace(
     flashes=0.8,
 )
 
+FLASHES = replace(
+    FINE,
+    kinds={"needle": 0.5, "small": 0.2, "text": 0.12, "counter": 0.08, "fade": 0.06, "pan": 0.04},
+    first_seed=1_400_000_000,
+    flashes=0.85,
+    characters=0.85,
+)
+"""Mostly characters in one frame of two, which come last."""
+
+AGAIN = replace(ALL, bank_seed=2_200_000_000)
+"""Other scenes, as the tower sees them in the end."""
+
 
 @dataclass(frozen=True)
 class Course:
@@ -148,3 +160,5 @@ class Course:
 FIRST_COURSE = Course(SIMPLE, seed=3)
 FINISHING = Course(SIMPLE, seed=4, questions_per_clip=3, hard_questions=True)
 WIDENING = Course(ALL, seed=5, peak=1.2e-3, questions_per_clip=8)
+ADAPTING = Course(AGAIN, seed=6, peak=5e-4, questions_per_clip=8)
+"""To a tower that was trained a little longer."""

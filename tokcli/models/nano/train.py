@@ -20,8 +20,21 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.architecture import build_config, build_tokenizer, save
-from tokcli.models.nano.bank import build_bank
-from tokcli.models.nano.curriculum import ALL, FINE, FINEST, FINISHING, FIRST_COURSE, SIMPLE, WIDENING, Course, Mix
+from tokcli.models.nano.bank import SeenClip, build_bank
+from tokcli.models.nano.curriculum import (
+    ADAPTING,
+    AGAIN,
+    ALL,
+    FINE,
+    FINEST,
+    FINISHING,
+    FIRST_COURSE,
+    FLASHES,
+    SIMPLE,
+    WIDENING,
+    Course,
+    Mix,
+)
 from tokcli.models.nano.evaluate import measure
 from tokcli.models.nano.language import train_language
 from tokcli.models.nano.takeover import take_over
@@ -39,8 +52,11 @@ class Length:
     wide_tower: int = 1500
     fine_tower: int = 1000
     finest_tower: int = 700
-    wide_bank: int = 8000
-    wide_language: int = 2400
+    last_tower: int = 800
+    wide_bank: int = 6500
+    last_bank: int = 4000
+    wide_language: int = 1800
+    adapting: int = 600
 
 
 def train(
@@ -88,27 +104,40 @@ def train(
 
         return run
 
-    def language(steps: int, course: Course) -> Callable[[], dict[str, torch.Tensor]]:
+    def language(steps: int, course: Course, bank: list[SeenClip]) -> Callable[[], dict[str, torch.Tensor]]:
         def run() -> dict[str, torch.Tensor]:
             train_language(model, tokenizer, bank, steps, log, autocast, snapshot, course)
             return model.state_dict()
 
         return run
 
+    def bank_of(name: str, mix: Mix, count: int) -> list[SeenClip]:
+        bank: list[SeenClip] = stage(name, lambda: build_bank(model, mix, count, log, autocast))
+        return bank
+
     if start is None:
         model.load_state_dict(stage("tower", tower(length.tower, SIMPLE, 2e-3)))
-        bank = stage("bank", lambda: build_bank(model, SIMPLE, length.bank, log, autocast))
-        model.load_state_dict(stage("language", language(length.language, FIRST_COURSE)))
-        model.load_state_dict(stage("finishing", language(length.finishing, FINISHING)))
+        bank = bank_of("bank", SIMPLE, length.bank)
+        model.load_state_dict(stage("language", language(length.language, FIRST_COURSE, bank)))
+        model.load_state_dict(stage("finishing", language(length.finishing, FINISHING, bank)))
     else:
         take_over(model, tokenizer, start)
     model.load_state_dict(stage("wide-tower", tower(length.wide_tower, ALL, 1.5e-3)))
     model.load_state_dict(stage("fine-tower", tower(length.fine_tower, FINE, 1e-3)))
     model.load_state_dict(stage("finest-tower", tower(length.finest_tower, FINEST, 1e-3)))
-    bank = stage("wide-bank", lambda: build_bank(model, ALL, length.wide_bank, log, autocast))
-    model.load_state_dict(stage("wide-language", language(length.wide_language, WIDENING)))
+    bank = bank_of("wide-bank", ALL, length.wide_bank)
+    # The language model can learn from the bank while the tower learns on, in another process too.
+    model.load_state_dict(stage("last-tower", tower(length.last_tower, FLASHES, 1e-3)))
+    last_bank = bank_of("last-bank", AGAIN, length.last_bank)
+    model.load_state_dict(_with_tower(stage("wide-language", language(length.wide_language, WIDENING, bank)), model))
+    model.load_state_dict(stage("adapting", language(length.adapting, ADAPTING, last_bank)))
     snapshot()
     log(f"saved in {out}")
+
+
+def _with_tower(weights: dict[str, torch.Tensor], model: Qwen2_5_VLForConditionalGeneration) -> dict[str, torch.Tensor]:
+    """Return the weights with the tower that the model has now."""
+    return {**weights, **{name: tensor for name, tensor in model.state_dict().items() if ".visual." in name}}
 
 
 def main() -> None:
