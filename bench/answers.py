@@ -1,0 +1,138 @@
+"""How many answers every method keeps, at every budget, on the bundled models: ``make benchmark``.
+
+python -m bench.answers [--work FOLDER] [--docs FOLDER] [--only SET ...]
+
+Each set is rendered, then evaluated as ``tokcli eval`` does; a run that was stopped goes on where it was. Writes
+docs/benchmark.md, whose numbers come from ``results.json`` of these runs and from nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.answers_findings import findings
+from bench.answers_page import Found, write_page
+from tokcli.evaluate.evaluate import evaluate
+from tokcli.pipeline.render import render
+from tokcli.recipe import EvalRecipe, RenderRecipe, SamplingRecipe
+from tokcli.report import write_plots
+
+KEEP = (0.5, 0.25, 0.1, 0.05)
+TEMPORAL = (
+    "dtd",
+    "dtd:reference=kept",
+    "dtd:threshold=0.5",
+    "dtd:threshold=0.5;reference=kept",
+    "dtd:threshold=0.8;reference=kept",
+    "evs",
+)
+BASELINES = ("random", "uniform", "pool2d", "downsample")
+"""Pictures have no steps to compare."""
+SEED = 2026
+
+
+@dataclass(frozen=True)
+class Set:
+    """One collection of clips, one model, and what is compared on it."""
+
+    name: str
+    title: str
+    model: str
+    kind: str
+    count: int
+    methods: tuple[str, ...]
+    keep: tuple[float, ...] = KEEP
+    num_frames: int | None = None
+    format: str = "mixed"
+
+    @property
+    def commands(self) -> list[str]:
+        """The command lines that do the same."""
+        frames = f" --num-frames {self.num_frames}" if self.num_frames else ""
+        methods = ",".join(self.methods)
+        shares = ",".join(f"{keep:g}" for keep in self.keep)
+        return [
+            f"tokcli render -o clips --kind {self.kind} --count {self.count} --seed {SEED} --format {self.format}",
+            f"tokcli eval clips --qa clips/qa.jsonl --model {self.model}{frames} --methods '{methods}' --keep {shares}",
+        ]
+
+
+SETS = (
+    Set("nano-all", "nano, every kind of scene", "nano", "all", 196, TEMPORAL),
+    Set("nano-static", "nano, a camera that stands still", "nano", "static", 80, TEMPORAL, (0.2, 0.1)),
+    Set("nano-drift", "nano, slow drift", "nano", "drift", 80, TEMPORAL, (0.2, 0.1)),
+    Set("nano-needle", "nano, a flash of 0.3 seconds in up to two minutes", "nano", "needle", 60, TEMPORAL, (0.2, 0.1)),
+    Set("nano-stills", "nano, pictures", "nano", "still,text", 120, BASELINES, format="png"),
+    Set(
+        "nano-clip-all",
+        "nano-clip, every kind of scene, 8 frames a clip",
+        "nano-clip",
+        "all",
+        140,
+        TEMPORAL[:4],
+        num_frames=8,
+    ),
+    Set("nano-clip-stills", "nano-clip, pictures", "nano-clip", "still,text", 120, BASELINES, format="png"),
+)
+
+
+def run(chosen: Set, work: Path) -> Path:
+    """Render and evaluate one set; return the folder with its results."""
+    clips = work / f"clips-{chosen.kind.replace(',', '+')}-{chosen.count}-{chosen.format}"
+    if not (clips / "qa.jsonl").exists():
+        recipe = RenderRecipe(
+            output=str(clips),
+            kind=chosen.kind,
+            count=chosen.count,
+            seed=SEED,
+            format=chosen.format,  # type: ignore[arg-type]
+        )
+        render(recipe)
+    out = work / chosen.name
+    evaluation = evaluate(
+        EvalRecipe(
+            inputs=[str(clips)],
+            qa=str(clips / "qa.jsonl"),
+            model=chosen.model,
+            methods=list(chosen.methods),
+            keep=list(chosen.keep),
+            output=str(out),
+            sampling=SamplingRecipe(fps=None if chosen.num_frames else 1.0, num_frames=chosen.num_frames),
+        )
+    )
+    print(f"{chosen.name}: {len(evaluation.rows)} rows, {evaluation.failed} items failed", flush=True)
+    return out
+
+
+def main() -> None:
+    """Run the sets and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("bench/results/answers"), help="clips, caches and results")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where benchmark.md and its pictures go")
+    parser.add_argument("--only", nargs="*", help="names of sets (default: all; the page needs all)")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    options.work.mkdir(parents=True, exist_ok=True)
+    folders = {}
+    for chosen in SETS:
+        if not options.only or chosen.name in options.only:
+            folders[chosen] = run(chosen, options.work)
+    if options.only:
+        return
+    found = Found({chosen: folder / "results.json" for chosen, folder in folders.items()})
+    for chosen in folders:
+        pictures = options.docs / "benchmark" / chosen.name
+        shutil.rmtree(pictures, ignore_errors=True)
+        for path in write_plots(found.documents[chosen.name]["results"], pictures):
+            # One picture and one format a set are enough for the page.
+            if path.name != "accuracy-by-tokens.svg":
+                path.unlink()
+    write_page(options.docs / "benchmark.md", list(folders), found, findings(found))
+
+
+if __name__ == "__main__":
+    main()
