@@ -29,7 +29,7 @@ _FOLDER = TemporaryDirectory(prefix="asking")  # gone when the tests end
 def speaker_of(family: str) -> Halves:
     """The bundled model or a tiny random one, in float32."""
     if family == "llava":
-        return tiny_llava()
+        return tiny_llava(Path(_FOLDER.name) / "llava")
     if family == "nano":
         name, folder, whole = "nano", CHECKPOINT, native()[0]
     else:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from llava_tiny import tiny_llava
 from tiny_checkpoints import Halves, make_checkpoint, native_model
 
 from tokcli import models
@@ -44,3 +45,9 @@ def halves(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def qwen25(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny Qwen2.5-VL checkpoint; tests copy it before they change anything."""
     return make_checkpoint(tmp_path_factory.mktemp("plain") / "qwen2_5_vl", "qwen2_5_vl")
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Halves:
+    """A tiny LLaVA, whole and in halves; tests copy its folder before they change anything."""
+    return tiny_llava(tmp_path_factory.mktemp("llava"))

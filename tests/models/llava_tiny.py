@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -69,10 +67,9 @@ def make_llava(folder: Path, processor: dict[str, Any], **config: Any) -> Path:
     return folder
 
 
-@cache
-def tiny_llava() -> Halves:
-    """One checkpoint for all tests, whole and in halves; tests copy its folder before they change anything."""
-    folder = make_llava(Path(mkdtemp(prefix="llava")), EXACT)
+def tiny_llava(folder: Path) -> Halves:
+    """A checkpoint in ``folder``, whole and in halves."""
+    make_llava(folder, EXACT)
     return Halves(
         "llava",
         folder,

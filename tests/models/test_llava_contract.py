@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from llava_tiny import TOKENS, logits_after_deletion, native_inputs, subset, tiny_llava
+from llava_tiny import TOKENS, logits_after_deletion, native_inputs, subset
 from native_reference import QUESTION, keep_rows
 from tiny_checkpoints import Halves, encode_item, make_info, make_pixels
 
@@ -16,11 +16,6 @@ from tokcli.models.loading import NotLoaded
 
 LAYOUTS = {"video": ["video"], "image": ["image"], "image, video, image": ["image", "video", "image"]}
 STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def llava() -> Halves:
-    return tiny_llava()
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_tiny import CROPPED, SIDE, TOKENS, make_llava, planes, tiny_llava
+from llava_tiny import CROPPED, SIDE, TOKENS, make_llava, planes
 from tiny_checkpoints import Halves, make_info, make_pixels
 
 from tokcli import models
@@ -18,11 +18,6 @@ from tokcli.models.preprocess import pixel_change
 from tokcli.types import VisualTokens
 
 SIGNALS = frozenset({"tokens", "pixel_change", "cls_attention", "received_attention"})
-
-
-@pytest.fixture(scope="module")
-def llava() -> Halves:
-    return tiny_llava()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llava_tiny import CROPPED, EXACT, SIDE, make_llava, planes, tiny_llava
+from llava_tiny import CROPPED, EXACT, SIDE, make_llava, planes
 from native_reference import QUESTION
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import Halves, encode_item, make_info, make_pixels, relayout
@@ -21,11 +21,6 @@ from tokcli.errors import MediaError, ModelError
 from tokcli.models import Request, load_language_model, load_tower
 from tokcli.models.preprocess import middle, resize_frames, to_planes
 from tokcli.models.sizing import FixedSize, Sizer
-
-
-@pytest.fixture(scope="module")
-def llava() -> Halves:
-    return tiny_llava()
 
 
 def as_on_the_hub(name: str) -> str:
