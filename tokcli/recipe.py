@@ -80,12 +80,22 @@ class CompressRecipe(_Step):
     id_col: str | None = None
     columns: list[str] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
+    retain: Annotated[float, Field(gt=0, lt=1)] | None = None
+    qa: str | None = None
     overwrite: bool = False
     retry_errors: bool = False
     on_error: Literal["skip", "fail"] = "skip"
     allow_errors: bool = False
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 60.0
+
+    @model_validator(mode="after")
+    def _auto_chooses(self) -> CompressRecipe:
+        if self.method != "auto" and (self.retain is not None or self.qa is not None):
+            raise ValueError("retain and qa are for method auto")
+        if self.method == "auto" and (self.keep, self.max_tokens, self.threshold, self.options) != (None,) * 3 + ({},):
+            raise ValueError("method auto chooses method and budget; leave keep, max_tokens, threshold and options out")
+        return self
 
 
 class InferRecipe(_Step):
@@ -184,6 +194,7 @@ class TuneRecipe(_Step):
     device: str = "auto"
     path_col: str = "path"
     id_col: str | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
     overwrite: bool = False
     retry_errors: bool = False
     workers: Annotated[int, Field(ge=1)] | None = None

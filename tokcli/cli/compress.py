@@ -23,7 +23,7 @@ def compress(
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the token cache.")],
     method: Annotated[
         str,
-        typer.Option("--method", "-m", help="Method, or several: 'a,b'. See `tokcli methods`.", rich_help_panel=METHOD),
+        typer.Option("--method", "-m", help="Method, or several: 'a,b'; auto: see below.", rich_help_panel=METHOD),
     ] = "dtd",
     keep: Annotated[
         float | None, typer.Option(help="Share of each item's tokens to keep, 0 < R <= 1.", rich_help_panel=METHOD)
@@ -37,6 +37,14 @@ def compress(
         typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of methods that draw.", rich_help_panel=METHOD)] = 0,
+    retain: Annotated[
+        float | None,
+        typer.Option(help="For auto: share of the answers to keep. (default: 0.98)", rich_help_panel=METHOD),
+    ] = None,
+    qa: Annotated[
+        str | None,
+        typer.Option(help="For auto: questions, .jsonl. (default: general prompts)", rich_help_panel=METHOD),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
     ] = "nano",
@@ -117,6 +125,10 @@ def compress(
     [dim]tokcli compress videos/ -o cache --method dtd --threshold 0.5[/dim]
     [dim]tokcli compress list.csv --path-col file -o cache --method evs --keep 0.2[/dim]
     [dim]tokcli compress videos/ photos/ -o cache --model ~/Qwen2.5-VL-7B-Instruct[/dim]
+    [dim]tokcli compress videos/ -o cache --method auto --retain 0.98 --qa qa.jsonl[/dim]
+
+    With --method auto the method and its budget come from `tokcli tune` on a sample, which
+    is kept in CACHE.tune. When the cache is there already its own method is taken.
 
     With --json the last line of stdout is an object:
     items (all inputs), done (in this run), skipped (done before), failed, seconds,
@@ -135,6 +147,8 @@ def compress(
         "threshold": threshold,
         "options": key_values(settings or []),
         "seed": seed,
+        "retain": retain,
+        "qa": qa,
         "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
         "limits": {"max_pixels": limit_pixels, "max_seconds": limit_seconds, "max_source_frames": limit_frames},
         "decoder": decoder,
@@ -164,6 +178,10 @@ def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> Compress
     from tokcli.cli.stopping import stoppable
     from tokcli.pipeline.compress import compress as run
 
+    if recipe.method == "auto":
+        from tokcli.cli.auto import with_method
+
+        recipe = with_method(recipe, quiet)
     with stoppable(), ProgressDisplay(quiet) as display:
         summary = run(recipe, display)
     if as_json:

@@ -76,6 +76,7 @@ def tune(
     resize: Annotated[str, typer.Option(help="hf or swscale.", rich_help_panel=SAMPLING)] = "hf",
     path_col: Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=SAMPLING)] = "path",
     id_col: Annotated[str | None, typer.Option(help="Manifest column with the id.", rich_help_panel=SAMPLING)] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first N inputs.", rich_help_panel=SAMPLING)] = None,
     model: Annotated[
         str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
     ] = "nano",
@@ -153,6 +154,7 @@ def tune(
         "device": device,
         "path_col": path_col,
         "id_col": id_col,
+        "limit": limit,
         "overwrite": overwrite,
         "retry_errors": retry_errors,
         "workers": workers,

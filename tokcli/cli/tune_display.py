@@ -38,7 +38,8 @@ def draw_tuning(tuning: Tuning) -> None:
     )
     for number, counts in enumerate(document["rounds"], 1):
         results.print(
-            f"  round {number}: {counts['settings']} settings on {_items(counts['items'])}, {counts['left']} left"
+            f"  round {number}: {_count(counts['settings'], 'setting')} on {_count(counts['items'], 'item')},"
+            f" {_count(counts['methods_left'], 'method')} left"
         )
     results.print(_table(document))
     _draw_choice(document)
@@ -50,8 +51,8 @@ def draw_tuning(tuning: Tuning) -> None:
     )
 
 
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _table(document: Row) -> Table:
@@ -65,7 +66,6 @@ def _table(document: Row) -> Table:
         if not row["items"]:
             continue
         chosen = row["verdict"].startswith("chosen")
-        round_ = f"round {row['round']}: " if row["round"] else ""
         drawn.add_row(
             escape(plain(row["setting"])),
             _percent(row["kept_share"]),
@@ -73,15 +73,15 @@ def _table(document: Row) -> Table:
             str(row["items"]),
             str(row["questions"]),
             escape(_retained(row)),
-            escape(round_ + row["verdict"]),
+            escape(row["verdict"]),
             style="bold" if chosen else "" if row["tested"] else "dim",
         )
     return drawn
 
 
 def _order(row: Row) -> tuple[bool, int, float]:
-    """What was tested first, then by how far it came; fewest tokens first."""
-    return not row["tested"], -(row["round"] or 99), row["kept_share"] or 0.0
+    """What was tested first, then by how far it came; most tokens first, as the tests go."""
+    return not row["tested"], -row["items"], -(row["kept_share"] or 0.0)
 
 
 def _retained(row: Row) -> str:
@@ -94,7 +94,7 @@ def _retained(row: Row) -> str:
 def _draw_choice(document: Row) -> None:
     untried = sum(not row["items"] for row in document["table"])
     if untried:
-        results.print(f"[dim]{untried} more were not tried: more of the same method is lost already, or no time[/dim]")
+        results.print(f"[dim]{untried} more were not tried: other budgets of their methods said enough[/dim]")
     asked = f"{document['retain']:.1%} of the answers, sure to {document['confidence']:.0%}"
     if document["ci"] is None:
         results.print(f"[yellow]chosen: none[/yellow], all tokens are kept (asked for {asked})")

@@ -2,11 +2,13 @@
 
 Two parts of the sample, so that no estimate is of the answers that it was chosen by:
 
-- On the first, successive halving: all settings on a few items, the more promising half on twice as many, and so on.
-- On the other, which the search has not seen, a fixed sequence of tests, from the safest of the settings that are left
-  to the smallest. It ends at the first that is not sure to keep enough; the one before is the choice. However many are
-  tested, a choice that is too small passes as seldom as one test alone would let it (fixed-sequence testing; Learn then
-  Test, arXiv:2110.01052; Pareto Testing, arXiv:2210.07913).
+- On the first, successive halving: of every method the smallest budget that is not lost is found on a few items by
+  bisection; the half of the methods with the fewest tokens goes on to twice as many items, and so on. A budget that
+  turns out to be lost gives way to the next larger one.
+- On the other, which the search has not seen, a fixed sequence of tests: budgets of the method that is left, from a
+  safer one than was found down to the smallest. It ends at the first that is not sure to keep enough; the one before is
+  the choice. However many are tested, a choice that keeps too little passes as seldom as one test alone would let it
+  (fixed-sequence testing, as in Learn then Test, arXiv:2110.01052, and Pareto Testing, arXiv:2210.07913).
 """
 
 from __future__ import annotations
@@ -17,17 +19,18 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from tokcli.evaluate.tune_board import Board, Trials
-from tokcli.evaluate.tune_bounds import Retained, surely_better
+from tokcli.evaluate.tune_bounds import Retained
 
-DROP_CONFIDENCE = 0.95
-SEARCH_ITEMS, SEARCH_TIME = 1 / 4, 0.4
-"""Parts of the items and of the seconds that the search gets; testing gets the rest."""
+DROP_CONFIDENCE = 0.8
+"""In the search a setting is lost when one can be as sure as this that it keeps too little."""
+SEARCH_ITEMS, SEARCH_TIME = 1 / 4, 0.45
+"""Parts of the items and of the seconds that the search gets at most; testing gets the rest."""
 FIRST_SLICE = 1 / 8
-"""Part of the search's items that all settings are measured on."""
-STEPS = 5
-"""Settings in the sequence of tests, at most."""
+"""Part of the search's items that all methods are measured on."""
+SAFER_STEPS = 2
+"""How many budgets above the one that was found the tests begin, if there is time."""
 SPACING = 1.1
-"""Two settings in the sequence differ in tokens at least by this factor."""
+"""Settings whose tokens differ by less than this factor count as equally small; the one that lost less goes first."""
 
 
 @dataclass(frozen=True)
@@ -37,49 +40,44 @@ class Rules:
     """Of the bound that the choice has to reach, one-sided."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a setting."""
-
-    text: str
-    round: int
-    """The round of the search that it fell in; 0 for a setting that went on to be tested, or was never tried."""
-    open: bool = False
-    """Whether it may still be chosen."""
-
-
 @dataclass
 class Choice:
     """What was found."""
 
-    setting: int | None
+    setting: int | None = None
     """None: nothing smaller than all tokens keeps enough."""
-    certain: bool
+    certain: bool = False
     """Whether its lower bound reaches what was asked for."""
-    retained: Retained | None
-    """Of the chosen setting, on the items that the search has not seen."""
-    verdicts: dict[int, Verdict] = field(default_factory=dict)
+    verdicts: dict[int, str] = field(default_factory=dict)
+    """Of settings that are out of the search: why, and in which round."""
     tested: dict[int, Retained] = field(default_factory=dict)
     """By setting, in the order of the tests; on the items that the search has not seen."""
     rounds: list[tuple[int, int, int]] = field(default_factory=list)
-    """Of the search: items so far, settings measured, settings left."""
-    search_items: int = 0
+    """Of the search: items so far, settings measured in it, methods left after it."""
     test_items: int = 0
     out_of_time: bool = False
 
+    @property
+    def retained(self) -> Retained | None:
+        """Of the chosen setting."""
+        return None if self.setting is None else self.tested[self.setting]
+
+    @property
+    def search_items(self) -> int:
+        return self.rounds[-1][0] if self.rounds else 0
+
 
 def split(items: int) -> tuple[list[list[int]], list[int]]:
-    """Items of each round of the search, each as many as all before it, and the items to test on.
+    """Items of each round of the search, from the second on as many as all before, and the items to test on.
 
-    Items must be in random order. Of 128 the search gets 4, 4, 8 and 16, and testing 96.
+    Of 128 the search gets 4, 4, 8 and 16, and testing 96.
     """
     search = max(1, round(items * SEARCH_ITEMS))
     size = max(1, round(search * FIRST_SLICE))
     ends = [0]
     while ends[-1] < search:
         ends.append(min(search, 2 * ends[-1] or size))
-    slices = [list(range(start, end)) for start, end in pairwise(ends)]
-    return slices, list(range(search, items))
+    return [list(range(start, end)) for start, end in pairwise(ends)], list(range(search, items))
 
 
 def choose(trials: Trials, chains: Sequence[Sequence[int]], items: int, rules: Rules) -> tuple[Choice, Board]:
@@ -92,175 +90,142 @@ def choose(trials: Trials, chains: Sequence[Sequence[int]], items: int, rules: R
     """
     slices, held_out = split(items)
     board = Board(trials, sum(map(len, chains)), items)
-    choice = Choice(None, False, None)
-    _search(board, chains, slices, rules, choice)
-    _test(board, held_out, rules, choice)
-    return choice, board
+    search = _Search(board, chains, rules)
+    search.run(slices)
+    best = search.best()
+    if best is not None:
+        _test(board, best, search.least[search.chains.index(best)], held_out, rules, search.choice)
+    return search.choice, board
 
 
-def _search(
-    board: Board, chains: Sequence[Sequence[int]], slices: Sequence[Sequence[int]], rules: Rules, choice: Choice
-) -> None:
-    settings = [setting for chain in chains for setting in chain]
-    for number, items in enumerate(slices, 1):
-        alive = [s for s in settings if s not in choice.verdicts]
-        if number == 1:
-            measured = _first_round(board, chains, items, rules, choice)
-        elif board.affords(len(alive), items, SEARCH_TIME):
-            board.measure(alive, items)
-            measured = len(alive)
-        else:
-            choice.out_of_time = True
-            break
-        choice.search_items += len(items)
-        _drop(board, chains, rules, choice, number)
-        _halve(board, rules, choice, number, math.ceil(len(settings) / 2**number))
-        left = sum(s not in choice.verdicts for s in settings)
-        choice.rounds.append((choice.search_items, measured, left))
+class _Search:
+    """Successive halving of methods, each with the smallest budget that is not lost."""
+
+    def __init__(self, board: Board, chains: Sequence[Sequence[int]], rules: Rules) -> None:
+        self.board, self.rules, self.choice = board, rules, Choice()
+        self.chains = [list(chain) for chain in chains]
+        self.least: dict[int, int] = {}
+        """By chain that is still in it: the place of its smallest budget that is not lost."""
+
+    def run(self, slices: Sequence[Sequence[int]]) -> None:
+        self._measured: set[int] = set()
+        for number, items in enumerate(slices, 1):
+            self._measured.clear()
+            if number > 1 and not self.board.affords(len(self.least), items, SEARCH_TIME):
+                self.choice.out_of_time = True
+                return
+            if number == 1:
+                self._bisect(items)
+            else:
+                self._go_on(items, number)
+            self._halve(number)
+            seen = items[-1] + 1
+            self.choice.rounds.append((seen, len(self._measured), len(self.least)))
+
+    def best(self) -> list[int] | None:
+        """The method with the fewest tokens."""
+        return self.chains[min(self.least, key=self._promise)] if self.least else None
+
+    def _measure(self, settings: Sequence[int], items: Sequence[int]) -> None:
+        self.board.measure(settings, items)
+        self._measured.update(settings)
+
+    def _is_lost(self, setting: int) -> bool:
+        board = self.board
+        return setting in board.impossible or board.estimate(setting, DROP_CONFIDENCE).high < self.rules.retain
+
+    def _bisect(self, items: Sequence[int]) -> None:
+        """Of each method the boundary between what is lost and what is not; more tokens are taken to lose no more."""
+        good = dict.fromkeys(range(len(self.chains)), -1)
+        lost = {number: len(chain) for number, chain in enumerate(self.chains)}
+        while going := [number for number in good if lost[number] - good[number] > 1]:
+            middle = {number: (good[number] + lost[number]) // 2 for number in going}
+            batch = [self.chains[number][place] for number, place in middle.items()]
+            if not self.board.affords(len(batch), items, SEARCH_TIME):
+                self.choice.out_of_time = True
+                break
+            self._measure(batch, items)
+            for number, place in middle.items():
+                side = lost if self._is_lost(self.chains[number][place]) else good
+                side[number] = place
+        for number, chain in enumerate(self.chains):
+            for place, setting in enumerate(chain):
+                if self.board.seen[setting].any() and place >= lost[number]:
+                    self._drop(setting, "loses answers", 1)
+            if good[number] >= 0:
+                self.least[number] = good[number]
+
+    def _go_on(self, items: Sequence[int], number: int) -> None:
+        """More items for the budgets that were found; where one is lost now, for the next larger one, and so on."""
+        due = list(self.least)
+        while due:
+            self._measure([self.chains[chain][self.least[chain]] for chain in due], items)
+            lost = [chain for chain in due if self._is_lost(self.chains[chain][self.least[chain]])]
+            for chain in lost:
+                self._drop(self.chains[chain][self.least[chain]], "loses answers", number)
+                self.least[chain] -= 1
+                if self.least[chain] < 0:
+                    del self.least[chain]
+            due = [chain for chain in lost if chain in self.least]
+            if due and not self.board.affords(len(due), items, SEARCH_TIME):
+                self.choice.out_of_time = True
+                return
+
+    def _halve(self, number: int) -> None:
+        """Set the half with more tokens aside; two go on to the end."""
+        order = sorted(self.least, key=self._promise)
+        for chain in order[max(2, math.ceil(len(order) / 2)) :]:
+            self._drop(self.chains[chain][self.least.pop(chain)], "others keep fewer tokens", number)
+
+    def _promise(self, chain: int) -> tuple[int, float]:
+        setting = self.chains[chain][self.least[chain]]
+        share = max(self.board.share(setting), 1e-9)
+        return math.floor(math.log(share, SPACING)), -self.board.estimate(setting, DROP_CONFIDENCE).share
+
+    def _drop(self, setting: int, why: str, number: int) -> None:
+        self.choice.verdicts[setting] = f"round {number}: {why}"
 
 
-def _first_round(
-    board: Board, chains: Sequence[Sequence[int]], items: Sequence[int], rules: Rules, choice: Choice
-) -> int:
-    """Each method from its largest budget down, and no further once one is lost: less will not bring answers back."""
-    going, measured = list(chains), 0
-    for depth in range(max(map(len, chains))):
-        going = [chain for chain in going if depth < len(chain)]
-        batch = [chain[depth] for chain in going]
-        if not board.affords(len(batch), items, SEARCH_TIME):
-            choice.out_of_time = True
-            choice.verdicts |= {s: Verdict("not tried: no time", 0) for chain in going for s in chain[depth:]}
-            break
-        board.measure(batch, items)
-        measured += len(batch)
-        for chain in list(going):
-            if _is_lost(board, chain[depth], rules):
-                going.remove(chain)
-                choice.verdicts |= {s: Verdict("not tried: more of it is lost", 0) for s in chain[depth + 1 :]}
-    return measured
-
-
-def _is_lost(board: Board, setting: int, rules: Rules) -> bool:
-    return setting in board.impossible or board.estimate(setting, DROP_CONFIDENCE).high < rules.retain
-
-
-def _drop(board: Board, chains: Sequence[Sequence[int]], rules: Rules, choice: Choice, number: int) -> None:
-    """Settings that surely keep too little, that are no other than a larger one, or that are dominated."""
-    for chain in chains:
-        lost_before = False
-        for place, setting in enumerate(chain):
-            if setting in choice.verdicts:
-                continue
-            if setting in board.impossible:
-                choice.verdicts[setting] = Verdict("cannot be met", number)
-            elif lost_before or _is_lost(board, setting, rules):
-                choice.verdicts[setting] = Verdict("loses answers", number)
-                lost_before = True
-            elif place and _same(board, chain[place - 1], setting):
-                choice.verdicts[setting] = Verdict("keeps what a larger one keeps", number)
-    alive = [s for chain in chains for s in chain if s not in choice.verdicts]
-    for setting in alive:
-        if any(_dominates(board, other, setting) for other in alive if other != setting):
-            choice.verdicts[setting] = Verdict("dominated", number)
-
-
-def _same(board: Board, one: int, other: int) -> bool:
-    common = board.common(one, other)
-    return bool(len(common)) and bool((board.kept[one, common] == board.kept[other, common]).all())
-
-
-def _dominates(board: Board, one: int, other: int) -> bool:
-    """No more tokens and surely fewer lost answers."""
-    common = board.common(one, other)
-    fewer = board.kept[one, common].sum() <= board.kept[other, common].sum()
-    return bool(fewer) and surely_better(board.lost[one, common], board.lost[other, common], DROP_CONFIDENCE)
-
-
-def _halve(board: Board, rules: Rules, choice: Choice, number: int, room: int) -> None:
-    """Set aside all but the most promising: those that keep enough, fewest tokens first, then the nearest to it."""
-    alive = [s for s in range(len(board.kept)) if s not in choice.verdicts]
-
-    def promise(setting: int) -> tuple[float, float]:
-        short = max(0.0, rules.retain - board.estimate(setting, DROP_CONFIDENCE).share)
-        return short, board.share(setting)
-
-    for setting in sorted(alive, key=promise)[max(STEPS, room) :]:
-        choice.verdicts[setting] = Verdict("set aside", number, open=True)
-
-
-def _test(board: Board, items: Sequence[int], rules: Rules, choice: Choice) -> None:
-    ladder = _ladder(board, rules, choice)
-    items = _that_fit(board, items)
+def _test(board: Board, chain: Sequence[int], found: int, items: Sequence[int], rules: Rules, choice: Choice) -> None:
+    """The sequence of tests down the method, from ``SAFER_STEPS`` above the place that was found."""
+    while items and not board.affords(1, items):
+        items = items[: len(items) * 9 // 10]
+        choice.out_of_time = True
     choice.test_items = len(items)
-    if not ladder or not items:
+    if not items:
         return
-    sequence = _thinned(board, ladder[:STEPS], items, choice)
+    safer = SAFER_STEPS
+    while safer and not board.affords(safer + 1, items):
+        safer -= 1
     plausible: int | None = None
-    for setting in reversed(sequence):
-        if choice.tested and not board.affords(1, items):
-            choice.out_of_time = True
+    for place in range(max(0, found - safer), len(chain)):
+        result = _tested(board, chain[place], items, rules, choice)
+        if result is None:
             break
-        result = _tested(board, setting, items, rules, choice)
         if result.low >= rules.retain:
-            choice.setting, choice.certain = setting, True
+            choice.setting, choice.certain = chain[place], True
         elif choice.certain or not result.share >= rules.retain:
             break
         else:
-            plausible = setting
+            # Not sure of it: what comes after is only looked at as long as it may be right.
+            plausible = chain[place]
     if choice.setting is None:
-        larger = ladder[ladder.index(sequence[-1]) + 1 :] if plausible is None else []
-        choice.setting = _larger(board, larger, items, rules, choice) if plausible is None else plausible
-    if choice.setting is not None:
-        choice.retained = choice.tested[choice.setting]
+        choice.setting = plausible
+    for place in range(max(0, found - safer) - 1, -1, -1):
+        if choice.setting is not None:
+            break
+        result = _tested(board, chain[place], items, rules, choice)
+        if result is not None and result.share >= rules.retain:
+            choice.setting = chain[place]
 
 
-def _ladder(board: Board, rules: Rules, choice: Choice) -> list[int]:
-    """Settings that may be chosen, fewest tokens first; of those with about as many tokens the one that lost least."""
-    may = [
-        s
-        for s in range(len(board.kept))
-        if board.seen[s].any() and (s not in choice.verdicts or choice.verdicts[s].open)
-    ]
-    share = {s: board.estimate(s, DROP_CONFIDENCE).share for s in may}
-    enough = [s for s in may if share[s] >= rules.retain] or sorted(may, key=lambda s: -share[s])[:2]
-    ladder: list[int] = []
-    for setting in sorted(enough, key=board.share):
-        if ladder and board.share(setting) < SPACING * board.share(ladder[-1]):
-            if share[setting] > share[ladder[-1]]:
-                ladder[-1] = setting
-        elif all(share[setting] >= share[smaller] for smaller in ladder):
-            ladder.append(setting)
-    return ladder
-
-
-def _that_fit(board: Board, items: Sequence[int]) -> Sequence[int]:
-    """As many items as there is time to test one setting on."""
-    while items and not board.affords(1, items):
-        items = items[: len(items) * 9 // 10]
-    return items
-
-
-def _thinned(board: Board, ladder: list[int], items: Sequence[int], choice: Choice) -> list[int]:
-    """The sequence, fewest tokens first: with less time fewer steps, evenly from those that there are."""
-    steps = len(ladder)
-    while steps > 1 and not board.affords(steps, items):
-        steps -= 1
-    choice.out_of_time |= steps < len(ladder)
-    return [ladder[(2 * step + 1) * len(ladder) // (2 * steps)] for step in range(steps)]
-
-
-def _larger(board: Board, ladder: Sequence[int], items: Sequence[int], rules: Rules, choice: Choice) -> int | None:
-    """The smallest of these that keeps enough as far as is seen."""
-    for setting in ladder:
-        if not board.affords(1, items):
-            choice.out_of_time = True
-            return None
-        if _tested(board, setting, items, rules, choice).share >= rules.retain:
-            return setting
-    return None
-
-
-def _tested(board: Board, setting: int, items: Sequence[int], rules: Rules, choice: Choice) -> Retained:
+def _tested(board: Board, setting: int, items: Sequence[int], rules: Rules, choice: Choice) -> Retained | None:
+    """None where there is no time, or the setting cannot be met."""
+    if choice.tested and not board.affords(1, items):
+        choice.out_of_time = True
+        return None
     board.measure([setting], items)
+    if setting in board.impossible:
+        return None
     choice.tested[setting] = board.estimate(setting, rules.confidence, items)
     return choice.tested[setting]

@@ -69,7 +69,7 @@ def tune(recipe: TuneRecipe, observer: EvalObserver | None = None) -> Tuning:
     if not board.asked.any():
         raise UsageError("with all tokens the model gets none of the questions right: there is nothing to keep")
     tried = [candidate for chain in chains for candidate in chain]
-    found = Found(tried, choice, board, inputs, len(questions) - len(ids), asked.labelled, seconds)
+    found = Found(tried, choice, board, inputs, len(questions) - len(ids), asked.labelled, seconds, recipe.retain)
     return write_report(recipe, found)
 
 

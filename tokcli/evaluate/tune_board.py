@@ -10,7 +10,7 @@ import numpy as np
 
 from tokcli.evaluate.tune_bounds import Floats, Retained, intraclass, retained
 
-REFERENCE_COST = 2
+REFERENCE_COST = 1.5
 """What asking of all tokens costs for an item that is new, in outcomes of one setting."""
 
 
@@ -88,7 +88,3 @@ class Board:
         """Tokens kept of all tokens, over the items that it was measured on; NaN for none."""
         source = float(self.source[setting].sum())
         return float(self.kept[setting].sum()) / source if source else float("nan")
-
-    def common(self, one: int, other: int) -> np.ndarray:  # type: ignore[type-arg]
-        """Numbers of the items that both were measured on."""
-        return np.flatnonzero(self.seen[one] & self.seen[other])

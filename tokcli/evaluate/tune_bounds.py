@@ -75,14 +75,6 @@ def intraclass(asked: Floats, lost: Floats) -> float:
     return min(1.0, max(0.0, pairs / scale)) if scale else 1.0
 
 
-def surely_better(lost: Floats, others: Floats, confidence: float) -> bool:
-    """Whether ``lost`` is the smaller of two paired losses by item, float64 (I,): the exact sign test over items."""
-    better, worse = int((lost < others).sum()), int((lost > others).sum())
-    pairs = better + worse
-    tail = sum(math.comb(pairs, count) for count in range(better, pairs + 1)) / 2**pairs
-    return better > worse and tail <= 1 - confidence
-
-
 def beta_quantile(probability: float, a: float, b: float) -> float:
     """Where the distribution function of Beta(a, b) reaches ``probability``, by bisection."""
     low, high = 0.0, 1.0
@@ -99,8 +91,11 @@ def beta_distribution(x: float, a: float, b: float) -> float:
     """The regularised incomplete beta function I_x(a, b), to about 1e-12, for positive a and b."""
     if not 0 < x < 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - beta_distribution(1 - x, b, a)
+    # On its own side of the mean the continued fraction converges fast.
+    return 1 - _tail(1 - x, b, a) if x > (a + 1) / (a + b + 2) else _tail(x, a, b)
+
+
+def _tail(x: float, a: float, b: float) -> float:
     front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     return math.exp(front) * _continued_fraction(x, a, b) / a
 

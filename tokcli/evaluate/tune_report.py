@@ -21,7 +21,20 @@ from tokcli.recipe import CompressRecipe, TuneRecipe
 
 DOCUMENT, RECIPE = "tune.json", "recipe.yaml"
 LARGEST_SAMPLE = 1 << 16
-_MODEL_KEYS = ("model", "seed", "sampling", "resize", "dtype", "device", "path_col", "id_col", "workers", "timeout")
+SHARED = (
+    "model",
+    "seed",
+    "sampling",
+    "resize",
+    "dtype",
+    "device",
+    "path_col",
+    "id_col",
+    "limit",
+    "workers",
+    "timeout",
+)
+"""What a compression is told as the search was."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,7 @@ class Found:
     """Items of the sample that could not be decoded or encoded."""
     labelled: bool
     encode_seconds: float
+    retain: float
 
     @property
     def chosen(self) -> Candidate | None:
@@ -48,8 +62,17 @@ class Tuning:
 
     document: dict[str, Any]
     folder: Path
-    compress: CompressRecipe
-    """A compression of all inputs with the choice."""
+
+    @property
+    def summary(self) -> str:
+        """One line: what is kept, and how sure that is."""
+        document = self.document
+        ends = "" if document["ci"] is None else f" [{document['ci'][0]:.3f}, {document['ci'][1]:.3f}]"
+        sure = "" if document["certain"] else ", uncertain"
+        return (
+            f"keeps {document['kept_share']:.1%} of the tokens and {document['retained']:.1%}{ends} of the answers, "
+            f"asked for {document['retain']:.1%}{sure}"
+        )
 
 
 def write_report(recipe: TuneRecipe, found: Found) -> Tuning:
@@ -58,16 +81,18 @@ def write_report(recipe: TuneRecipe, found: Found) -> Tuning:
     compress = _compress(recipe, found.chosen)
     path = Path(recipe.recipe) if recipe.recipe is not None else folder / RECIPE
     document = _document(recipe, found) | {"command": command_line(compress), "recipe": str(path)}
+    tuning = Tuning(document, folder)
     step = compress.model_dump(exclude_defaults=True)
-    text = yaml.safe_dump({"description": _description(document), "compress": step}, sort_keys=False, width=120)
+    described = {"description": f"Chosen by tokcli tune: {tuning.summary}", "compress": step}
+    text = yaml.safe_dump(described, sort_keys=False, width=120)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text.encode())
     write_atomically(folder / DOCUMENT, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
-    return Tuning(document, folder, compress)
+    return tuning
 
 
 def _compress(recipe: TuneRecipe, chosen: Candidate | None) -> CompressRecipe:
-    shared = {name: getattr(recipe, name) for name in _MODEL_KEYS}
+    shared = {name: getattr(recipe, name) for name in SHARED}
     setting = {"method": "none"} if chosen is None else chosen.to_json()
     return CompressRecipe(inputs=recipe.inputs, output=recipe.cache, **setting, **shared)
 
@@ -84,7 +109,7 @@ def command_line(recipe: CompressRecipe) -> str:
         "--max-frames": sampling.max_frames,
         "--fps": None if sampling.num_frames or sampling.fps == default.sampling.fps else sampling.fps,
     }
-    for name in ("model", "seed", "resize", "dtype", "device", "path_col", "id_col", "timeout"):
+    for name in ("model", "seed", "resize", "dtype", "device", "path_col", "id_col", "limit", "timeout"):
         value = getattr(recipe, name)
         flags[f"--{name.replace('_', '-')}"] = None if value == getattr(default, name) else value
     flags["--num-workers"] = recipe.workers
@@ -115,7 +140,7 @@ def _document(recipe: TuneRecipe, found: Found) -> dict[str, Any]:
         "failed": found.failed,
         "search_items": choice.search_items,
         "test_items": choice.test_items,
-        "rounds": [dict(zip(("items", "settings", "left"), counts)) for counts in choice.rounds],
+        "rounds": [dict(zip(("items", "settings", "methods_left"), counts)) for counts in choice.rounds],
         "table": [_row(found, number) for number in range(len(found.tried))],
         "out_of_time": choice.out_of_time,
         "encode_seconds": round(found.encode_seconds, 3),
@@ -143,7 +168,6 @@ def _row(found: Found, number: int) -> dict[str, Any]:
         "retained": round(result.share, 6) if seen and result and result.asked else None,
         "ci": _bounds(result) if seen and result and result.asked else None,
         "tested": number in choice.tested,
-        "round": choice.verdicts[number].round or None if number in choice.verdicts else None,
         "verdict": _verdict(found, number),
     }
 
@@ -153,13 +177,11 @@ def _verdict(found: Found, number: int) -> str:
     if number == choice.setting:
         return "chosen" if choice.certain else "chosen, uncertain"
     if number in choice.tested:
-        return "tested: larger" if choice.certain and _is_larger(found, number) else "tested: not sure"
-    return choice.verdicts[number].text if number in choice.verdicts else "left"
-
-
-def _is_larger(found: Found, number: int) -> bool:
-    assert found.choice.setting is not None
-    return found.board.share(number) > found.board.share(found.choice.setting)
+        sure = choice.tested[number].low >= found.retain
+        return "tested: sure, but larger" if sure else "tested: not sure to keep enough"
+    if number in choice.verdicts:
+        return choice.verdicts[number]
+    return "left" if found.board.seen[number].any() else "not tried"
 
 
 def _bounds(result: Retained) -> list[float]:
@@ -198,12 +220,3 @@ def _needed(recipe: TuneRecipe, found: Found) -> int | None:
         if retained(asked, lost, board.likeness, recipe.confidence, times).low >= recipe.retain:
             return sample
     return None
-
-
-def _description(document: dict[str, Any]) -> str:
-    ends = "" if document["ci"] is None else f" [{document['ci'][0]:.3f}, {document['ci'][1]:.3f}]"
-    sure = "" if document["certain"] else ", UNCERTAIN"
-    return (
-        f"Chosen by tokcli tune: keeps {document['kept_share']:.1%} of the tokens and {document['retained']:.1%}{ends} "
-        f"of the answers, asked for {document['retain']:.1%}{sure}"
-    )

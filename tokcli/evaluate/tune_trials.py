@@ -18,7 +18,7 @@ from tokcli.models import LanguageModel
 
 
 class LoadedOnce:
-    """The language model, loaded when it is first needed; says how long that took."""
+    """The language model, loaded and warmed up when it is first needed; says how long that took."""
 
     def __init__(self, load: Callable[[], LanguageModel]) -> None:
         self._load = load
@@ -29,6 +29,8 @@ class LoadedOnce:
         if self._model is None:
             started = time.perf_counter()
             self._model = self._load()
+            # The first call of a model pays for imports and set-up that no later one pays for.
+            self._model.ask(None, ["?"], max_new_tokens=1)
             self.seconds = time.perf_counter() - started
         return self._model
 
