@@ -12,16 +12,40 @@ import torch.nn.functional as F
 from tokcli.models.nano.architecture import BOUNDS, PIXELS
 from tokcli.models.preprocess import to_patches
 from tokcli.models.sizing import shrink_grid, smart_resize
-from tokcli.synthetic import CHARACTERS, COLORS, MOTIONS, SHAPES, Scene, SceneObject, coverage, plate_of, render_times
+from tokcli.synthetic import (
+    CHARACTERS,
+    COLORS,
+    DIGITS,
+    MOTIONS,
+    SHAPES,
+    Scene,
+    SceneObject,
+    coverage,
+    plate_of,
+    render_times,
+)
+from tokcli.synthetic.placement import place_of
 
 TOKEN_PX = PIXELS.patch_size * PIXELS.merge_size
-LABELS = {"color": tuple(COLORS), "shape": SHAPES, "motion": tuple(MOTIONS), "character": CHARACTERS}
+LABELS = {
+    "color": tuple(COLORS),
+    "shape": SHAPES,
+    "motion": tuple(MOTIONS),
+    "character": CHARACTERS,
+    "class": ("digit", "letter"),
+    "size": ("smaller", "larger"),
+    "row": ("top", "bottom"),
+    "column": ("side", "half"),
+}
+"""Words for what a token shows. Left and right are motions: halves of the canvas get words that mean nothing else."""
 UNSURE_PX = (10, 70)
 """Of a token's 784 pixels, how many an object covers (both frames' mean) for a token to be unsure, and to show it."""
 MIXED = 0.5
 """A token is unsure that shows two characters, of which the second covers this share of what the first does."""
 SURE_PROGRESS = 0.3
 """How near to its beginning or end a slow change of colour must be for the colour to have a name."""
+SIZES_PX = (12.5, 15.5)
+"""Radius for the tower up to which an object is small, and from which on it is large."""
 SEEN_SPEED_PX = 5.0
 """Pixels a second from which on a motion can be seen in two frames."""
 
@@ -124,13 +148,37 @@ def dense_labels(
                 covered[index] += cells.add(rows, columns, alpha * share) / len(times)
     shown, most = covered.argmax(0), covered.max(0)
     labels = {}
-    for kind in ("color", "shape", "motion"):
-        of_object = np.array([_label(kind, item, times, seen[i]) for i, item in enumerate(items)] + [0])
+    scale = math.sqrt(height * width / (scene.height * scene.width))
+    for kind in ("color", "shape", "motion", "size", "row", "column"):
+        of_object = np.array([_label(kind, scene, item, times, seen[i], scale) for i, item in enumerate(items)] + [0])
         labels[kind] = np.where(most >= UNSURE_PX[1], of_object[shown], np.where(most > UNSURE_PX[0], -1, 0))
-    return {**labels, "character": _character_labels(scene, times, cells)}
+    characters = _character_labels(scene, times, cells)
+    labels["character"] = characters
+    labels["class"] = np.where(characters > 0, 1 + (characters > len(DIGITS)), characters)
+    for glyph in scene.glyphs:
+        here = characters == 1 + CHARACTERS.index(glyph.character)
+        for kind, value in _place_labels(glyph.x, glyph.y, scene).items():
+            # A token that shows two things is at the place of neither.
+            labels[kind] = np.where(here, np.where(labels[kind] == 0, value, -1), labels[kind])
+    return labels
 
 
-def _label(kind: str, item: SceneObject, times: tuple[float, float], frames_seen: int) -> int:
+def _place_labels(x: float, y: float, scene: Scene) -> dict[str, int]:
+    place = place_of(x, y, scene.width, scene.height)
+    if place is None:
+        return {"row": -1, "column": -1}
+    return {"row": 2 if "bottom" in place else 1, "column": 2 if "right" in place else 1}
+
+
+def _label(
+    kind: str, scene: Scene, item: SceneObject, times: tuple[float, float], frames_seen: int, scale: float
+) -> int:
+    middle = sum(times) / 2
+    if kind in ("row", "column"):
+        return _place_labels(*item.center(middle), scene)[kind]
+    if kind == "size":
+        radius = item.radius_at(middle) * scale
+        return 1 if radius < SIZES_PX[0] else 2 if radius > SIZES_PX[1] else -1
     name = getattr(item, kind)
     if kind == "motion":
         seen = item.motion_between(*times)
@@ -138,7 +186,7 @@ def _label(kind: str, item: SceneObject, times: tuple[float, float], frames_seen
             return -1
         name = seen
     if kind == "color" and item.end_color:
-        progress = item.progress(sum(times) / 2)
+        progress = item.progress(middle)
         if SURE_PROGRESS < progress < 1 - SURE_PROGRESS:
             return -1
         name = item.color if progress < 0.5 else item.end_color

@@ -25,6 +25,8 @@ class Mix:
     """Longer clips are sampled at a lower rate."""
     weight: Mapping[str, float]
     """How often each kind of question is drawn, against the others of its clip."""
+    words: tuple[str, ...] = ("color", "shape", "motion", "character")
+    """Kinds of words that the tower's tokens are to point along."""
     characters: float = 0.0
     """Share of the tower's scenes that get letters and digits over them."""
     flashes: float = 0.0
@@ -139,6 +141,14 @@ FLASHES = replace(
 )
 """Mostly characters in one frame of two, which come last."""
 
+WORDS = replace(
+    ALL,
+    first_seed=1_500_000_000,
+    flashes=0.6,
+    words=("color", "shape", "motion", "character", "class", "size", "row", "column"),
+)
+"""All kinds, and words for what questions name too: digit or letter, small or large, where."""
+
 AGAIN = replace(ALL, bank_seed=2_200_000_000)
 """Other scenes, as the tower sees them in the end."""
 
@@ -153,12 +163,13 @@ class Course:
     """The highest rate of learning."""
     clips_per_step: int = 32
     questions_per_clip: int = 6
+    clips_per_step: int = 32
     hard_questions: bool = False
     """Whether every clip also gets all questions about the motion of objects that their shape alone names."""
 
 
 FIRST_COURSE = Course(SIMPLE, seed=3)
 FINISHING = Course(SIMPLE, seed=4, questions_per_clip=3, hard_questions=True)
-WIDENING = Course(ALL, seed=5, peak=1.2e-3, questions_per_clip=8)
+WIDENING = Course(ALL, seed=5, peak=1e-3, questions_per_clip=8, clips_per_step=16)
 ADAPTING = Course(AGAIN, seed=6, peak=5e-4, questions_per_clip=8)
 """To a tower that was trained a little longer."""

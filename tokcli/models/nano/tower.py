@@ -53,11 +53,11 @@ def train_tower(
     """Train ``model.model.visual`` in place on scenes of ``mix``; the words stay what they are."""
     tower, device = model.model.visual, model.device
     flatten_patch_embedding(tower)
-    words = {kind: tokenizer.convert_tokens_to_ids(list(names)) for kind, names in LABELS.items()}
+    words = {kind: tokenizer.convert_tokens_to_ids(list(LABELS[kind])) for kind in mix.words}
     table = model.get_input_embeddings().weight.detach()
-    bias = nn.ParameterDict({kind: nn.Parameter(torch.zeros(1, device=device)) for kind in LABELS})
+    bias = nn.ParameterDict({kind: nn.Parameter(torch.zeros(1, device=device)) for kind in mix.words})
     optimizer = torch.optim.AdamW([*tower.parameters(), *bias.parameters()], weight_decay=0.02, betas=(0.9, 0.95))
-    right: dict[str, list[float]] = {kind: [] for kind in LABELS}
+    right: dict[str, list[float]] = {kind: [] for kind in mix.words}
     for step in range(steps):
         rate = learning_rate(step, steps, peak)
         for group in optimizer.param_groups:

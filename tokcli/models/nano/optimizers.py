@@ -1,4 +1,4 @@
-"""How both stages step: Muon for matrices, AdamW for the rest.
+"""How models this small step: Muon for matrices, AdamW for the rest.
 
 Muon's steps are equally large in all directions of a matrix. Ten minutes of it get the tower over the plateau before
 shapes and characters, where AdamW still was after as many steps.
