@@ -163,7 +163,6 @@ class Course:
     """The highest rate of learning."""
     clips_per_step: int = 32
     questions_per_clip: int = 6
-    clips_per_step: int = 32
     hard_questions: bool = False
     """Whether every clip also gets all questions about the motion of objects that their shape alone names."""
 

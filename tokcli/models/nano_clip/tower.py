@@ -23,9 +23,9 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from tokcli.models.nano.clips import TOKEN_PX as NANO_TOKEN_PX
 from tokcli.models.nano.clips import dense_labels, frames_of
 from tokcli.models.nano.curriculum import Mix
+from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.nano.tower import CONTRAST, learning_rate, word_loss
 from tokcli.models.nano_clip.architecture import FRAME, PIXELS
-from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.preprocess import to_planes
 from tokcli.synthetic import CHARACTERS, COLORS, SHAPES, Scene
 

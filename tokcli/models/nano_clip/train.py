@@ -20,12 +20,12 @@ from transformers import AutoModelForImageTextToText, LlavaForConditionalGenerat
 
 from tokcli.models.nano.curriculum import ALL
 from tokcli.models.nano.language import train_language
+from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.nano.tower import seed_embeddings
 from tokcli.models.nano_clip.architecture import build_config, build_tokenizer, save
 from tokcli.models.nano_clip.bank import build_bank
 from tokcli.models.nano_clip.evaluate import tables
 from tokcli.models.nano_clip.language import COURSE, draw_prompt
-from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.nano_clip.start import prepare_tower
 from tokcli.models.nano_clip.tower import free_measures, train_tower
 
