@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,3 +134,31 @@ def test_a_stop_keeps_outcomes_and_goes_on(clips: Path, clip_cache: Path, tmp_pa
     assert subprocess.run(command, check=False).returncode == 0
     assert journal.read_bytes().startswith(before)
     assert (out / "results.json").exists()
+
+
+def test_as_a_step_of_a_recipe(tokcli: Tokcli, clip_cache: Path, few_questions: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"eval: {{inputs: ['{clip_cache}'], qa: '{few_questions}', output: '{tmp_path / 'eval'}'}}\n")
+    result = tokcli("run", recipe, "--json", "--set", "eval.plots=false")
+    assert result.code == 0, result.stderr
+    assert result.document["results"][0]["method"] == "full"
+
+
+def test_a_cache_of_another_model_is_refused(
+    tokcli: Tokcli, clip_cache: Path, few_questions: Path, tmp_path: Path
+) -> None:
+    """A copy of the bundled checkpoint with one tower weight changed must not answer from this cache."""
+    from safetensors.torch import load_file, save_file
+
+    from tokcli.models import resolve_checkpoint
+
+    folder = tmp_path / "other"
+    shutil.copytree(resolve_checkpoint("nano"), folder)
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "visual" in name)
+    weights[name] += 1
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    result = tokcli("eval", clip_cache, "--qa", few_questions, "--model", folder, "-o", tmp_path / "eval")
+    assert result.code == 2
+    assert "nano" in result.error
+    assert not (tmp_path / "eval").exists()
