@@ -60,10 +60,18 @@ def test_nothing_asked_tells_nothing() -> None:
 
 def test_likeness_of_losses() -> None:
     asked = np.full((1, 4), 2.0)
-    assert intraclass(asked, np.array([[2.0, 2, 0, 0]])) == 1.0  # all or nothing
-    assert intraclass(asked, np.array([[1.0, 1, 1, 1]])) == 0.0  # below 0: answers avoid one another
-    assert intraclass(asked, np.zeros((1, 4))) == 1.0  # nothing is known: the most cautious
+    assert intraclass(asked, np.array([[2.0, 2, 0, 0]]), 0.0) == 1.0  # all or nothing
+    assert intraclass(asked, np.array([[1.0, 1, 1, 1]]), 0.0) == 0.0  # below 0: answers avoid one another
     # Beta-binomial losses have the intraclass correlation 1 / (a + b + 1).
     chances = np.random.default_rng(0).beta(0.9, 0.1, (20, 4000))
     lost = np.random.default_rng(1).binomial(6, 1 - chances).astype(float)
     assert intraclass(np.full(lost.shape, 6.0), lost) == pytest.approx(0.5, abs=0.01)
+
+
+def test_few_losses_are_taken_for_alike() -> None:
+    asked = np.full((1, 4), 2.0)
+    assert intraclass(asked, np.zeros((1, 4))) == 1.0
+    assert intraclass(np.ones((1, 4)), np.ones((1, 4))) == 1.0  # one answer about each: it does not matter
+    # One lost of two answers about each of four items, mean 1/2: the pairs' products are 4 * 2 * (-1/4), the scale is
+    # 1/4 * 4 * 2. Five more lost, each along with the one other answer about its item, add 5 to both.
+    assert intraclass(asked, np.array([[1.0, 1, 1, 1]]), 5.0) == pytest.approx((-2 + 5) / (2 + 5))

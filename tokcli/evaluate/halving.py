@@ -29,6 +29,8 @@ FIRST_SLICE = 1 / 8
 """Part of the search's items that all methods are measured on."""
 SAFER_STEPS = 2
 """How many budgets above the one that was found the tests begin, if there is time."""
+TEST_SLICE = 8
+"""Items between two looks at the clock in a test."""
 SPACING = 1.1
 """Settings whose tokens differ by less than this factor count as equally small; the one that lost less goes first."""
 
@@ -188,12 +190,11 @@ class _Search:
 
 def _test(board: Board, chain: Sequence[int], found: int, items: Sequence[int], rules: Rules, choice: Choice) -> None:
     """The sequence of tests down the method, from ``SAFER_STEPS`` above the place that was found."""
+    shortest = items[:TEST_SLICE]
     while items and not board.affords(1, items):
         items = items[: len(items) * 9 // 10]
         choice.out_of_time = True
-    choice.test_items = len(items)
-    if not items:
-        return
+    items = items or shortest
     safer = SAFER_STEPS
     while safer and not board.affords(safer + 1, items):
         safer -= 1
@@ -202,12 +203,12 @@ def _test(board: Board, chain: Sequence[int], found: int, items: Sequence[int], 
         result = _tested(board, chain[place], items, rules, choice)
         if result is None:
             break
-        if result.low >= rules.retain:
+        if result.low >= rules.retain and plausible is None:
             choice.setting, choice.certain = chain[place], True
         elif choice.certain or not result.share >= rules.retain:
             break
         else:
-            # Not sure of it: what comes after is only looked at as long as it may be right.
+            # The first that is not sure ends what can be certain; after it the smallest is looked for that may do.
             plausible = chain[place]
     if choice.setting is None:
         choice.setting = plausible
@@ -220,12 +221,20 @@ def _test(board: Board, chain: Sequence[int], found: int, items: Sequence[int], 
 
 
 def _tested(board: Board, setting: int, items: Sequence[int], rules: Rules, choice: Choice) -> Retained | None:
-    """None where there is no time, or the setting cannot be met."""
-    if choice.tested and not board.affords(1, items):
-        choice.out_of_time = True
+    """None where there is no time, or the setting cannot be met.
+
+    When time ends within a test its bound is that of the items so far: the clock knows nothing of their answers.
+    """
+    done = 0
+    while done < len(items):
+        part = items[done : done + TEST_SLICE]
+        if (done or choice.tested) and not board.affords(1, part):
+            choice.out_of_time = True
+            break
+        board.measure([setting], part)
+        done += len(part)
+    if not done or setting in board.impossible:
         return None
-    board.measure([setting], items)
-    if setting in board.impossible:
-        return None
-    choice.tested[setting] = board.estimate(setting, rules.confidence, items)
+    choice.tested[setting] = board.estimate(setting, rules.confidence, items[:done])
+    choice.test_items = max(choice.test_items, done)
     return choice.tested[setting]

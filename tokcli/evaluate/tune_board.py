@@ -81,7 +81,7 @@ class Board:
         """
         chosen = slice(None) if items is None else list(items)
         asked, lost = self.asked[setting, chosen], self.lost[setting, chosen]
-        own = intraclass(asked[None], lost[None]) if lost.any() else 0.0
+        own = intraclass(asked[None], lost[None], caution=0.0) if lost.any() else 0.0
         return retained(asked, lost, max(self.likeness, own), confidence)
 
     def share(self, setting: int) -> float:

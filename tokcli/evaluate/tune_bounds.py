@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+CAUTION = 5.0
+"""Lost answers."""
 _HALVINGS = 40
 _TERMS = 300
 
@@ -57,21 +59,26 @@ def design_effect(asked: Floats, likeness: float) -> float:
     return 1 + (float((asked**2).sum() / asked.sum()) - 1) * likeness
 
 
-def intraclass(asked: Floats, lost: Floats) -> float:
+def intraclass(asked: Floats, lost: Floats, caution: float = CAUTION) -> float:
     """The intraclass correlation of losses, 0 to 1, pooled over settings: float64 (S, I) each.
 
     Over all pairs of answers about one item, the mean product of what they differ from their setting's mean, over the
-    variance of single answers. 1, the most cautious value, where no setting lost anything or no item has two answers.
+    variance of single answers. Few losses say little about it, so it is taken as if there had been ``caution`` more,
+    each along with all other answers about its item: where nothing was lost it is 1.
     """
     pairs = scale = 0.0
     for own_asked, own_lost in zip(asked, lost):
-        if not own_asked.sum():
+        if not own_lost.any():
             continue
         mean = own_lost.sum() / own_asked.sum()
         sums = (own_lost - own_asked * mean) ** 2
         singles = own_lost * (1 - mean) ** 2 + (own_asked - own_lost) * mean**2
         pairs += float((sums - singles).sum())
         scale += float(mean * (1 - mean) * (own_asked * (own_asked - 1)).sum())
+    if asked.any():
+        # Each lost answer adds about as much to the scale as there are others about its item.
+        added = caution * float((asked * (asked - 1)).sum() / asked.sum())
+        pairs, scale = pairs + added, scale + added
     return min(1.0, max(0.0, pairs / scale)) if scale else 1.0
 
 

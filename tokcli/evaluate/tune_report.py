@@ -154,8 +154,10 @@ def _row(found: Found, number: int) -> dict[str, Any]:
     """A setting: what it kept over all its items, and what it retained, on the test items if it was tested."""
     choice, board, candidate = found.choice, found.board, found.tried[number]
     result = choice.tested.get(number)
-    items = choice.test_items if result is not None else int(board.seen[number].sum())
-    if result is None and items:
+    items = int(board.seen[number].sum())
+    if result is not None:
+        items = int(board.seen[number, _test_items(found)].sum())
+    elif items:
         result = board.estimate(number, 0.9)
     seen = bool(board.seen[number].any()) and number not in board.impossible
     return {
@@ -181,7 +183,12 @@ def _verdict(found: Found, number: int) -> str:
         return "tested: sure, but larger" if sure else "tested: not sure to keep enough"
     if number in choice.verdicts:
         return choice.verdicts[number]
-    return "left" if found.board.seen[number].any() else "not tried"
+    return "others keep fewer tokens" if found.board.seen[number].any() else "not tried"
+
+
+def _test_items(found: Found) -> list[int]:
+    """Items that the search was not to see."""
+    return split(len(found.board.seen[0]))[1]
 
 
 def _bounds(result: Retained) -> list[float]:
@@ -190,33 +197,30 @@ def _bounds(result: Retained) -> list[float]:
 
 def _advice(recipe: TuneRecipe, found: Found) -> str | None:
     """What would make an uncertain choice certain."""
-    choice, board = found.choice, found.board
+    choice = found.choice
     if choice.certain:
         return None
-    more = "" if not choice.out_of_time else "; it ran out of time too: raise --answer-time"
+    longer = "raise --answer-time, for time ran out; then " if choice.out_of_time else ""
     if choice.setting is None:
-        return f"no setting that was tried keeps {recipe.retain:g}: keep everything, or add larger --keep{more}"
+        return f"{longer}keep everything, or add larger --keep: nothing that was tried keeps {recipe.retain:g}"
     needed = _needed(recipe, found)
     if needed is None:
-        return (
-            f"it keeps hardly more than {recipe.retain:g}: no sample of this size can be sure; add larger --keep{more}"
-        )
-    sample = len(board.seen[0])
+        return f"{longer}add larger --keep: it keeps hardly more than {recipe.retain:g}, which no sample can tell"
     if needed > found.inputs:
-        return f"about {needed} items with questions would be needed to be sure, and there are {found.inputs}{more}"
-    return f"use --sample {needed} (it was {sample}) to be sure{more}"
+        return f"{longer}add items with questions: about {needed} would be enough to be sure, there are {found.inputs}"
+    return f"{longer}use --sample {needed} to be sure, it was {len(found.board.seen[0])}"
 
 
 def _needed(recipe: TuneRecipe, found: Found) -> int | None:
     """The sample whose tests the choice would pass if it went on as it did; None where no reasonable one is enough."""
-    choice, board = found.choice, found.board
-    assert choice.setting is not None and choice.test_items
-    items = split(len(board.seen[0]))[1][: choice.test_items]
-    asked, lost = board.asked[choice.setting, items], board.lost[choice.setting, items]
-    sample = len(board.seen[0])
-    while sample < LARGEST_SAMPLE:
-        sample = math.ceil(sample * 1.1 / 8) * 8
+    board, setting = found.board, found.choice.setting
+    assert setting is not None
+    items = [item for item in _test_items(found) if board.seen[setting, item]]
+    asked, lost = board.asked[setting, items], board.lost[setting, items]
+    sample = 8
+    while sample <= LARGEST_SAMPLE:
         times = len(split(sample)[1]) / len(items)
         if retained(asked, lost, board.likeness, recipe.confidence, times).low >= recipe.retain:
             return sample
+        sample = math.ceil(sample * 1.1 / 8) * 8
     return None
