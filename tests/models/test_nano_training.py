@@ -11,6 +11,7 @@ from native_reference import patches_by_index
 from tokcli.models.nano.architecture import build_config, build_tokenizer
 from tokcli.models.nano.bank import SeenClip, build_bank, sample
 from tokcli.models.nano.clips import LABELS, change_of, dense_labels, frames_of, lossy, patches_of, tower_size
+from tokcli.models.nano.coordinates import SCALE, CoordinateProbe
 from tokcli.models.nano.curriculum import ALL, SIMPLE
 from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept
 from tokcli.models.nano.prompts import draw_other, draw_question
@@ -174,7 +175,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
     length = Length(**{name: 14 if name.endswith("bank") else 1 for name in names})
     train(out, device="cpu", length=length, log=lines.append)
     stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "finest-tower", "wide-bank"]
-    stages += ["last-tower", "last-bank", "wide-language", "adapting"]
+    stages += ["last-tower", "wide-language", "word-tower", "word-bank", "deepening"]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
@@ -214,3 +215,25 @@ def test_taking_over_keeps_weights_and_the_embeddings_of_known_words(untrained, 
     assert torch.equal(table[red], earlier.get_input_embeddings().weight[red])
     assert torch.equal(table[tokenizer.convert_tokens_to_ids("zebra")], new)
     assert model.lm_head.weight.data_ptr() == table.data_ptr()
+
+
+def test_coordinates_are_those_of_the_kept_tokens_and_of_all_that_is_left(untrained) -> None:  # type: ignore[no-untyped-def]
+    """A layer that hands out the right coordinates has no loss; one token off by a row has that of one row."""
+    _, tokenizer = untrained
+    clip = clip_without_pixels(0)
+    prompt = build_prompt(clip, np.array([0, 7, 59]), questions(clip.scene)[:1], tokenizer)
+    probe = CoordinateProbe(layer := torch.nn.Identity(), 3)
+    with torch.no_grad():
+        for head in (probe.of_token, probe.of_block):
+            head.weight.copy_(torch.diag(1 / torch.tensor(SCALE)))
+            head.bias.zero_()
+    hidden = torch.zeros(1, len(prompt.ids), 3)
+    # Rows 0, 7 and 59 of 3 steps of 4 x 5, with 4 positions from step to step.
+    hidden[0, prompt.visual] = torch.tensor([[0.0, 0, 0], [0, 1, 2], [8, 3, 4]])
+    hidden[0, prompt.visual.stop :] = torch.tensor([8.0, 3, 4])
+    layer(hidden)
+    assert probe.loss([prompt]).item() == pytest.approx(0, abs=1e-9)
+    hidden[0, prompt.visual.start, 1] += 1
+    layer(hidden)
+    assert probe.loss([prompt]).item() == pytest.approx(0.5 * 0.25**2 / 9)
+    probe.close()

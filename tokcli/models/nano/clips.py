@@ -24,7 +24,6 @@ from tokcli.synthetic import (
     plate_of,
     render_times,
 )
-from tokcli.synthetic.placement import place_of
 
 TOKEN_PX = PIXELS.patch_size * PIXELS.merge_size
 LABELS = {
@@ -34,10 +33,8 @@ LABELS = {
     "character": CHARACTERS,
     "class": ("digit", "letter"),
     "size": ("smaller", "larger"),
-    "row": ("top", "bottom"),
-    "column": ("side", "half"),
 }
-"""Words for what a token shows. Left and right are motions: halves of the canvas get words that mean nothing else."""
+"""Words for what a token shows. Where it is cannot be among them: the tower's attention knows distances only."""
 UNSURE_PX = (10, 70)
 """Of a token's 784 pixels, how many an object covers (both frames' mean) for a token to be unsure, and to show it."""
 MIXED = 0.5
@@ -149,33 +146,17 @@ def dense_labels(
     shown, most = covered.argmax(0), covered.max(0)
     labels = {}
     scale = math.sqrt(height * width / (scene.height * scene.width))
-    for kind in ("color", "shape", "motion", "size", "row", "column"):
-        of_object = np.array([_label(kind, scene, item, times, seen[i], scale) for i, item in enumerate(items)] + [0])
+    for kind in ("color", "shape", "motion", "size"):
+        of_object = np.array([_label(kind, item, times, seen[i], scale) for i, item in enumerate(items)] + [0])
         labels[kind] = np.where(most >= UNSURE_PX[1], of_object[shown], np.where(most > UNSURE_PX[0], -1, 0))
     characters = _character_labels(scene, times, cells)
     labels["character"] = characters
     labels["class"] = np.where(characters > 0, 1 + (characters > len(DIGITS)), characters)
-    for glyph in scene.glyphs:
-        here = characters == 1 + CHARACTERS.index(glyph.character)
-        for kind, value in _place_labels(glyph.x, glyph.y, scene).items():
-            # A token that shows two things is at the place of neither.
-            labels[kind] = np.where(here, np.where(labels[kind] == 0, value, -1), labels[kind])
     return labels
 
 
-def _place_labels(x: float, y: float, scene: Scene) -> dict[str, int]:
-    place = place_of(x, y, scene.width, scene.height)
-    if place is None:
-        return {"row": -1, "column": -1}
-    return {"row": 2 if "bottom" in place else 1, "column": 2 if "right" in place else 1}
-
-
-def _label(
-    kind: str, scene: Scene, item: SceneObject, times: tuple[float, float], frames_seen: int, scale: float
-) -> int:
+def _label(kind: str, item: SceneObject, times: tuple[float, float], frames_seen: int, scale: float) -> int:
     middle = sum(times) / 2
-    if kind in ("row", "column"):
-        return _place_labels(*item.center(middle), scene)[kind]
     if kind == "size":
         radius = item.radius_at(middle) * scale
         return 1 if radius < SIZES_PX[0] else 2 if radius > SIZES_PX[1] else -1

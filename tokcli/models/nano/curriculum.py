@@ -145,9 +145,9 @@ WORDS = replace(
     ALL,
     first_seed=1_500_000_000,
     flashes=0.6,
-    words=("color", "shape", "motion", "character", "class", "size", "row", "column"),
+    words=("color", "shape", "motion", "character", "class", "size"),
 )
-"""All kinds, and words for what questions name too: digit or letter, small or large, where."""
+"""All kinds, and words for what questions name too: digit or letter, small or large."""
 
 AGAIN = replace(ALL, bank_seed=2_200_000_000)
 """Other scenes, as the tower sees them in the end."""
@@ -170,5 +170,5 @@ class Course:
 FIRST_COURSE = Course(SIMPLE, seed=3)
 FINISHING = Course(SIMPLE, seed=4, questions_per_clip=3, hard_questions=True)
 WIDENING = Course(ALL, seed=5, peak=1e-3, questions_per_clip=8, clips_per_step=16)
-ADAPTING = Course(AGAIN, seed=6, peak=5e-4, questions_per_clip=8)
-"""To a tower that was trained a little longer."""
+DEEPENING = Course(AGAIN, seed=6, peak=1e-3, questions_per_clip=8, clips_per_step=16)
+"""With the tower as it is in the end."""

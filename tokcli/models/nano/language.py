@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from tokcli.models.nano.architecture import REFUSAL
 from tokcli.models.nano.bank import SeenClip
+from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import Course
 from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions
 from tokcli.models.nano.tower import learning_rate
@@ -63,10 +64,12 @@ def train_language(
     course: Course,
     draw_prompt: DrawPrompt | None = None,
     optimizers: Sequence[torch.optim.Optimizer] = (),
+    probe: CoordinateProbe | None = None,
 ) -> None:
     """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``.
 
-    ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own.
+    ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own. With a ``probe``, which
+    they must step too, the model learns coordinates.
     """
     language = model.model.language_model
     optimizers = optimizers or [torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))]
@@ -80,6 +83,8 @@ def train_language(
             batches = _draw(bank, tokenizer, rng, course, draw_prompt or _draw_prompt)
         batch = batches.pop()
         language.zero_grad()
+        if probe is not None:
+            probe.zero_grad()
         total = sum(weight for prompt in batch for _, _, weight, _ in prompt.targets)
         loss = 0.0
         for part in _parts(batch):
@@ -88,8 +93,10 @@ def train_language(
                 scores, wanted = answer_scores(model, part)
             weight = torch.tensor([weight for _, _, weight, _ in targets], device=scores.device)
             share = (F.cross_entropy(scores, wanted, reduction="none") * weight).sum() / total
-            share.backward()
             loss += share.item()
+            if probe is not None:
+                share = share + probe.loss(part) * len(part) / len(batch)
+            share.backward()
             for hit, (_, _, _, kind) in zip((scores.argmax(1) == wanted).tolist(), targets):
                 if kind:
                     right[kind].append(hit)

@@ -21,10 +21,11 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.architecture import build_config, build_tokenizer, save
 from tokcli.models.nano.bank import SeenClip, build_bank
+from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import (
-    ADAPTING,
     AGAIN,
     ALL,
+    DEEPENING,
     FINE,
     FINEST,
     FINISHING,
@@ -32,11 +33,13 @@ from tokcli.models.nano.curriculum import (
     FLASHES,
     SIMPLE,
     WIDENING,
+    WORDS,
     Course,
     Mix,
 )
 from tokcli.models.nano.evaluate import measure
 from tokcli.models.nano.language import train_language
+from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings, train_tower
 
@@ -54,9 +57,10 @@ class Length:
     finest_tower: int = 700
     last_tower: int = 800
     wide_bank: int = 6500
-    last_bank: int = 4000
-    wide_language: int = 1800
-    adapting: int = 600
+    wide_language: int = 1000
+    word_tower: int = 330
+    word_bank: int = 5000
+    deepening: int = 2650
 
 
 def train(
@@ -111,6 +115,20 @@ def train(
 
         return run
 
+    def with_coordinates(steps: int, course: Course, bank: list[SeenClip]) -> Callable[[], dict[str, torch.Tensor]]:
+        def run() -> dict[str, torch.Tensor]:
+            inner = model.model.language_model
+            probe = CoordinateProbe(inner.layers[1], inner.config.hidden_size).to(device)
+            others = [*inner.embed_tokens.parameters(), *inner.norm.parameters(), *probe.parameters()]
+            optimizers = muon_and_adam(inner.layers.parameters(), others, course.peak, 0.05)
+            train_language(
+                model, tokenizer, bank, steps, log, autocast, snapshot, course, optimizers=optimizers, probe=probe
+            )
+            probe.close()
+            return model.state_dict()
+
+        return run
+
     def bank_of(name: str, mix: Mix, count: int) -> list[SeenClip]:
         bank: list[SeenClip] = stage(name, lambda: build_bank(model, mix, count, log, autocast))
         return bank
@@ -126,18 +144,14 @@ def train(
     model.load_state_dict(stage("fine-tower", tower(length.fine_tower, FINE, 1e-3)))
     model.load_state_dict(stage("finest-tower", tower(length.finest_tower, FINEST, 1e-3)))
     bank = bank_of("wide-bank", ALL, length.wide_bank)
-    # The language model can learn from the bank while the tower learns on, in another process too.
     model.load_state_dict(stage("last-tower", tower(length.last_tower, FLASHES, 1e-3)))
-    last_bank = bank_of("last-bank", AGAIN, length.last_bank)
-    model.load_state_dict(_with_tower(stage("wide-language", language(length.wide_language, WIDENING, bank)), model))
-    model.load_state_dict(stage("adapting", language(length.adapting, ADAPTING, last_bank)))
+    model.load_state_dict(stage("wide-language", with_coordinates(length.wide_language, WIDENING, bank)))
+    # Against the words as the language model has them by now.
+    model.load_state_dict(stage("word-tower", tower(length.word_tower, WORDS, 1e-3)))
+    bank = bank_of("word-bank", AGAIN, length.word_bank)
+    model.load_state_dict(stage("deepening", with_coordinates(length.deepening, DEEPENING, bank)))
     snapshot()
     log(f"saved in {out}")
-
-
-def _with_tower(weights: dict[str, torch.Tensor], model: Qwen2_5_VLForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """Return the weights with the tower that the model has now."""
-    return {**weights, **{name: tensor for name, tensor in model.state_dict().items() if ".visual." in name}}
 
 
 def main() -> None:
