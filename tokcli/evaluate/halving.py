@@ -179,8 +179,11 @@ class _Search:
         for chain in order[max(2, math.ceil(len(order) / 2)) :]:
             self._drop(self.chains[chain][self.least.pop(chain)], "others keep fewer tokens", number)
 
-    def _promise(self, chain: int) -> tuple[int, float]:
+    def _promise(self, chain: int) -> tuple[float, float]:
+        """Sorts methods: the smallest first, then by what they keep; last where time did not allow to measure it."""
         setting = self.chains[chain][self.least[chain]]
+        if not self.board.seen[setting].any():
+            return math.inf, 0.0
         share = max(self.board.share(setting), 1e-9)
         return math.floor(math.log(share, SPACING)), -self.board.estimate(setting, DROP_CONFIDENCE).share
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +27,26 @@ class Retained:
 
     asked: int
     lost: int
-    low: float
-    """One-sided bound: the true share is above it with the confidence that was asked for."""
-    high: float
-    """One-sided bound: the true share is below it with that confidence."""
+    worth: float
+    """Of each answer: as many different items' answers."""
+    confidence: float
 
     @property
     def share(self) -> float:
         """NaN where no answer counts."""
         return 1 - self.lost / self.asked if self.asked else math.nan
+
+    @cached_property
+    def low(self) -> float:
+        """One-sided bound: the true share is above it with the confidence that was asked for."""
+        right = (self.asked - self.lost) * self.worth
+        return beta_quantile(1 - self.confidence, right, self.lost * self.worth + 1) if right else 0.0
+
+    @cached_property
+    def high(self) -> float:
+        """One-sided bound: the true share is below it with that confidence."""
+        right = (self.asked - self.lost) * self.worth
+        return beta_quantile(self.confidence, right + 1, self.lost * self.worth) if self.lost else 1.0
 
 
 def retained(asked: Floats, lost: Floats, likeness: float, confidence: float, times: float = 1.0) -> Retained:
@@ -43,15 +55,8 @@ def retained(asked: Floats, lost: Floats, likeness: float, confidence: float, ti
     ``likeness`` is how alike answers about one item fare, see :func:`intraclass`. With m answers about every item,
     each counts as ``1 / (1 + (m - 1) * likeness)`` answers; where m differs, its mean over answers is taken.
     """
-    total, missed = float(asked.sum()), float(lost.sum())
-    if not total:
-        return Retained(0, 0, 0.0, 1.0)
-    worth = times / design_effect(asked, likeness)
-    right = (total - missed) * worth
-    wrong = missed * worth
-    low = beta_quantile(1 - confidence, right, wrong + 1) if right else 0.0
-    high = beta_quantile(confidence, right + 1, wrong) if wrong else 1.0
-    return Retained(round(total), round(missed), low, high)
+    worth = times / design_effect(asked, likeness) if asked.any() else times
+    return Retained(round(float(asked.sum())), round(float(lost.sum())), worth, confidence)
 
 
 def design_effect(asked: Floats, likeness: float) -> float:
