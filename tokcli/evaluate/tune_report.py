@@ -206,6 +206,8 @@ def _advice(recipe: TuneRecipe, found: Found) -> str | None:
     needed = _needed(recipe, found)
     if needed is None:
         return f"{longer}add larger --keep: it keeps hardly more than {recipe.retain:g}, which no sample can tell"
+    if needed <= len(found.board.seen[0]):
+        return "raise --answer-time (0: no limit), for time ran out"
     if needed > found.inputs:
         return f"{longer}add items with questions: about {needed} would be enough to be sure, there are {found.inputs}"
     return f"{longer}use --sample {needed} to be sure, it was {len(found.board.seen[0])}"
