@@ -60,10 +60,10 @@ class Board:
 
     def seconds(self, settings: int, items: Sequence[int]) -> float:
         """What measuring will take, judged by what was measured; 0 before anything was."""
-        touched = self.seen.any(axis=0)
-        done = float(self.seen.sum()) + REFERENCE_COST * float(touched.sum())
+        touched = set(np.flatnonzero(self.seen.any(axis=0)).tolist())
+        done = float(self.seen.sum()) + REFERENCE_COST * len(touched)
         rate = self.trials.spent / done if done else 0.0
-        return rate * (settings * len(items) + REFERENCE_COST * sum(not touched[item] for item in items))
+        return rate * (settings * len(items) + REFERENCE_COST * len(set(items) - touched))
 
     def affords(self, settings: int, items: Sequence[int], part: float = 1.0) -> bool:
         """Whether it fits into that part of the time."""

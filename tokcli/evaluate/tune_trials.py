@@ -14,6 +14,7 @@ from tokcli.evaluate.observer import EvalObserver
 from tokcli.evaluate.runner import Outcome, Runner
 from tokcli.evaluate.settings import Setting
 from tokcli.evaluate.tune_board import Cells
+from tokcli.evaluate.tune_bounds import Floats
 from tokcli.models import LanguageModel
 
 
@@ -76,7 +77,7 @@ class RunnerTrials:
 
 
 def _cells(table: Sequence[Sequence[Outcome]]) -> Cells:
-    def each(value: Callable[[Outcome], float]) -> np.ndarray:  # type: ignore[type-arg]
+    def each(value: Callable[[Outcome], float]) -> Floats:
         return np.array([[value(outcome) for outcome in outcomes] for outcomes in table], dtype=np.float64)
 
     return Cells(
