@@ -62,11 +62,11 @@ class Set:
 
 
 SETS = (
-    Set("nano-all", "nano, every kind of scene", "nano", "all", 196, TEMPORAL),
-    Set("nano-static", "nano, a camera that stands still", "nano", "static", 80, TEMPORAL, (0.2, 0.1)),
-    Set("nano-drift", "nano, slow drift", "nano", "drift", 80, TEMPORAL, (0.2, 0.1)),
-    Set("nano-needle", "nano, a flash of 0.3 seconds in up to two minutes", "nano", "needle", 60, TEMPORAL, (0.2, 0.1)),
-    Set("nano-stills", "nano, pictures", "nano", "still,text", 120, BASELINES, format="png"),
+    Set("nano-all", "nano, every kind of scene", "nano", "all", 140, TEMPORAL),
+    Set("nano-static", "nano, a camera that stands still", "nano", "static", 60, TEMPORAL, (0.2, 0.1)),
+    Set("nano-drift", "nano, slow drift", "nano", "drift", 60, TEMPORAL, (0.2, 0.1)),
+    Set("nano-needle", "nano, a flash of 0.3 seconds in up to two minutes", "nano", "needle", 40, TEMPORAL, (0.2, 0.1)),
+    Set("nano-stills", "nano, pictures", "nano", "still,text", 100, BASELINES, format="png"),
     Set(
         "nano-clip-all",
         "nano-clip, every kind of scene, 8 frames a clip",
@@ -76,7 +76,7 @@ SETS = (
         TEMPORAL[:4],
         num_frames=8,
     ),
-    Set("nano-clip-stills", "nano-clip, pictures", "nano-clip", "still,text", 120, BASELINES, format="png"),
+    Set("nano-clip-stills", "nano-clip, pictures", "nano-clip", "still,text", 100, BASELINES, format="png"),
 )
 
 

@@ -60,7 +60,7 @@ class Length:
     wide_language: int = 1000
     word_tower: int = 330
     word_bank: int = 5000
-    deepening: int = 2650
+    deepening: int = 2500
 
 
 def train(
