@@ -53,6 +53,6 @@ def test_as_pictures_only_what_needs_no_time(tmp_path: Path) -> None:
 
 
 def test_an_unknown_kind_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown kind of scene 'cutt'.*did you mean 'cut'"):
+    with pytest.raises(UsageError, match=r"unknown kind of scene 'cutt'.*did you mean 'cut'"):
         render(RenderRecipe(output=str(tmp_path / "a"), kind="static,cutt", count=2))
     assert not (tmp_path / "a").exists()

@@ -152,6 +152,24 @@ WORDS = replace(
 AGAIN = replace(ALL, bank_seed=2_200_000_000)
 """Other scenes, as the tower sees them in the end."""
 
+LAGGING = replace(
+    AGAIN,
+    weight={
+        "color": 0.7,
+        "shape": 0.8,
+        "motion": 1.0,
+        "count": 1.5,
+        "place": 1.5,
+        "compare": 0.8,
+        "order": 1.0,
+        "change": 3.0,
+        "needle": 3.0,
+        "read": 2.0,
+        "time": 5.0,
+    },
+)
+"""The same, with more questions of the kinds that come last."""
+
 
 @dataclass(frozen=True)
 class Course:
@@ -172,3 +190,4 @@ FINISHING = Course(SIMPLE, seed=4, questions_per_clip=3, hard_questions=True)
 WIDENING = Course(ALL, seed=5, peak=1e-3, questions_per_clip=8, clips_per_step=16)
 DEEPENING = Course(AGAIN, seed=6, peak=1e-3, questions_per_clip=8, clips_per_step=16)
 """With the tower as it is in the end."""
+CATCHING_UP = Course(LAGGING, seed=7, peak=9e-4, questions_per_clip=8, clips_per_step=16)

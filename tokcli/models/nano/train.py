@@ -25,6 +25,7 @@ from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import (
     AGAIN,
     ALL,
+    CATCHING_UP,
     DEEPENING,
     FINE,
     FINEST,
@@ -60,7 +61,8 @@ class Length:
     wide_language: int = 1000
     word_tower: int = 330
     word_bank: int = 5000
-    deepening: int = 2500
+    deepening: int = 1000
+    catching_up: int = 1500
 
 
 def train(
@@ -150,6 +152,7 @@ def train(
     model.load_state_dict(stage("word-tower", tower(length.word_tower, WORDS, 1e-3)))
     bank = bank_of("word-bank", AGAIN, length.word_bank)
     model.load_state_dict(stage("deepening", with_coordinates(length.deepening, DEEPENING, bank)))
+    model.load_state_dict(stage("catching-up", with_coordinates(length.catching_up, CATCHING_UP, bank)))
     snapshot()
     log(f"saved in {out}")
 
