@@ -34,8 +34,8 @@ def test_unknown_names(name: str, nearest: str) -> None:
         resolve_checkpoint(name)
     message = str(caught.value)
     assert message.startswith(f"unknown model '{name}': no such folder")
-    assert "known names: nano, Qwen/Qwen2.5-VL-3B-Instruct" in message and "\n" not in message
-    assert (f"; nearest: {nearest}" if nearest else "; bundled: nano") in message
+    assert "known names: nano, nano-clip, Qwen/Qwen2.5-VL-3B-Instruct" in message and "\n" not in message
+    assert (f"; nearest: {nearest}" if nearest else "; bundled: nano, nano-clip") in message
 
 
 def test_a_hub_id_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_families_without_an_adapter(qwen25: Path, tmp_path: Path) -> None:
 def test_the_list() -> None:
     rows = list_models()
     assert json.loads(json.dumps(rows)) == rows
-    assert [row["name"] for row in rows] == ["nano", "qwen2_5_vl", "qwen2_vl", "llava"]
+    assert [row["name"] for row in rows] == ["nano", "nano-clip", "qwen2_5_vl", "qwen2_vl", "llava"]
     assert len({tuple(sorted(row)) for row in rows}) == 1
     assert {name for row in rows for name in row["checkpoints"]} == set(known_models())
 

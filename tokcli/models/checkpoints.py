@@ -8,33 +8,31 @@ import re
 from pathlib import Path
 
 from tokcli.errors import ModelError
-from tokcli.models.families import FAMILIES
+from tokcli.models.families import BUNDLED, FAMILIES
 from tokcli.models.settings import read_json
 
-BUNDLED = "nano"
-_BUNDLED_FOLDER = Path(__file__).parent / "nano" / "checkpoint"
 # A hub id, optionally with a branch, tag or commit: "Qwen/Qwen2.5-VL-3B-Instruct@main".
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 
 def known_models() -> list[str]:
-    """The bundled model and the published checkpoints of the supported families."""
-    return [BUNDLED, *(checkpoint for family in FAMILIES.values() for checkpoint in family.checkpoints)]
+    """The bundled models and the published checkpoints of the supported families."""
+    return [*BUNDLED, *(checkpoint for family in FAMILIES.values() for checkpoint in family.checkpoints)]
 
 
 def resolve_checkpoint(name: str) -> Path:
     """Folder that holds the checkpoint ``name``, complete enough to be loaded.
 
     Args:
-        name: "nano" (bundled), a folder, or a hub id, looked up in the local hub cache first and downloaded if it isn't
-            there; ``@revision`` may follow a hub id.
+        name: "nano" or "nano-clip" (bundled), a folder, or a hub id, looked up in the local hub cache first and
+            downloaded if it isn't there; ``@revision`` may follow a hub id.
 
     Raises:
         ModelError: Unknown name, no such folder, no weights or configuration in it, or the hub can't be reached.
     """
-    if name == BUNDLED:
-        return _complete(_BUNDLED_FOLDER, BUNDLED)
+    if name in BUNDLED:
+        return _complete(Path(__file__).parent / BUNDLED[name].folder / "checkpoint", name)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _complete(folder.resolve(), name)
@@ -51,7 +49,7 @@ def resolve_checkpoint(name: str) -> Path:
 def canonical_name(name: str) -> str:
     """``name`` in a form that means the same from any working directory: folders become absolute paths."""
     folder = Path(name).expanduser()
-    return str(folder.resolve()) if name != BUNDLED and folder.is_dir() else name
+    return str(folder.resolve()) if name not in BUNDLED and folder.is_dir() else name
 
 
 def revision_of(folder: Path) -> str | None:
@@ -130,4 +128,4 @@ def _snapshot(name: str, *, local_files_only: bool) -> Path:
 def _nearest(name: str) -> str:
     by_lower = {known.lower(): known for known in known_models()}
     nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; nearest: {by_lower[nearest[0]]}" if nearest else f"; bundled: {BUNDLED}"
+    return f"; nearest: {by_lower[nearest[0]]}" if nearest else f"; bundled: {', '.join(BUNDLED)}"

@@ -56,6 +56,23 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+@dataclass(frozen=True)
+class Bundled:
+    """A model that is part of the package."""
+
+    folder: str
+    """Beside this file; holds a folder ``checkpoint``."""
+    family: str
+    title: str
+
+
+BUNDLED = {
+    "nano": Bundled("nano", "qwen2_5_vl", "bundled demonstration model for rendered clips"),
+    "nano-clip": Bundled("nano_clip", "llava", "its sibling with a CLIP tower: [CLS], positions in one dimension"),
+}
+"""By name; the first is the default model."""
+
+
 def family_of(folder: Path) -> FamilyAdapter:
     """Adapter for the checkpoint in ``folder``.
 
@@ -71,7 +88,7 @@ def family_of(folder: Path) -> FamilyAdapter:
 
 
 def list_models() -> list[dict[str, Any]]:
-    """The bundled model, then the supported families, as JSON-able rows with the same keys."""
+    """The bundled models, then the supported families, as JSON-able rows with the same keys."""
     families: list[dict[str, Any]] = []
     for family in FAMILIES.values():
         adapter = family.load()
@@ -87,11 +104,9 @@ def list_models() -> list[dict[str, Any]]:
                 "signals": sorted(adapter.signals),
             }
         )
-    bundled = next(row for row in families if row["family"] == "qwen2_5_vl")
-    nano = {
-        "name": "nano",
-        "kind": "bundled",
-        "title": "bundled demonstration model for rendered clips",
-        "checkpoints": ["nano"],
-    }
-    return [{**bundled, **nano}, *families]
+    by_type = {row["family"]: row for row in families}
+    bundled = [
+        {**by_type[model.family], "name": name, "kind": "bundled", "title": model.title, "checkpoints": [name]}
+        for name, model in BUNDLED.items()
+    ]
+    return [*bundled, *families]
