@@ -43,6 +43,16 @@ def test_refused_before_any_work(
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_folder_is_named_as_it_is(tokcli: Tokcli, tmp_path: Path) -> None:
+    """Brackets are how markup of the terminal is written; a closing tag that was never opened is an error there."""
+    media, cache = tmp_path / "a [" / "red] b", tmp_path / "[dim]c"
+    rendered = tokcli("render", "-o", media, "--kind", "still", "--count", 1)
+    assert (rendered.code, rendered.stdout.startswith(str(media))) == (0, True), rendered.stdout
+    assert str(cache) in tokcli("compress", media, "-o", cache, "--num-workers", 1).stdout
+    assert str(cache) in tokcli("inspect", cache).stdout
+    assert str(cache) in tokcli("verify", cache).stdout
+
+
 def test_inputs_without_media(tokcli: Tokcli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
-from tokcli.cli.output import human_bytes, human_seconds, print_json, results, share
+from tokcli.cli.output import human_bytes, human_seconds, plain, print_json, results, share
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
@@ -197,8 +198,9 @@ def exit_code(summary: CompressSummary, recipe: CompressRecipe) -> int:
 
 def print_summary(summary: CompressSummary) -> None:
     in_cache = summary.items - summary.failed
+    name = escape(plain(summary.output))
     results.print(
-        f"[bold]{summary.output}[/bold]: {in_cache} of {summary.items} items"
+        f"[bold]{name}[/bold]: {in_cache} of {summary.items} items"
         f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
         f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
     )
@@ -210,4 +212,4 @@ def print_summary(summary: CompressSummary) -> None:
         f" {share(summary.cache_bytes, summary.source_bytes)} of the source files ({human_bytes(summary.source_bytes)})"
     )
     if summary.failed:
-        results.print(f"  {summary.failed} failed: `tokcli inspect {summary.output} --errors` says why", style="yellow")
+        results.print(f"  {summary.failed} failed: `tokcli inspect {name} --errors` says why", style="yellow")

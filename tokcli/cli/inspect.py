@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from tokcli.cli.options import Json
 from tokcli.cli.output import human_bytes, human_seconds, plain, results, share, show, table
@@ -138,7 +139,9 @@ def _draw(document: dict[str, Any]) -> None:
         ),
         ("complete", "yes" if document["complete"] else "no: run the same compress command again to go on"),
     ]
-    results.print(f"[bold]{document['cache']}[/bold]: token cache, format {document['manifest']['format']}")
+    results.print(
+        f"[bold]{escape(plain(document['cache']))}[/bold]: token cache, format {document['manifest']['format']}"
+    )
     facts[-1:-1] = table_facts(document["statistics"])
     results.print(table("", ("", ""), facts))
     if sample := document["statistics"]["sample"]:
@@ -185,8 +188,8 @@ def verify(cache: CachePath, as_json: Json = False) -> None:
 
     def draw() -> None:
         for problem in report:
-            results.print(f"[red]{problem.file}[/red]: {problem.what}")
-        results.print(f"{cache}: " + (f"{len(report)} problems" if report else "sound"))
+            results.print(f"[red]{escape(plain(problem.file))}[/red]: {escape(plain(problem.what))}")
+        results.print(f"{escape(plain(cache))}: " + (f"{len(report)} problems" if report else "sound"))
 
     show(document, as_json, draw)
     raise typer.Exit(5 if report else 0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from tokcli.cli.options import Json, Quiet
-from tokcli.cli.output import human_bytes, human_seconds, note, print_json, results
+from tokcli.cli.output import human_bytes, human_seconds, note, plain, print_json, results
 
 if TYPE_CHECKING:
     from tokcli.recipe import RenderRecipe
@@ -56,6 +57,7 @@ def run_render(recipe: RenderRecipe, quiet: bool, as_json: bool) -> None:
         print_json(vars(summary))
         return
     results.print(
-        f"[bold]{summary.output}[/bold]: {summary.files} files, {human_seconds(summary.media_seconds)} of video,"
-        f" {human_bytes(summary.bytes)}, {summary.questions} questions in qa.jsonl"
+        f"[bold]{escape(plain(summary.output))}[/bold]: {summary.files} files,"
+        f" {human_seconds(summary.media_seconds)} of video, {human_bytes(summary.bytes)},"
+        f" {summary.questions} questions in qa.jsonl"
     )
