@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tokcli.cache.lock import CacheLockedError
 from tokcli.errors import CacheConflictError, CacheError
 from tokcli.evaluate.journal import Journal
 
@@ -44,6 +45,20 @@ def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) ->
     assert caught.value.exit_code == 4
     with Journal(path, {"model": "n"}, overwrite=True) as journal:
         assert journal.lines == {}
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "outcomes.jsonl"
+    with Journal(path, CONFIGURATION) as journal:
+        journal.add("a", {})
+        whole = path.read_bytes()
+        with pytest.raises(CacheLockedError, match="is being written by process"):
+            Journal(path, CONFIGURATION, overwrite=True)
+        assert path.read_bytes() == whole
+    with pytest.raises(CacheConflictError):
+        Journal(path, {"model": "n"})
+    with Journal(path, CONFIGURATION) as journal:  # neither the one before nor the refused one holds it any more
+        assert list(journal.lines) == ["a"]
 
 
 def test_other_files_stay_as_they_are(tmp_path: Path) -> None:

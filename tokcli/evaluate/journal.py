@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from tokcli.cache.lock import lock_cache
 from tokcli.errors import CacheConflictError, CacheError
 
 Line = dict[str, Any]
@@ -18,16 +19,29 @@ class Journal:
     """A JSON-lines file: the configuration, then one line for everything that was measured.
 
     Lines are found by their ``key``; of two with the same key the later one counts. A last line that was torn by a
-    kill is cut off. A context manager.
+    kill is cut off. A context manager that holds the lock of its folder: a second run would answer the same questions
+    again, and take a line that is being written for a torn one.
     """
 
     def __init__(self, path: Path, configuration: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        """Raises ``CacheConflictError`` for a file of another configuration, ``CacheError`` for another file."""
+        """Raises ``CacheConflictError`` for a file of another configuration, ``CacheError`` for another file.
+
+        ``CacheLockedError`` where another process writes it.
+        """
         self.path = path
-        if overwrite:
-            path.unlink(missing_ok=True)
         self.lines: dict[str, Line] = {}
         self._file: IO[str] | None = None
+        self._lock = lock_cache(path.parent)
+        try:
+            if overwrite:
+                path.unlink(missing_ok=True)
+            self._open(configuration)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self, configuration: Mapping[str, Any]) -> None:
+        path = self.path
         head = {"configuration": json.loads(json.dumps(configuration))}
         lines = self._read()
         if not lines:
@@ -87,3 +101,4 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._lock.release()
