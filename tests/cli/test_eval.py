@@ -59,7 +59,9 @@ def test_caches_are_compared_with_the_one_that_has_all_tokens(
     assert {path.suffix for path in out.iterdir()} >= {".png", ".svg", ".parquet"}
     drawn = tokcli(*arguments, "--no-plots", "-q")
     assert (drawn.code, drawn.stdout) == (0, "")
-    page = tokcli(*arguments, "--no-plots").stdout
+    again = tokcli(*arguments, "--no-plots")
+    assert "4 items have no question about them and are left out" in again.stderr
+    page = again.stdout
     assert "4 questions about 2 items" in page
     for name in ("full", "uniform@0.5", "blind", "guess", "chance"):
         assert any(line.strip("* ").startswith(name) for line in page.splitlines()), page

@@ -74,7 +74,7 @@ def evaluate(recipe: EvalRecipe, observer: EvalObserver | None = None) -> Evalua
     )
     with Encoder(recipe, observer) as encoder:
         questions, missing = by_item(asked, encoder.ids)
-        _tell_missing(missing, observer)
+        _tell_left_out(missing, len(encoder.ids) - len(questions), observer)
         encoder.only(questions)
         configuration = _configuration(recipe, recipe.model or "nano")
         with Journal(_folder(recipe) / OUTCOMES, configuration, overwrite=recipe.overwrite) as journal:
@@ -98,8 +98,9 @@ def _evaluate_caches(recipe: EvalRecipe, asked: Sequence[Question], observer: Ev
         observer.note(text)
     if recipe.against is not None and FULL not in caches.sources:
         raise UsageError("--against full needs a cache with all tokens; make one with `tokcli compress --method none`")
-    questions, missing = by_item(asked, caches.ids[: recipe.limit])
-    _tell_missing(missing, observer)
+    ids = caches.ids[: recipe.limit]
+    questions, missing = by_item(asked, ids)
+    _tell_left_out(missing, len(ids) - len(questions), observer)
     model = recipe.model or str(caches.identity["model"])
     judge = _judge(recipe, model, caches.identity)
     judge.model()  # before anything is written: it may not be the one that made the caches
@@ -119,7 +120,9 @@ def _questions(recipe: EvalRecipe) -> list[Question]:
     return [*asked, *general_questions(recipe.prompt, len(asked))]
 
 
-def _tell_missing(missing: Sequence[str], observer: EvalObserver) -> None:
+def _tell_left_out(missing: Sequence[str], unasked: int, observer: EvalObserver) -> None:
+    if unasked:
+        observer.note(f"{unasked} items have no question about them and are left out")
     if missing:
         names = ", ".join(map(repr, list(dict.fromkeys(missing))[:3]))
         observer.warning(f"{len(missing)} questions are about other items and are left out: {names}")
