@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
-COMMANDS = ("compress", "infer", "inspect", "verify", "methods", "models", "render", "run", "doctor")
+COMMANDS = ("compress", "infer", "eval", "tune", "inspect", "verify", "methods", "models", "render", "run", "doctor")
 
 
 def test_help_is_fast_and_light() -> None:
@@ -23,13 +23,14 @@ def test_help_is_fast_and_light() -> None:
     )
     seconds = []
     for _ in range(5):
-        started = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         assert result.stderr == "0 []"
     for command in COMMANDS:
         assert f" {command} " in result.stdout
-    # The best of five: another process on the machine must not fail this, an import of torch would.
+    # Of the processor, and the best of five: other work on the machine must not fail this, an import of torch would.
     assert min(seconds) < 0.4
 
 
