@@ -130,9 +130,9 @@ class EvalRecipe(_Step):
 
     inputs: Annotated[list[NonEmpty], Field(min_length=1)]
     qa: str | None = None
-    prompt: list[str] = []
-    methods: list[NonEmpty] | None = None
-    keep: list[Annotated[float, Field(gt=0, le=1)]] | None = None
+    prompt: list[NonEmpty] = []
+    methods: Annotated[list[NonEmpty], Field(min_length=1)] | None = None
+    keep: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] | None = None
     options: dict[str, str] = {}
     output: NonEmpty = "eval"
     model: str | None = None

@@ -87,6 +87,8 @@ def test_without_all_tokens_it_says_what_is_missing(
         (["--keep", "0"], ["keep", "greater than 0"]),
         (["--keep", "2"], ["keep", "less than or equal to 1"]),
         (["--keep", "half"], ["keep", "half"]),
+        (["--keep", ""], ["keep", "at least 1 item"]),
+        (["--methods", ","], ["methods", "at least 1 item"]),
         (["--qa", "gone.jsonl"], ["gone.jsonl", "No such file"]),
         (["--model", "nanoo"], ["nanoo", "nano"]),
         (["--positions", "new"], ["positions"]),
@@ -109,6 +111,9 @@ def test_inputs_that_do_not_go_together(tokcli: Tokcli, clips: Path, clip_cache:
     assert "not both at once" in tokcli("eval", clips, clip_cache, *options).error
     assert "caches are evaluated as they are" in tokcli("eval", clip_cache, *options, "--keep", "0.5").error
     assert "no such file" in tokcli("eval", tmp_path / "gone", *options).error
+    clip, alone = shutil.copy(next(clips.glob("*.mp4")), tmp_path / "alone.mp4"), tmp_path / "alone"
+    assert tokcli("compress", clip, "-o", alone, "--num-workers", 1, "-q").code == 0
+    assert "no item is in all of" in tokcli("eval", clip_cache, alone, *options).error
     other = tmp_path / "other.jsonl"
     other.write_text('{"id": "nobody.mp4", "question": "Who?", "answer": "me"}\n')
     assert "nobody.mp4" in tokcli("eval", clips, "--qa", other, "-o", tmp_path / "eval").error

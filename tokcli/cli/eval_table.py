@@ -44,9 +44,12 @@ def draw_results(evaluation: Evaluation) -> None:
     for row in lines:
         if row["reason"]:
             results.print(f"[yellow]{escape(_name(row))}[/yellow]: {escape(plain(row['reason']))}")
-    results.print("[dim]* no other has as many right answers from as few tokens[/dim]")
-    if any(row["matches"] for row in lines):
-        results.print("[dim]uniform = dtd: as many tokens of every item as dtd kept[/dim]")
+    answers = "equal" if lines[0]["measure"] == "agreement" else "right"
+    results.print(f"[dim]* no other has as many {answers} answers from as few tokens[/dim]")
+    matched = next((row for row in lines if row["matches"]), None)
+    if matched is not None:
+        name, other = (escape(plain(text)) for text in (_name({**matched, "also": []}), matched["matches"]))
+        results.print(f"[dim]{name}: as many tokens of every item as {other} kept[/dim]")
 
 
 def _of_kind(rows: Mapping[tuple[tuple[object, ...], str | None], Row], kind: str) -> Cell:

@@ -39,7 +39,10 @@ def are_caches(inputs: Sequence[str]) -> bool:
 
 
 def open_caches(paths: Sequence[str]) -> Caches:
-    """Open caches to compare. Raises ``ModelError`` where they are not of one model, ``CacheError`` for damage."""
+    """Open caches to compare. Raises ``ModelError`` where they are not of one model, ``CacheError`` for damage.
+
+    ``UsageError`` where they have no item in common.
+    """
     caches = {path: open_cache(path) for path in dict.fromkeys(paths)}
     identities = {path: cache.manifest.configuration["model"] for path, cache in caches.items()}
     first = next(iter(identities))
@@ -64,6 +67,8 @@ def open_caches(paths: Sequence[str]) -> Caches:
         settings.append(Setting(label, _share(compressor), source=path))
         sources[path] = Source(caches[path], caches[path].manifest.digest)
     ids = [item_id for item_id in caches[first].ids() if all(item_id in cache for cache in caches.values())]
+    if not ids:
+        raise UsageError(f"no item is in all of {', '.join(caches)}; compare caches of the same inputs")
     notes = [f"{path} is the reference: all tokens" for path in [full] if path]
     if full is None:
         notes.append(
