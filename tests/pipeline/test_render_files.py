@@ -45,10 +45,10 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_as_pictures_only_what_needs_no_time(tmp_path: Path) -> None:
-    render(RenderRecipe(output=str(tmp_path), kind="all", count=7, format="png"))
+    render(RenderRecipe(output=str(tmp_path), kind="all", count=8, format="png"))
     assert {row["scene"] for row in qa_of(tmp_path)} == set(TIMELESS)
     assert {row["kind"] for row in qa_of(tmp_path)} <= {"color", "shape", "count", "place", "compare", "read"}
-    with pytest.raises(UsageError, match="'cut' need time to happen; as png there are static, still"):
+    with pytest.raises(UsageError, match="'cut' need time to happen; as png there are static, short, still"):
         render(RenderRecipe(output=str(tmp_path / "b"), kind="static,cut", count=2, format="png"))
 
 

@@ -23,7 +23,11 @@ _BY_SUFFIX = {
 }
 _ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp8": "libvpx", "vp9": "libvpx-vp9", "av1": "libsvtav1"}
 _PIXELS = {"gif": "rgb8", "mjpeg": "yuvj420p", "ffv1": "bgr0", "rawvideo": "bgr24"}
-_LOSSY = {"libx264": {"crf": "18", "preset": "veryfast"}, "libvpx-vp9": {"crf": "24", "b": "0", "cpu-used": "8"}}
+_LOSSY = {
+    # With its lookahead, libx264 gives other bytes for the same frames from run to run.
+    "libx264": {"crf": "18", "preset": "veryfast", "x264-params": "rc-lookahead=0"},
+    "libvpx-vp9": {"crf": "24", "b": "0", "cpu-used": "8"},
+}
 
 
 def write_video(
