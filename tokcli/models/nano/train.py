@@ -33,6 +33,7 @@ from tokcli.models.nano.curriculum import (
     FIRST_COURSE,
     FLASHES,
     SIMPLE,
+    SIZES_AND_THIRDS,
     WIDENING,
     WORDS,
     Course,
@@ -62,7 +63,8 @@ class Length:
     word_tower: int = 330
     word_bank: int = 5000
     deepening: int = 1000
-    catching_up: int = 1500
+    catching_up: int = 1450
+    sizes_and_thirds: int = 780
 
 
 def train(
@@ -153,6 +155,8 @@ def train(
     bank = bank_of("word-bank", AGAIN, length.word_bank)
     model.load_state_dict(stage("deepening", with_coordinates(length.deepening, DEEPENING, bank)))
     model.load_state_dict(stage("catching-up", with_coordinates(length.catching_up, CATCHING_UP, bank)))
+    last = with_coordinates(length.sizes_and_thirds, SIZES_AND_THIRDS, bank)
+    model.load_state_dict(stage("sizes-and-thirds", last))
     snapshot()
     log(f"saved in {out}")
 
