@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,24 @@ def test_training_puts_prompts_as_they_are_put_later() -> None:
         # Training goes on with the answer, whose last token is not fed.
         assert ids[: len(theirs.ids)].tolist() == theirs.ids.tolist()
         assert ours.positions[: len(theirs.ids)].tolist() == theirs.positions.tolist()
+
+
+def test_answers_about_scenes_that_it_has_not_seen(whole: Any) -> None:
+    from collections import Counter
+
+    from tokcli.models.nano.evaluate import count
+    from tokcli.models.nano_clip.evaluate import unseen
+
+    model, asked, right = deepcopy(whole).float(), Counter[str](), Counter[str]()
+    for tally in count(model, build_tokenizer(), unseen(model, 8, 56), build=build_prompt).values():
+        asked, right = asked + tally.asked, right + tally.right
+    shares = {kind: right[kind] / asked[kind] for kind in asked}
+    for kind, least in (
+        ("color", 0.9),
+        ("shape", 0.85),
+        ("count", 0.65),
+        ("order", 0.65),
+        ("read", 0.55),
+        ("other", 1),
+    ):
+        assert shares[kind] >= least, f"{kind}: {right[kind]} of {asked[kind]}"

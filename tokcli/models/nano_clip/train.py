@@ -34,9 +34,9 @@ from tokcli.models.nano_clip.tower import free_measures, train_tower
 class Length:
     """How long each stage is: steps, and clips in the bank."""
 
-    tower: int = 1800
-    bank: int = 5000
-    language: int = 1800
+    tower: int = 1200
+    bank: int = 3500
+    language: int = 900
 
 
 def train(
