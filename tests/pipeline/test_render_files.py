@@ -56,3 +56,14 @@ def test_an_unknown_kind_is_refused_before_anything_is_written(tmp_path: Path) -
     with pytest.raises(UsageError, match=r"unknown kind of scene 'cutt'.*did you mean 'cut'"):
         render(RenderRecipe(output=str(tmp_path / "a"), kind="static,cutt", count=2))
     assert not (tmp_path / "a").exists()
+
+
+def test_the_same_rendering_may_be_repeated_and_no_other_put_beside_it(tmp_path: Path) -> None:
+    recipe = RenderRecipe(output=str(tmp_path), kind="still,short", count=3, seed=1)
+    render(recipe)
+    before = qa_of(tmp_path)
+    render(recipe)
+    assert qa_of(tmp_path) == before
+    with pytest.raises(UsageError, match=r"holds other files, 'short-1-00001.webm'; give an empty or a new folder"):
+        render(recipe.model_copy(update={"seed": 2}))
+    assert qa_of(tmp_path) == before

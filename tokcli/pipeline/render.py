@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,16 +40,11 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     check_render(recipe)
     folder = Path(recipe.output)
     folder.mkdir(parents=True, exist_ok=True)
-    kinds = chosen_kinds(recipe)
     asked: list[dict[str, str | float]] = []
     seconds = 0.0
     names = []
-    for number in range(recipe.count):
-        kind = kinds[number % len(kinds)]
-        scene = make_scene(kind, (recipe.seed * 1_000_003 + number) % SEEDS)
-        if recipe.format == "png":
-            scene = replace(scene, still=True, fps=1.0, duration_seconds=0.0)
-        path = folder / f"{kind}-{recipe.seed}-{number:05d}.{_suffix(scene, recipe.format, number)}"
+    for name, scene in _planned(recipe):
+        path = folder / name
         if scene.still:
             write_image(path, render_at(scene, 0.0))
         else:
@@ -63,6 +58,17 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     write_atomically(folder / "qa.jsonl", text.encode())
     size = sum(path.stat().st_size for path in names)
     return RenderSummary(str(folder), len(names), len(asked), round(seconds, 3), size)
+
+
+def _planned(recipe: RenderRecipe) -> Iterator[tuple[str, Scene]]:
+    """Yield the names of the files and what they show."""
+    kinds = chosen_kinds(recipe)
+    for number in range(recipe.count):
+        kind = kinds[number % len(kinds)]
+        scene = make_scene(kind, (recipe.seed * 1_000_003 + number) % SEEDS)
+        if recipe.format == "png":
+            scene = replace(scene, still=True, fps=1.0, duration_seconds=0.0)
+        yield f"{kind}-{recipe.seed}-{number:05d}.{_suffix(scene, recipe.format, number)}", scene
 
 
 def _suffix(scene: Scene, format: str, number: int) -> str:
@@ -102,5 +108,9 @@ def check_render(recipe: RenderRecipe) -> None:
     folder = Path(recipe.output)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder with -o")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "qa.jsonl").exists():
-        raise UsageError(f"{folder} holds other files; give an empty or a new folder with -o")
+    if folder.is_dir() and any(folder.iterdir()):
+        # The same rendering may be made again; of another one the clips would stay without questions.
+        planned = {"qa.jsonl", *(name for name, _ in _planned(recipe))}
+        others = sorted(path.name for path in folder.iterdir() if path.name not in planned)
+        if others:
+            raise UsageError(f"{folder} holds other files, {others[0]!r}; give an empty or a new folder with -o")
