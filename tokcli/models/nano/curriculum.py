@@ -170,24 +170,6 @@ LAGGING = replace(
 )
 """The same, with more questions of the kinds that come last."""
 
-LAST = replace(
-    AGAIN,
-    weight={
-        "color": 0.5,
-        "shape": 0.6,
-        "motion": 0.7,
-        "count": 1.0,
-        "place": 1.0,
-        "compare": 4.0,
-        "order": 1.5,
-        "change": 1.5,
-        "needle": 2.0,
-        "read": 1.0,
-        "time": 6.0,
-    },
-)
-"""Mostly sizes and thirds, which were still at chance when all other kinds were learned."""
-
 
 @dataclass(frozen=True)
 class Course:
@@ -209,4 +191,3 @@ WIDENING = Course(ALL, seed=5, peak=1e-3, questions_per_clip=8, clips_per_step=1
 DEEPENING = Course(AGAIN, seed=6, peak=1e-3, questions_per_clip=8, clips_per_step=16)
 """With the tower as it is in the end."""
 CATCHING_UP = Course(LAGGING, seed=7, peak=9e-4, questions_per_clip=8, clips_per_step=16)
-SIZES_AND_THIRDS = Course(LAST, seed=8, peak=9e-4, questions_per_clip=8, clips_per_step=16)

@@ -33,7 +33,6 @@ from tokcli.models.nano.curriculum import (
     FIRST_COURSE,
     FLASHES,
     SIMPLE,
-    SIZES_AND_THIRDS,
     WIDENING,
     WORDS,
     Course,
@@ -64,7 +63,6 @@ class Length:
     word_bank: int = 5000
     deepening: int = 1000
     catching_up: int = 1450
-    sizes_and_thirds: int = 780
 
 
 def train(
@@ -155,8 +153,6 @@ def train(
     bank = bank_of("word-bank", AGAIN, length.word_bank)
     model.load_state_dict(stage("deepening", with_coordinates(length.deepening, DEEPENING, bank)))
     model.load_state_dict(stage("catching-up", with_coordinates(length.catching_up, CATCHING_UP, bank)))
-    last = with_coordinates(length.sizes_and_thirds, SIZES_AND_THIRDS, bank)
-    model.load_state_dict(stage("sizes-and-thirds", last))
     snapshot()
     log(f"saved in {out}")
 
