@@ -171,7 +171,7 @@ def test_settings_of_the_checkpoint_are_followed(
     monkeypatch.setattr(config, "eos_token_id", None)
     plain = without_time(speaker.language.ask(item, PROMPTS, max_new_tokens=STEPS))
     first = [plain[0].token_ids[0]]
-    value = {"repetition_penalty": 4.0, "no_repeat_ngram_size": 1, "suppress_tokens": first}[setting]
+    value = {"repetition_penalty": 1000.0, "no_repeat_ngram_size": 1, "suppress_tokens": first}[setting]
     monkeypatch.setattr(config, setting, value)
     answers = without_time(speaker.language.ask(item, PROMPTS, max_new_tokens=STEPS))
     assert answers == without_time(one_by_one(speaker.language, item))
