@@ -32,6 +32,7 @@ TEMPORAL = (
 )
 BASELINES = ("random", "uniform", "pool2d", "downsample")
 """Pictures have no steps to compare."""
+MIXED = ("dtd", "dtd:threshold=0.5", "dtd:threshold=0.8;reference=kept", "evs")
 SEED = 2026
 
 
@@ -62,7 +63,7 @@ class Set:
 
 
 SETS = (
-    Set("nano-all", "nano, every kind of scene", "nano", "all", 140, TEMPORAL),
+    Set("nano-all", "nano, every kind of scene", "nano", "all", 140, MIXED),
     Set("nano-static", "nano, a camera that stands still", "nano", "static", 60, TEMPORAL, (0.2, 0.1)),
     Set("nano-drift", "nano, slow drift", "nano", "drift", 60, TEMPORAL, (0.2, 0.1)),
     Set("nano-needle", "nano, a flash of 0.3 seconds in up to two minutes", "nano", "needle", 40, TEMPORAL, (0.2, 0.1)),
