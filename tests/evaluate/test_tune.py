@@ -13,7 +13,7 @@ import pytest
 from tokcli.cache import open_cache
 from tokcli.errors import CacheConflictError
 from tokcli.evaluate.tune import tune
-from tokcli.evaluate.tune_report import Tuning
+from tokcli.evaluate.tune_report import Tuning, _from_anywhere
 from tokcli.recipe import CompressRecipe, TuneRecipe, load_recipe
 
 KEEP = [0.5, 0.25, 0.1]
@@ -160,11 +160,70 @@ def test_auto_compresses_with_the_choice_and_takes_it_again(
         raise AssertionError("it was tuned again")
 
     monkeypatch.setattr("tokcli.cli.tune.run_tune", never)
-    (tmp_path / "cache.tune" / "tune.json").unlink()
+    path = tmp_path / "cache.tune" / "tune.json"
+    document = json.loads(path.read_text()) | {"certain": False, "out_of_time": True}
+    path.write_text(json.dumps(document))
     code, out, err = run_main(monkeypatch, capsys, *words, "--json")
     assert code == 0, err
     assert json.loads(out)["skipped"] == 6
     assert "was made with" in err
+    assert "run `tokcli tune` with --answer-time 0 and give its choice with --method" in " ".join(err.split())
+    assert "without effect" not in err
+    code, _, err = run_main(monkeypatch, capsys, *words, "--retain", "0.7", "--qa", "other.jsonl")
+    assert code == 0, err
+    assert "is there already: --retain 0.7, --qa other.jsonl; --overwrite tunes again" in " ".join(err.split())
+    path.unlink()
+    code, _, err = run_main(monkeypatch, capsys, *words)
+    assert code == 0, err
+    assert "was made with" in err and "tokcli tune" not in err
+
+
+def test_overwrite_and_retry_errors_reach_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokcli.cli.auto import with_method
+
+    asked: list[TuneRecipe] = []
+
+    def stop(recipe: TuneRecipe, quiet: bool) -> None:
+        asked.append(recipe)
+        raise InterruptedError
+
+    monkeypatch.setattr("tokcli.cli.tune.run_tune", stop)
+    flags = {"overwrite": True, "retry_errors": True}
+    with pytest.raises(InterruptedError):
+        with_method(CompressRecipe(inputs=["a"], output=str(tmp_path), method="auto", **flags), quiet=True)
+    assert asked[0].overwrite and asked[0].retry_errors
+
+
+def test_advice_about_auto_names_no_flag_that_compress_lacks() -> None:
+    from tokcli.cli.auto import _doubt
+
+    document = {"ci": [0.9, 1.0], "out_of_time": False, "advice": "use --sample 512 to be sure, it was 128"}
+    assert _doubt(document) == (
+        "the choice is uncertain: run `tokcli tune` yourself and give its choice with --method; "
+        "use --sample 512 to be sure, it was 128"
+    )
+    late = document | {"ci": None, "out_of_time": True}
+    assert _doubt(late) == (
+        "nothing was found to keep enough, for time ran out: "
+        "run `tokcli tune` with --answer-time 0 and give its choice with --method"
+    )
+
+
+def test_paths_of_the_recipe_mean_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tokcli.media.scan import scan_inputs
+
+    here = tmp_path / "set [1]"
+    here.mkdir()
+    for name in ("a.mp4", "b[2].mp4"):
+        (here / name).touch()
+    monkeypatch.chdir(here)
+    recipe = CompressRecipe(inputs=[".", "b[2].mp4", "*.mp4", "/media/*.mp4"], output="cache")
+    moved = _from_anywhere(recipe)
+    assert moved.inputs[:2] == [str(here), str(here / "b[2].mp4")]
+    found = [item.path for item in scan_inputs([moved.inputs[2]]).items]
+    assert found == [str(here / "a.mp4"), str(here / "b[2].mp4")]
+    assert moved.inputs[3] == "/media/*.mp4"
+    assert (moved.output, moved.model) == (str(here / "cache"), "nano")
 
 
 @pytest.mark.parametrize(

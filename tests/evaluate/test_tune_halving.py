@@ -10,6 +10,7 @@ import pytest
 
 from tokcli.evaluate.halving import Rules, choose, split
 from tokcli.evaluate.tune_board import Cells
+from tokcli.evaluate.tune_report import Found, _verdict
 
 SHARES = (0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
 QUESTIONS = 6
@@ -137,6 +138,29 @@ def test_nothing_is_certain_after_the_first_test_that_failed() -> None:
     assert choice.tested[4].low < 0.96 <= choice.tested[4].share
     assert choice.tested[6].low >= 0.96
     assert choice.setting == 6 and not choice.certain
+
+
+def test_an_uncertain_choice_is_not_larger_than_what_another_method_keeps_enough_with() -> None:
+    table = Table([1.0] * 4, (0.75, 0.1, 0.75, 0.25), 128, 0.1, 0, math.inf)
+    # Of the items that are tested on: at 0.75 a little too much is lost to be sure of 96%, at 0.1 nearly everything.
+    table.lost[0, 40:56] = 1
+    table.lost[1, 40:] = QUESTIONS
+    choice, board = choose(table, [[0, 1], [2, 3]], 128, Rules(0.96))
+    assert list(choice.tested) == [0, 1, 3]
+    # It passes its test, but was not in the sequence that was fixed before: no certainty.
+    assert choice.tested[3].low >= 0.96
+    assert choice.setting == 3 and not choice.certain
+
+    def verdict(setting: int) -> str:
+        return _verdict(Found([], choice, board, 128, 0, True, 1.0, 0.96), setting)
+
+    assert [verdict(setting) for setting in (0, 1, 3)] == ["tested: not sure to keep enough"] * 2 + [
+        "chosen, uncertain"
+    ]
+    # As if there had been no time for the other method.
+    del choice.tested[3]
+    choice.setting = 0
+    assert verdict(3) == "not tested, others promised more"
 
 
 @pytest.mark.parametrize("allowed", [300.0, 150.0, 40.0])

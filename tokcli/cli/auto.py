@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokcli.cli.output import note, warn
+from tokcli.errors import MethodError
 
 if TYPE_CHECKING:
     from tokcli.recipe import CompressRecipe
-
-_SHARED = (
-    "inputs",
-    "model",
-    "seed",
-    "sampling",
-    "resize",
-    "dtype",
-    "device",
-    "path_col",
-    "id_col",
-    "workers",
-    "timeout",
-)
 
 
 def with_method(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
@@ -41,7 +29,53 @@ def _of_cache(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     stored = read_manifest(Path(recipe.output)).configuration["method"]
     if not quiet:
         note(f"auto: {recipe.output} was made with {describe_method(stored)}, which is taken again")
+        document = _last_search(recipe, stored)
+        if document and not document["certain"]:
+            warn(_doubt(document))
+        if ignored := _ignored(recipe, document):
+            warn(f"without effect, for {recipe.output} is there already: {ignored}; --overwrite tunes again")
     return _named(recipe, _method_of(stored))
+
+
+def _last_search(recipe: CompressRecipe, stored: dict[str, Any]) -> dict[str, Any]:
+    """What the search for this cache's method found; empty where it is gone or chose another."""
+    from tokcli.evaluate.tune_report import DOCUMENT
+    from tokcli.methods import resolve
+
+    try:
+        document: dict[str, Any] = json.loads((Path(_search_folder(recipe)) / DOCUMENT).read_text())
+        chosen = dict(document["chosen"])
+        chose = resolve(chosen.pop("method"), **chosen, seed=document["seed"]).to_json()
+    except (OSError, ValueError, KeyError, TypeError, MethodError):
+        return {}
+    return document if chose["methods"] == stored["methods"] else {}
+
+
+def _doubt(document: dict[str, Any]) -> str:
+    """What to do about a choice that is not certain; `compress` has none of the flags of `tune`."""
+    what = "nothing was found to keep enough" if document["ci"] is None else "the choice is uncertain"
+    by_hand = "`tokcli tune` {} and give its choice with --method"
+    if document["out_of_time"]:
+        return f"{what}, for time ran out: run {by_hand.format('with --answer-time 0')}"
+    if "--" in document["advice"]:
+        return f"{what}: run {by_hand.format('yourself')}; {document['advice']}"
+    return f"{what}: {document['advice']}"
+
+
+def _ignored(recipe: CompressRecipe, document: dict[str, Any]) -> str:
+    """Flags that ask for another search than the one that chose the method."""
+    from tokcli.evaluate.tune_report import absolute
+
+    ignored = []
+    if recipe.retain is not None and recipe.retain != document.get("retain"):
+        ignored.append(f"--retain {recipe.retain:g}")
+    if recipe.qa is not None and absolute(recipe.qa) != document.get("qa"):
+        ignored.append(f"--qa {recipe.qa}")
+    return ", ".join(ignored)
+
+
+def _search_folder(recipe: CompressRecipe) -> str:
+    return f"{recipe.output.rstrip('/')}.tune"
 
 
 def _method_of(stored: dict[str, Any]) -> dict[str, Any]:
@@ -61,7 +95,8 @@ def _searched(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     from tokcli.recipe import TuneRecipe, check
 
     values = {name: getattr(recipe, name) for name in ("inputs", *SHARED)}
-    values |= {"qa": recipe.qa, "output": f"{recipe.output.rstrip('/')}.tune", "cache": recipe.output}
+    values |= {"qa": recipe.qa, "output": _search_folder(recipe), "cache": recipe.output}
+    values |= {"overwrite": recipe.overwrite, "retry_errors": recipe.retry_errors}
     if recipe.retain is not None:
         values["retain"] = recipe.retain
     tuning = run_tune(check(TuneRecipe, values, "compress --method auto"), quiet)
@@ -69,8 +104,8 @@ def _searched(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     if not quiet:
         note(f"auto: {document['command']}")
         note(f"auto: {tuning.summary}; more in {tuning.folder}")
-        if document["advice"]:
-            warn(document["advice"])
+        if not document["certain"]:
+            warn(_doubt(document))
     return _named(recipe, document["chosen"])
 
 

@@ -33,6 +33,8 @@ TEST_SLICE = 8
 """Items between two looks at the clock in a test."""
 SPACING = 1.1
 """Settings whose tokens differ by less than this factor count as equally small; the one that lost less goes first."""
+LARGER = "others keep fewer tokens"
+"""Why a setting that lost nothing is set aside."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def choose(trials: Trials, chains: Sequence[Sequence[int]], items: int, rules: R
     search.run(slices)
     best = search.best()
     if best is not None:
-        _test(board, best, search.least[search.chains.index(best)], held_out, rules, search.choice)
+        chain = search.chains[best]
+        others = [search.chains[other][place] for other, place in search.least.items() if other != best]
+        _test(board, chain, search.least[best], others, held_out, rules, search.choice)
     return search.choice, board
 
 
@@ -124,9 +128,9 @@ class _Search:
             seen = items[-1] + 1
             self.choice.rounds.append((seen, len(self._measured), len(self.least)))
 
-    def best(self) -> list[int] | None:
-        """The method with the fewest tokens."""
-        return self.chains[min(self.least, key=self._promise)] if self.least else None
+    def best(self) -> int | None:
+        """The chain of the method with the fewest tokens."""
+        return min(self.least, key=self._promise) if self.least else None
 
     def _measure(self, settings: Sequence[int], items: Sequence[int]) -> None:
         self.board.measure(settings, items)
@@ -177,7 +181,7 @@ class _Search:
         """Set the half with more tokens aside; two go on to the end."""
         order = sorted(self.least, key=self._promise)
         for chain in order[max(2, math.ceil(len(order) / 2)) :]:
-            self._drop(self.chains[chain][self.least.pop(chain)], "others keep fewer tokens", number)
+            self._drop(self.chains[chain][self.least.pop(chain)], LARGER, number)
 
     def _promise(self, chain: int) -> tuple[float, float]:
         """Sorts methods: the smallest first, then by what they keep; last where time did not allow to measure it."""
@@ -191,8 +195,19 @@ class _Search:
         self.choice.verdicts[setting] = f"round {number}: {why}"
 
 
-def _test(board: Board, chain: Sequence[int], found: int, items: Sequence[int], rules: Rules, choice: Choice) -> None:
-    """The sequence of tests down the method, from ``SAFER_STEPS`` above the place that was found."""
+def _test(
+    board: Board,
+    chain: Sequence[int],
+    found: int,
+    others: Sequence[int],
+    items: Sequence[int],
+    rules: Rules,
+    choice: Choice,
+) -> None:
+    """The sequence of tests down the method, from ``SAFER_STEPS`` above the place that was found.
+
+    ``others`` are what was found for other methods that came as far: where nothing is certain, those are looked at too.
+    """
     shortest = items[:TEST_SLICE]
     while items and not board.affords(1, items):
         items = items[: len(items) * 9 // 10]
@@ -221,6 +236,12 @@ def _test(board: Board, chain: Sequence[int], found: int, items: Sequence[int], 
         result = _tested(board, chain[place], items, rules, choice)
         if result is not None and result.share >= rules.retain:
             choice.setting = chain[place]
+    if not choice.certain:
+        for setting in others:
+            if choice.setting is None or board.share(setting) < board.share(choice.setting):
+                _tested(board, setting, items, rules, choice)
+        enough = [setting for setting, result in choice.tested.items() if result.share >= rules.retain]
+        choice.setting = min(enough, key=board.share, default=None)
 
 
 def _tested(board: Board, setting: int, items: Sequence[int], rules: Rules, choice: Choice) -> Retained | None:

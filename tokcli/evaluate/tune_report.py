@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +15,11 @@ from typing import Any
 import yaml
 
 from tokcli.cache.atomic import write_atomically
-from tokcli.evaluate.halving import Choice, split
+from tokcli.evaluate.halving import LARGER, Choice, split
 from tokcli.evaluate.tune_board import Board
 from tokcli.evaluate.tune_bounds import Retained, retained
 from tokcli.evaluate.tune_settings import Candidate
+from tokcli.models.checkpoints import canonical_name
 from tokcli.recipe import CompressRecipe, TuneRecipe
 
 DOCUMENT, RECIPE = "tune.json", "recipe.yaml"
@@ -82,7 +85,7 @@ def write_report(recipe: TuneRecipe, found: Found) -> Tuning:
     path = Path(recipe.recipe) if recipe.recipe is not None else folder / RECIPE
     document = _document(recipe, found) | {"command": command_line(compress), "recipe": str(path)}
     tuning = Tuning(document, folder)
-    step = compress.model_dump(exclude_defaults=True)
+    step = _from_anywhere(compress).model_dump(exclude_defaults=True)
     described = {"description": f"Chosen by tokcli tune: {tuning.summary}", "compress": step}
     text = yaml.safe_dump(described, sort_keys=False, width=120)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +98,20 @@ def _compress(recipe: TuneRecipe, chosen: Candidate | None) -> CompressRecipe:
     shared = {name: getattr(recipe, name) for name in SHARED}
     setting = {"method": "none"} if chosen is None else chosen.to_json()
     return CompressRecipe(inputs=recipe.inputs, output=recipe.cache, **setting, **shared)
+
+
+def absolute(given: str) -> str:
+    """A path or a pattern that means the same from any working directory."""
+    pattern = glob.has_magic(given) and not os.path.lexists(given)
+    # What looks like a pattern in the working directory's own name is none.
+    here = glob.escape(str(Path.cwd())) if pattern else Path.cwd()
+    return str(here / Path(given))
+
+
+def _from_anywhere(recipe: CompressRecipe) -> CompressRecipe:
+    """The same with absolute paths: `tokcli run` is also called from other folders than the search was."""
+    paths = {"inputs": [absolute(given) for given in recipe.inputs], "output": absolute(recipe.output)}
+    return recipe.model_copy(update={**paths, "model": canonical_name(recipe.model)})
 
 
 def command_line(recipe: CompressRecipe) -> str:
@@ -130,6 +147,7 @@ def _document(recipe: TuneRecipe, found: Found) -> dict[str, Any]:
         "certain": choice.certain,
         "retain": recipe.retain,
         "confidence": recipe.confidence,
+        "qa": None if recipe.qa is None else absolute(recipe.qa),
         "measure": "right answers kept" if found.labelled else "agreement with all tokens",
         "retained": 1.0 if choice.retained is None else round(choice.retained.share, 6),
         "ci": None if choice.retained is None else _bounds(choice.retained),
@@ -181,9 +199,14 @@ def _verdict(found: Found, number: int) -> str:
     if number in choice.tested:
         sure = choice.tested[number].low >= found.retain
         return "tested: sure, but larger" if sure else "tested: not sure to keep enough"
-    if number in choice.verdicts:
-        return choice.verdicts[number]
-    return "others keep fewer tokens" if found.board.seen[number].any() else "not tried"
+    if not found.board.seen[number].any():
+        return "not tried"
+    verdict = choice.verdicts.get(number, LARGER)
+    chosen = 1.0 if choice.setting is None else found.board.share(choice.setting)
+    if found.board.share(number) > chosen:
+        return verdict
+    # What promised fewer tokens still has failed since, or time ran out.
+    return verdict.replace(LARGER, "not tested, others promised more")
 
 
 def _test_items(found: Found) -> list[int]:
