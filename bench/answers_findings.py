@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 from bench.answers_page import Found
 
 PREVIOUS, KEPT, KEPT_FINE = (
@@ -20,7 +22,7 @@ def findings(found: Found) -> str:
     def read(method: str, keep: float | None = None) -> str:
         return found.right(needle, method, keep, kind="needle")
 
-    return f"""## What was learned
+    text = f"""## What was learned
 
 **A camera that stands still is what dtd is for.** At its default threshold it drops
 {_percent(1 - dtd["kept_share"])} of the tokens and keeps {_percent(dtd["retained"])} of the answers that all tokens get
@@ -62,6 +64,7 @@ less than the threshold asks for. A threshold of 0.8 with `reference=kept` keeps
 `uniform` {found.right(every, "uniform", 0.1)}. Without pictures {found.right(every, "blind")} are right, guessing gives
 {found.right(every, "guess")}.
 """
+    return "\n\n".join(textwrap.fill(part, 120) for part in text.split("\n\n")) + "\n"
 
 
 def _percent(share: float | None) -> str:
