@@ -7,14 +7,34 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
+from tokcli.cli.options import (
+    ASKING,
+    RUNNING,
+    WHAT,
+    Device,
+    Dtype,
+    Fps,
+    IdCol,
+    Json,
+    Limit,
+    MaxFrames,
+    MethodOptions,
+    NumFrames,
+    PathCol,
+    Positions,
+    Quiet,
+    Resize,
+    RetryErrors,
+    System,
+    Timeout,
+    Workers,
+    key_values,
+)
 from tokcli.cli.output import note, print_json
 
 if TYPE_CHECKING:
     from tokcli.evaluate.evaluate import Evaluation
     from tokcli.recipe import EvalRecipe
-
-WHAT, ASKING, SAMPLING, RUNNING = "What is compared", "Questions", "Sampling", "Running"
 
 
 def evaluate(
@@ -38,10 +58,8 @@ def evaluate(
         typer.Option(help="full: no right answers needed, compare with all tokens.", rich_help_panel=ASKING),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an open answer at most.", rich_help_panel=ASKING)] = 16,
-    system: Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel=ASKING)] = None,
-    positions: Annotated[
-        str, typer.Option(help="Position scheme: original (as trained), hf, compact.", rich_help_panel=ASKING)
-    ] = "original",
+    system: System = None,
+    positions: Positions = "original",
     methods: Annotated[
         str | None,
         typer.Option(
@@ -53,10 +71,7 @@ def evaluate(
         str | None,
         typer.Option(help="Shares of tokens to keep. (default: 1,0.5,0.25,0.1,0.05)", rich_help_panel=WHAT),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="M.K=V", help="An option of a method; repeatable.", rich_help_panel=WHAT),
-    ] = None,
+    settings: MethodOptions = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for caches, outcomes and results.")] = "eval",
     model: Annotated[
         str | None,
@@ -67,17 +82,13 @@ def evaluate(
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    fps: Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)] = 1.0,
-    num_frames: Annotated[
-        int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
-    ] = None,
-    max_frames: Annotated[
-        int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
-    ] = None,
-    resize: Annotated[str, typer.Option(help="hf or swscale.", rich_help_panel=SAMPLING)] = "hf",
-    limit: Annotated[int | None, typer.Option(help="Only the first N inputs.", rich_help_panel=SAMPLING)] = None,
-    path_col: Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=SAMPLING)] = "path",
-    id_col: Annotated[str | None, typer.Option(help="Manifest column with the id.", rich_help_panel=SAMPLING)] = None,
+    fps: Fps = 1.0,
+    num_frames: NumFrames = None,
+    max_frames: MaxFrames = None,
+    resize: Resize = "hf",
+    limit: Limit = None,
+    path_col: PathCol = "path",
+    id_col: IdCol = None,
     seed: Annotated[
         int, typer.Option(help="Seed of methods that draw and of the intervals.", rich_help_panel=RUNNING)
     ] = 0,
@@ -88,17 +99,12 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete what -o holds and begin anew.", rich_help_panel=RUNNING)
     ] = False,
-    retry_errors: Annotated[
-        bool,
-        typer.Option("--retry-errors", help="Try items again that failed in an earlier run.", rich_help_panel=RUNNING),
-    ] = False,
+    retry_errors: RetryErrors = False,
     allow_errors: Annotated[
         bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option("--num-workers", help="Decoder processes.", rich_help_panel=RUNNING)
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds of work a file may take.", rich_help_panel=RUNNING)] = 60.0,
+    workers: Workers = None,
+    timeout: Timeout = 60.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

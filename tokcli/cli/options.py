@@ -16,6 +16,35 @@ Dtype = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Model")]
 
+ASKING, WHAT, SAMPLING, RUNNING = "Questions", "Methods", "Sampling", "Running"
+"""Panels of the help of `tokcli eval` and `tokcli tune`, which take the same inputs and ask the same way."""
+
+System = Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel=ASKING)]
+Positions = Annotated[
+    str, typer.Option(help="Position scheme: original (as trained), hf, compact.", rich_help_panel=ASKING)
+]
+MethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="M.K=V", help="An option of a method; repeatable.", rich_help_panel=WHAT),
+]
+Fps = Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)]
+NumFrames = Annotated[
+    int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
+]
+MaxFrames = Annotated[
+    int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
+]
+Resize = Annotated[str, typer.Option(help="hf or swscale.", rich_help_panel=SAMPLING)]
+Limit = Annotated[int | None, typer.Option(help="Only the first N inputs.", rich_help_panel=SAMPLING)]
+PathCol = Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=SAMPLING)]
+IdCol = Annotated[str | None, typer.Option(help="Manifest column with the id.", rich_help_panel=SAMPLING)]
+RetryErrors = Annotated[
+    bool,
+    typer.Option("--retry-errors", help="Try items again that failed in an earlier run.", rich_help_panel=RUNNING),
+]
+Workers = Annotated[int | None, typer.Option("--num-workers", help="Decoder processes.", rich_help_panel=RUNNING)]
+Timeout = Annotated[float, typer.Option(help="Seconds of work a file may take.", rich_help_panel=RUNNING)]
+
 
 def key_values(pairs: Iterable[str], example: str = "threshold=0.4") -> dict[str, str]:
     """Turn ``["a=1", "b.c=x"]`` of ``--set`` into a dictionary. Raises ``UsageError`` for a pair without '='."""

@@ -6,7 +6,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
+from tokcli.cli.options import (
+    ASKING,
+    RUNNING,
+    SAMPLING,
+    WHAT,
+    Device,
+    Dtype,
+    Fps,
+    IdCol,
+    Json,
+    Limit,
+    MaxFrames,
+    MethodOptions,
+    NumFrames,
+    PathCol,
+    Positions,
+    Quiet,
+    Resize,
+    RetryErrors,
+    System,
+    Timeout,
+    Workers,
+    key_values,
+)
 from tokcli.cli.output import print_json
 from tokcli.errors import UsageError
 
@@ -14,7 +37,7 @@ if TYPE_CHECKING:
     from tokcli.evaluate.tune_report import Tuning
     from tokcli.recipe import TuneRecipe
 
-GOAL, WHAT, ASKING, SAMPLING, RUNNING = "What is enough", "What is tried", "Questions", "Sampling", "Running"
+GOAL = "What is enough"
 
 
 def tune(
@@ -37,10 +60,8 @@ def tune(
         int, typer.Option(help="Questions about each item at most, drawn at random.", rich_help_panel=ASKING)
     ] = 6,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.", rich_help_panel=ASKING)] = 16,
-    system: Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel=ASKING)] = None,
-    positions: Annotated[
-        str, typer.Option(help="Position scheme: original (as trained), hf, compact.", rich_help_panel=ASKING)
-    ] = "original",
+    system: System = None,
+    positions: Positions = "original",
     methods: Annotated[
         str | None,
         typer.Option(
@@ -56,27 +77,20 @@ def tune(
         str | None,
         typer.Option(help="For methods that take one. (default: 0.9,0.7,0.5,0.3)", rich_help_panel=WHAT),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="M.K=V", help="An option of a method; repeatable.", rich_help_panel=WHAT),
-    ] = None,
+    settings: MethodOptions = None,
     sample: Annotated[
         int, typer.Option(help="Items to look at, drawn at random; all, if there are fewer.", rich_help_panel=SAMPLING)
     ] = 128,
     seed: Annotated[
         int, typer.Option(help="Seed of the sample and of methods that draw.", rich_help_panel=SAMPLING)
     ] = 0,
-    fps: Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)] = 1.0,
-    num_frames: Annotated[
-        int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
-    ] = None,
-    max_frames: Annotated[
-        int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
-    ] = None,
-    resize: Annotated[str, typer.Option(help="hf or swscale.", rich_help_panel=SAMPLING)] = "hf",
-    path_col: Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=SAMPLING)] = "path",
-    id_col: Annotated[str | None, typer.Option(help="Manifest column with the id.", rich_help_panel=SAMPLING)] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N inputs.", rich_help_panel=SAMPLING)] = None,
+    fps: Fps = 1.0,
+    num_frames: NumFrames = None,
+    max_frames: MaxFrames = None,
+    resize: Resize = "hf",
+    path_col: PathCol = "path",
+    id_col: IdCol = None,
+    limit: Limit = None,
     model: Annotated[
         str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
     ] = "nano",
@@ -99,14 +113,9 @@ def tune(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Forget what -o holds and begin anew.", rich_help_panel=RUNNING)
     ] = False,
-    retry_errors: Annotated[
-        bool,
-        typer.Option("--retry-errors", help="Try items again that failed in an earlier run.", rich_help_panel=RUNNING),
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option("--num-workers", help="Decoder processes.", rich_help_panel=RUNNING)
-    ] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds of work a file may take.", rich_help_panel=RUNNING)] = 60.0,
+    retry_errors: RetryErrors = False,
+    workers: Workers = None,
+    timeout: Timeout = 60.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
