@@ -101,6 +101,12 @@ def test_items_are_found_by_id_by_end_and_by_stem() -> None:
     assert (list(asked), missing) == (["clips/a.mp4"], ["b"])
 
 
+@pytest.mark.parametrize("name", ["test/001", "test/001.mp4", "test/001.webm"])
+def test_a_folder_in_a_name_must_be_the_items(name: str) -> None:
+    asked, missing = by_item([ask(name), ask("val/001")], ["set/val/001.mp4"])
+    assert (list(asked), missing) == (["set/val/001.mp4"], [name])
+
+
 def test_prompts_go_to_every_item_and_no_match_is_refused() -> None:
     asked, _ = by_item(general_questions(["What?", "Where?"], first=3), ["a", "b"])
     assert {item: [question.number for question in questions] for item, questions in asked.items()} == {

@@ -13,8 +13,8 @@ from tokcli.pipeline.prompts import ItemNames
 def by_item(questions: Sequence[Question], ids: Sequence[str]) -> tuple[dict[str, list[Question]], list[str]]:
     """Questions by item, in the order of ``ids``, items without any left out; and names that are no item.
 
-    A name is an id, the end of one after a slash, or a file name with or without its ending, if that is one item's
-    only. Raises ``UsageError`` where no question has an item.
+    A name is an id or the end of one after a slash, with or without the file's ending, if that is one item's only; a
+    folder in it must be the item's. Raises ``UsageError`` where no question has an item.
     """
     names, stems = ItemNames(ids), _Stems(ids)
     found: dict[str, list[Question]] = {item_id: [] for item_id in ids}
@@ -40,13 +40,14 @@ def by_item(questions: Sequence[Question], ids: Sequence[str]) -> tuple[dict[str
 
 
 class _Stems:
-    """Finds an id by the name of its file without the ending."""
+    """Finds an id without its ending by the same rules as with it: a folder in the name must be the item's."""
 
     def __init__(self, ids: Iterable[str]) -> None:
         self._ids: dict[str, list[str]] = {}
         for item_id in ids:
-            self._ids.setdefault(PurePosixPath(item_id).stem, []).append(item_id)
+            self._ids.setdefault(str(PurePosixPath(item_id).with_suffix("")), []).append(item_id)
+        self._names = ItemNames(self._ids)
 
     def find(self, name: str) -> str | None:
-        candidates = self._ids.get(name.rsplit("/", 1)[-1], [])
+        candidates = self._ids.get(self._names.find(name) or "", [])
         return candidates[0] if len(candidates) == 1 else None
