@@ -1,9 +1,9 @@
 """A help in training: early layers of the language model must know where and when each visual token is.
 
 Rotary positions tell distances between tokens only. Where a token is follows from its distance to the start of the
-vision block, but no answer rewards half of that insight, so that questions of place stay at chance for thousands of
-steps. Two linear probes that are thrown away afterwards reward it: they read a token's coordinates from its hidden
-state half-way through the layers, and the extent of the whole block from the text behind it.
+vision block, but no answer rewards half of that insight: questions of place were still at chance after the 700 steps
+without a probe that were tried. Two linear probes that are thrown away afterwards reward it: they read a token's
+coordinates from its hidden state half-way through the layers, and the extent of the whole block from the text behind.
 """
 
 from __future__ import annotations
