@@ -125,20 +125,15 @@ class InferRecipe(_Step):
         return self
 
 
-class EvalRecipe(_Step):
-    """Media (or caches) and questions in, a table of answers kept out."""
+class _Measuring(_Step):
+    """What evaluating and tuning have in common: media, questions, methods, and how all of it is read and asked."""
 
     inputs: Annotated[list[NonEmpty], Field(min_length=1)]
     qa: str | None = None
     prompt: list[NonEmpty] = []
     methods: Annotated[list[NonEmpty], Field(min_length=1)] | None = None
-    keep: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] | None = None
     options: dict[str, str] = {}
-    output: NonEmpty = "eval"
-    model: str | None = None
-    against: Literal["full"] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
-    bootstrap: Annotated[int, Field(ge=1)] = 1000
     positions: PositionScheme = "original"
     max_new_tokens: Annotated[int, Field(ge=1)] = 16
     system: str | None = None
@@ -149,12 +144,22 @@ class EvalRecipe(_Step):
     path_col: str = "path"
     id_col: str | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
-    plots: bool = True
     overwrite: bool = False
     retry_errors: bool = False
-    allow_errors: bool = False
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 60.0
+
+
+class EvalRecipe(_Measuring):
+    """Media (or caches) and questions in, a table of answers kept out."""
+
+    keep: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] | None = None
+    output: NonEmpty = "eval"
+    model: str | None = None
+    against: Literal["full"] | None = None
+    bootstrap: Annotated[int, Field(ge=1)] = 1000
+    plots: bool = True
+    allow_errors: bool = False
 
     @model_validator(mode="after")
     def _some_question(self) -> EvalRecipe:
@@ -165,18 +170,13 @@ class EvalRecipe(_Step):
         return self
 
 
-class TuneRecipe(_Step):
+class TuneRecipe(_Measuring):
     """Media in, the smallest setting that keeps enough answers out."""
 
-    inputs: Annotated[list[NonEmpty], Field(min_length=1)]
-    qa: str | None = None
-    prompt: list[NonEmpty] = []
     retain: Annotated[float, Field(gt=0, lt=1)] = 0.98
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.9
-    methods: Annotated[list[NonEmpty], Field(min_length=1)] | None = None
     keep: list[Annotated[float, Field(gt=0, le=1)]] | None = None
     threshold: list[float] | None = None
-    options: dict[str, str] = {}
     sample: Annotated[int, Field(ge=2)] = 128
     questions: Annotated[int, Field(ge=1)] = 6
     answer_time: Annotated[float, Field(ge=0)] = 1.0
@@ -184,21 +184,6 @@ class TuneRecipe(_Step):
     recipe: str | None = None
     cache: NonEmpty = "cache"
     model: str = "nano"
-    seed: Annotated[int, Field(ge=0)] = 0
-    positions: PositionScheme = "original"
-    max_new_tokens: Annotated[int, Field(ge=1)] = 16
-    system: str | None = None
-    sampling: SamplingRecipe = SamplingRecipe()
-    resize: Literal["hf", "swscale"] = "hf"
-    dtype: str = "auto"
-    device: str = "auto"
-    path_col: str = "path"
-    id_col: str | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    overwrite: bool = False
-    retry_errors: bool = False
-    workers: Annotated[int, Field(ge=1)] | None = None
-    timeout: Annotated[float, Field(gt=0)] = 60.0
 
 
 class Recipe(_Step):

@@ -62,11 +62,6 @@ def _put(fact: _Fact, rng: np.random.Generator) -> Question:
     return Question(fact.form.partition(".")[0], phrase, fact.answer, fact.answers, fact.form)
 
 
-def ask(kind: str, item: SceneObject, rng: np.random.Generator) -> Question:
-    """Return a question about the colour, shape or motion of one object, in words that ``rng`` picks."""
-    return _put(_Fact(kind, str(getattr(item, kind)), _ANSWERS[kind], _names(item)), rng)
-
-
 _ANSWERS = {"color": tuple(COLORS), "shape": SHAPES, "motion": tuple(MOTIONS)}
 _YES_NO = ("yes", "no")
 

@@ -122,9 +122,6 @@ class SceneObject:
         share = self.progress(seconds)
         return tuple(one + (other - one) * share for one, other in zip(self.rgb, self.end_rgb))
 
-    def shown(self, seconds: float) -> bool:
-        return self.start <= seconds < self.stop
-
 
 @dataclass(frozen=True)
 class Glyph:

@@ -47,7 +47,7 @@ from tokcli.models.nano.tower import seed_embeddings, train_tower
 
 @dataclass(frozen=True)
 class Length:
-    """How long each stage is: steps of 32 clips, and clips in the banks."""
+    """How long each stage is: steps, and clips in the banks."""
 
     tower: int = 1800
     bank: int = 10_000
