@@ -7,10 +7,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tokcli.methods import METHODS, Compressor, describe, resolve
 from tokcli.types import TokenSet, View, VisualTokens
+
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""What a golden file holds."""
+
+
+def mask_of(kept: TokenSet, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Which source tokens were kept, as bool of ``shape``."""
+    mask = np.zeros(int(np.prod(shape)), dtype=bool)
+    mask[kept.source.numpy()] = True
+    return mask.reshape(shape)
 
 
 def grid_coords(view: int, grid: tuple[int, int, int]) -> torch.Tensor:
@@ -62,7 +74,10 @@ def anyres(*, dim: int = 16, seed: int = 0) -> VisualTokens:
 
 def with_signals(visual: VisualTokens, generator: torch.Generator) -> VisualTokens:
     """The item with every signal that a method may ask for; a method with a new signal adds it here."""
-    return replace(visual, signals={"pixel_change": torch.rand(len(visual), generator=generator)})
+    flat = ("pixel_change", "received_attention", "cls_attention", "meanq")
+    signals = {name: torch.rand(len(visual), generator=generator) for name in flat}
+    wide = {name: torch.randn(len(visual), 8, generator=generator) for name in ("keys", "pre_projector")}
+    return replace(visual, signals={**signals, **wide})
 
 
 def some_budget(name: str, share: float, tokens: int) -> dict[str, float | int]:

@@ -183,6 +183,8 @@ class Course:
     questions_per_clip: int = 6
     hard_questions: bool = False
     """Whether every clip also gets all questions about the motion of objects that their shape alone names."""
+    stepping_stones: bool = False
+    """Whether clips of several objects also get questions that lead to comparing two of them."""
 
 
 FIRST_COURSE = Course(SIMPLE, seed=3)
@@ -191,3 +193,30 @@ WIDENING = Course(ALL, seed=5, peak=1e-3, questions_per_clip=8, clips_per_step=1
 DEEPENING = Course(AGAIN, seed=6, peak=1e-3, questions_per_clip=8, clips_per_step=16)
 """With the tower as it is in the end."""
 CATCHING_UP = Course(LAGGING, seed=7, peak=9e-4, questions_per_clip=8, clips_per_step=16)
+
+MORE = replace(
+    ALL,
+    bank_seed=2_300_000_000,
+    weight={
+        "color": 0.4,
+        "shape": 0.5,
+        "motion": 0.5,
+        "count": 0.8,
+        "place": 2.0,
+        "compare": 4.0,
+        "order": 1.0,
+        "change": 1.5,
+        "needle": 2.0,
+        "read": 1.0,
+        "time": 5.0,
+    },
+)
+"""Other scenes again, and above all the three kinds that are not learned yet: where, when, and which is larger."""
+COMPARING = Course(MORE, seed=8, peak=1.2e-3, questions_per_clip=6, clips_per_step=16, stepping_stones=True)
+ROUNDING_OFF = Course(
+    replace(LAGGING, bank_seed=MORE.bank_seed, weight={**LAGGING.weight, "compare": 2.0, "place": 2.0, "time": 4.0}),
+    seed=9,
+    peak=1e-3,
+    questions_per_clip=8,
+    clips_per_step=16,
+)

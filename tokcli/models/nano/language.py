@@ -17,7 +17,7 @@ from tokcli.models.nano.architecture import REFUSAL
 from tokcli.models.nano.bank import SeenClip
 from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import Course
-from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions
+from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions, stepping_stones
 from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
@@ -46,7 +46,7 @@ class Prompt:
     tokens: torch.Tensor
     """The kept visual tokens, in the places of ``visual``."""
     targets: list[tuple[int, int, float, str]]
-    """(place, id that must follow, weight, kind); a kind only at the first token of an answer."""
+    """(place, id that must follow, weight, kind); no kind at the token that ends an answer."""
 
 
 DrawPrompt = Callable[[SeenClip, Sequence[Question], PreTrainedTokenizerFast, np.random.Generator], Prompt]
@@ -195,9 +195,10 @@ def add_questions(
         answer = encode(tokenizer, f"{question.answer}<|im_end|>")
         place = len(ids) + len(prompt) - 1
         for index, token in enumerate(answer):
-            # The refusal is long and soon learned; so is the token that ends an answer.
-            weight = 0.15 if question.answer == REFUSAL or index == len(answer) - 1 else 1.0
-            targets.append((place + index, token, weight, "" if index else question.kind))
+            ends = index == len(answer) - 1
+            # The refusal is long and soon learned; so is the token that ends an answer. A second word is learned last.
+            weight = 0.15 if question.answer == REFUSAL or ends else 1.0 + index
+            targets.append((place + index, token, weight, "" if ends else question.kind))
         length = len(prompt) + len(answer) - 1
         ids += [*prompt, *answer[:-1]]
         positions.append(after + np.arange(length))
@@ -249,6 +250,8 @@ def _draw(
         asked = draw_question(clip.scene, course.questions_per_clip, rng, course.mix.weight)
         if course.hard_questions:
             asked += hard_questions(clip.scene)
+        if course.stepping_stones:
+            asked += stepping_stones(clip.scene)
         if rng.random() < 0.4:
             asked.append(draw_other(rng))
         prompts.append(draw_prompt(clip, asked, tokenizer, rng))

@@ -9,6 +9,7 @@ import numpy as np
 
 from tokcli.models.nano.architecture import REFUSAL
 from tokcli.synthetic import PHRASES, Question, Scene, questions
+from tokcli.synthetic.questions import LARGER
 
 MOTION_BY_SHAPE = tuple(phrase for phrase in PHRASES["motion"] if "{color}" not in phrase)
 """What is learned last: by its colour an object is found much sooner than by its shape."""
@@ -95,6 +96,24 @@ def hard_questions(scene: Scene) -> list[Question]:
         for item in scene.objects
         for phrase in MOTION_BY_SHAPE
     ]
+
+
+def stepping_stones(scene: Scene) -> list[Question]:
+    """Return questions on the way to "Which is larger, the circle or the ring?", which no user has to ask.
+
+    That one takes two steps at once, to find two objects and to tell their sizes apart, and half of it earns nothing.
+    These take one: to tell an object by its size, and to tell the size of an object.
+    """
+    if len(scene.objects) < 2 or len(scene.shots) > 1:
+        return []
+    items = sorted(scene.objects, key=lambda item: item.radius)
+    stones = []
+    for word, item, next_to_it in (("smaller", items[0], items[1]), ("larger", items[-1], items[-2])):
+        ratio = max(item.radius, next_to_it.radius) / min(item.radius, next_to_it.radius)
+        if ratio >= LARGER:
+            stones.append(Question("size", f"Which shape is {word}?", item.shape))
+            stones.append(Question("size", f"Is the {item.shape} larger or smaller?", word))
+    return stones
 
 
 def draw_other(rng: np.random.Generator) -> Question:
