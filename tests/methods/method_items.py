@@ -13,7 +13,6 @@ import torch
 from tokcli.methods import METHODS, Compressor, describe, resolve
 from tokcli.types import TokenSet, View, VisualTokens
 
-
 Arrays = Mapping[str, npt.NDArray[Any]]
 """What a golden file holds."""
 

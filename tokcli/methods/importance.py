@@ -24,7 +24,7 @@ SIGNAL_OF: dict[str, str] = {"cls": "cls_attention", "recv": "received_attention
 class ImportanceOptions(Options):
     importance: Importance = Field(
         default="recv",
-        description="What ranks tokens: 'recv' the attention that they receive, 'cls' that of [CLS] where the tower has "
+        description="What ranks tokens: 'recv' the attention that they receive, 'cls' that of [CLS] if there is "
         "one, 'meanq' that of the mean query, 'anticos' their unlikeness to the mean token.",
     )
 
