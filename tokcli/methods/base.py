@@ -33,6 +33,7 @@ from tokcli.types import TokenSet, View, VisualTokens
 
 Kind = Literal["select", "merge"]
 Count = Literal["exact", "at most", "by content", "by the encoder"]
+Where = Literal["pixels", "tower", "tokens"]
 Stats = Mapping[str, npt.NDArray[Any]]
 
 
@@ -52,6 +53,10 @@ def _unscaled(_options: Options) -> float:
 
 def _none_more(_options: Options) -> Collection[str]:
     return ()
+
+
+def _on_tokens(_options: Options) -> Where:
+    return "tokens"
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,11 @@ class Method:
     """What 'official' repeats and 'fixed' does instead, for options with a variant."""
     pixel_scale: Callable[[Any], float] = _unscaled
     """Area of the frames given to the vision tower, as a share of what it would take by itself."""
+    where: Callable[[Any], Where] = _on_tokens
+    """What it works on: "tokens" after the tower, or "pixels" before it, or "tower" inside. Only what works on tokens
+    can be run on those of a cache."""
+    golden: tuple[str, ...] = ()
+    """Folders of golden cases, the outputs of the authors' own code, that tests compare it with."""
     code: str = ""
     """Repository and commit of the authors' code that the definition was checked against."""
     licence: str = ""
@@ -129,6 +139,7 @@ class Method:
             "may_need": sorted(self.needs_if),
             "budgets": list(budgets_of(self.options)),
             "variants": dict(self.variants),
+            "golden": list(self.golden),
             "options": option_pages(self.options),
         }
 
@@ -149,6 +160,8 @@ def method(
     needs_from: Callable[[Any], Collection[str]] = _none_more,
     variants: Mapping[str, str] | None = None,
     pixel_scale: Callable[[Any], float] = _unscaled,
+    where: Callable[[Any], Where] = _on_tokens,
+    golden: Collection[str] = (),
     code: str = "",
     licence: str = "",
 ) -> Callable[[Callable[..., Any]], Method]:
@@ -169,6 +182,8 @@ def method(
             needs_from=needs_from,
             variants=variants or {},
             pixel_scale=pixel_scale,
+            where=where,
+            golden=tuple(golden),
             code=code,
             licence=licence,
         )
