@@ -101,10 +101,10 @@ def test_signals_are_the_real_attentions(llava: Halves, frames: np.ndarray) -> N
 
 
 def test_many_queries_are_taken_in_turns(llava: Halves, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokcli.models import llava as adapter
+    from tokcli.models import signals
 
     whole = in_runs(llava.tower, frames, [7]).signals["received_attention"]
-    monkeypatch.setattr(adapter, "_QUERIES_AT_ONCE", 3)
+    monkeypatch.setattr(signals, "QUERIES_AT_ONCE", 3)
     assert torch.allclose(in_runs(llava.tower, frames, [7]).signals["received_attention"], whole, rtol=0, atol=1e-7)
 
 
@@ -177,7 +177,9 @@ def test_the_tower_half_holds_tower_and_projector_alone(llava: Halves) -> None:
 
 
 def test_what_cannot_be_encoded(llava: Halves) -> None:
-    with pytest.raises(ModelError, match="needs the signal 'keys', which llava models don't give; they give cls_atten"):
-        llava.tower.start(make_info(), (SIDE, SIDE), frozenset({"keys"}))
+    with pytest.raises(
+        ModelError, match="needs the signal 'depth', which llava models don't give; they give cls_atten"
+    ):
+        llava.tower.start(make_info(), (SIDE, SIDE), frozenset({"depth"}))
     with pytest.raises(ValueError, match="size must be positive multiples of 14"):
         llava.tower.start(make_info(), (40, 42))

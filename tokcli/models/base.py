@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCHEMES = ("original", "hf", "compact")
 """Position schemes, the default first; explained in :mod:`tokcli.models.positions`."""
+TOWER_SIGNALS = frozenset({"received_attention", "meanq", "keys", "pre_projector"})
+"""Signals that come out of every tower; explained in docs/signals.md."""
 
 
 CHATML = (
@@ -132,7 +134,7 @@ class GridAdapter:
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "video"}
     system_as_parts = False
     position_schemes = SCHEMES
-    signals = frozenset({"pixel_change"})
+    signals = frozenset({"pixel_change", *TOWER_SIGNALS})
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import check_patches, read_preprocessing
@@ -150,12 +152,38 @@ class GridAdapter:
         import torch
 
         from tokcli.models.preprocess import to_patches
+        from tokcli.models.signals import grid_signals, overhear
 
         patch = settings.patch_size
         grid = [len(pixels) // settings.temporal_patch_size, pixels.shape[1] // patch, pixels.shape[2] // patch]
-        patches = to_patches(pixels, settings)
-        output = model.model.get_video_features(patches, torch.tensor([grid], device=pixels.device), return_dict=True)
-        return torch.cat(list(output.pooler_output)), {}
+        asked = wanted & TOWER_SIGNALS
+        attention: Any = model.model.visual.blocks[self.signal_block(model.config)].attn if asked else None
+        with overhear(*([attention] if asked else [])) as calls:
+            output = model.model.get_video_features(
+                to_patches(pixels, settings), torch.tensor([grid], device=pixels.device), return_dict=True
+            )
+        tokens = torch.cat(list(output.pooler_output))
+        if not asked:
+            return tokens, {}
+        merge = settings.merge_size
+        signals = grid_signals(
+            asked,
+            attention,
+            calls[attention],
+            output.last_hidden_state,
+            steps=grid[0],
+            unit=merge * merge,
+            order=self.tower_order(model.config, grid[1] // merge, grid[2] // merge),
+        )
+        return tokens, signals
+
+    def signal_block(self, config: Any) -> int:
+        """Index of the block whose attention makes the signals: the last one that attends to whole frames."""
+        return -1
+
+    def tower_order(self, config: Any, rows: int, columns: int) -> torch.Tensor | None:
+        """int64 (rows * columns,): the order in which the tower has a frame's tokens; None for rows, then columns."""
+        return None
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id if kind == "image" else config.video_token_id)

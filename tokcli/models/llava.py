@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import SCHEMES, only_view
+from tokcli.models.base import SCHEMES, TOWER_SIGNALS, only_view
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from tokcli.models.sizing import FixedSize
     from tokcli.types import EncodedItem, MediaKind
 
-SIGNAL_BLOCK = -2
-"""Block whose attention makes the signals: the one whose output LLaVA takes as features."""
-_QUERIES_AT_ONCE = 256
 _VISION_SETTINGS = (
     "hidden_size",
     "intermediate_size",
@@ -71,7 +68,7 @@ class Llava:
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
     system_as_parts = True
     position_schemes = SCHEMES
-    signals = frozenset({"pixel_change", "cls_attention", "received_attention"})
+    signals = frozenset({"pixel_change", "cls_attention", *TOWER_SIGNALS})
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import Preprocessing, pixel_settings, read_json
@@ -105,40 +102,28 @@ class Llava:
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Tokens (n * rows * columns, D); the signals are float32.
-
-        ``cls_attention``
-            How much [CLS] looks at each patch in block ``SIGNAL_BLOCK``, mean over its heads.
-        ``received_attention``
-            How much all tokens of the frame, [CLS] too, look at each patch there, mean over them and the heads.
-
-        Neither row is scaled up for what [CLS] itself received.
-        """
+        """Tokens (n * rows * columns, D); the signals are float32."""
         import torch
 
         from tokcli.models.preprocess import to_planes
+        from tokcli.models.signals import first_argument, overhear
 
         extra: dict[str, Any] = {}
         if tuple(pixels.shape[1:3]) != (model.config.vision_config.image_size,) * 2:
             extra["interpolate_pos_encoding"] = True
-        asked = wanted & {"cls_attention", "received_attention"}
-        if asked:
-            # What goes into the block, beside the features: other layers' states are not kept.
-            extra["output_hidden_states"] = [SIGNAL_BLOCK - 1, model.config.vision_feature_layer]
-        output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True, **extra)
+        asked = wanted & self.signals - {"pixel_change"}
+        projector = model.model.multi_modal_projector
+        attention: Any = _signal_block(model).self_attn if asked else None
+        with overhear(*([attention, projector] if asked else [])) as calls:
+            output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True, **extra)
         tokens = torch.cat(list(output.pooler_output))
         if not asked:
             return tokens, {}
-        block = model.model.vision_tower.encoder.layers[SIGNAL_BLOCK]
-        states = block.layer_norm1(output.hidden_states[SIGNAL_BLOCK - 1])
-        signals = {}
-        if "cls_attention" in asked:
-            signals["cls_attention"] = _attention(block.self_attn, states, states[:, :1])
-        if "received_attention" in asked:
-            runs = states.split(_QUERIES_AT_ONCE, dim=1)
-            received = sum(_attention(block.self_attn, states, run) * run.shape[1] for run in runs)
-            signals["received_attention"] = received / states.shape[1]
-        return tokens, {name: signal[:, 1:].reshape(-1) for name, signal in signals.items()}
+        frames = [_frame_signals(asked, attention, states) for states in first_argument(calls[attention])]
+        signals = {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
+        if "pre_projector" in asked:
+            signals["pre_projector"] = first_argument(calls[projector]).flatten(0, 1).float()
+        return tokens, signals
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)
@@ -166,18 +151,43 @@ class Llava:
         return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
 
 
-def _attention(attention: Any, states: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
-    """How much ``queries`` (n, q, C) look at each of ``states`` (n, S, C): mean over heads and queries, float32 (n, S).
+def _signal_block(model: Any) -> Any:
+    """The block whose output LLaVA takes as features.
 
-    Only the rows asked for are computed, so that one row costs what it should under any attention implementation.
+    Raises:
+        ModelError: The features are what goes into the first block.
     """
-    import torch
+    blocks, layer = model.model.vision_tower.encoder.layers, model.config.vision_feature_layer
+    index = layer - 1 if layer >= 0 else len(blocks) + layer
+    if index < 0:
+        raise ModelError(f"vision_feature_layer {layer} comes out of no block, so there is no attention to look at")
+    return blocks[index]
 
-    heads = (attention.num_heads, attention.head_dim)
-    query = attention.q_proj(queries).unflatten(-1, heads).transpose(1, 2)
-    key = attention.k_proj(states).unflatten(-1, heads).transpose(1, 2)
-    scores = query @ key.transpose(2, 3) * attention.scale
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).mean(dim=(1, 2))
+
+def _frame_signals(asked: frozenset[str], attention: Any, states: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Signals of a frame from what its attention is given, (1 + tokens, C) with [CLS] first.
+
+    All softmaxes but that of ``meanq`` run over [CLS] too, whose column is left out; the rest isn't scaled up for it.
+    """
+    from tokcli.models.signals import attend
+
+    def heads(values: torch.Tensor) -> torch.Tensor:
+        return values.float().unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
+
+    signals = {}
+    if asked & {"cls_attention", "received_attention", "meanq", "keys"}:
+        keys = attention.k_proj(states)
+        query, key = heads(attention.q_proj(states)), heads(keys)
+        if "cls_attention" in asked:
+            signals["cls_attention"] = attend(query[:, :1], key, attention.scale)[1:]
+        if "received_attention" in asked:
+            signals["received_attention"] = attend(query, key, attention.scale)[1:]
+        if "meanq" in asked:
+            # Stands in for [CLS], so it is made of patches alone, as in towers without one.
+            signals["meanq"] = attend(query[:, 1:].mean(dim=1, keepdim=True), key[:, 1:], attention.scale)
+        if "keys" in asked:
+            signals["keys"] = keys[1:].float()
+    return signals
 
 
 def _check_features(folder: Path, config: Any) -> None:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokcli.errors import ModelError
 from tokcli.models.base import GridAdapter
 
 if TYPE_CHECKING:
+    import torch
+
     from tokcli.types import EncodedItem
 
 
@@ -30,6 +33,20 @@ class Qwen25VL(GridAdapter):
         "fullatt_block_indexes",
         "out_hidden_size",
     )
+
+    def signal_block(self, config: Any) -> int:
+        """The last of ``fullatt_block_indexes``; other blocks see a window. Raises ``ModelError`` if there is none."""
+        whole = config.vision_config.fullatt_block_indexes
+        if not whole:
+            raise ModelError("no block of this tower attends to whole frames (fullatt_block_indexes is empty)")
+        return int(max(whole))
+
+    def tower_order(self, config: Any, rows: int, columns: int) -> torch.Tensor:
+        """Window by window."""
+        from tokcli.models.signals import window_order
+
+        vision = config.vision_config
+        return window_order(rows, columns, vision.window_size // vision.spatial_merge_size // vision.patch_size)
 
     def interval(self, item: EncodedItem, config: Any) -> float:
         """``tokens_per_second`` times the seconds between steps; 1 s where the item tells none, as in transformers."""

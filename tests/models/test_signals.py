@@ -1,0 +1,291 @@
+"""What comes out of a tower beside the tokens, against what transformers' eager attention computes on the way."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from llava_tiny import EXACT, TOKENS, make_llava, planes
+from native_reference import PATCH, TEMPORAL, fill_step, patches_by_index
+from tiny_checkpoints import Halves, make_info, make_pixels
+
+from tokcli import models
+from tokcli.errors import ModelError
+from tokcli.models import signals as signals_module
+from tokcli.models.base import TOWER_SIGNALS
+from tokcli.models.signals import attend, window_order
+
+FRAMES = 7
+HEADS, WIDTH = 4, 8
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What an eager run computed in one block, by frame."""
+
+    weights: torch.Tensor
+    """(T, heads, n, n), after the softmax."""
+    query: torch.Tensor
+    """(T, heads, n, d), as the product takes them: after their rotation, if there is one."""
+    key: torch.Tensor
+    projected: torch.Tensor
+    """(T * n, C): keys as they leave the key projection."""
+    features: torch.Tensor
+    """(T * n, C): what the merger or the projector is given."""
+
+
+@pytest.fixture
+def frames(halves: Halves) -> np.ndarray:
+    info = make_info(frames=FRAMES)
+    return make_pixels(info, halves.tower.sizer(info))
+
+
+def in_runs(tower: Any, frames: np.ndarray, runs: list[int], wanted: frozenset[str]) -> dict[str, torch.Tensor]:
+    """Tokens and signals of ``frames``, given to the tower in runs."""
+    encoding = tower.start(make_info(frames=len(frames)), frames.shape[1:3], wanted)
+    ends = np.cumsum(runs)
+    parts = [encoding.push(frames[end - run : end]) for run, end in zip(runs, ends)]
+    names = parts[0].signals.keys()
+    return {
+        "tokens": torch.cat([part.tokens for part in parts]),
+        **{name: torch.cat([part.signals[name] for part in parts]) for name in names},
+    }
+
+
+@torch.no_grad()
+def eager_run(halves: Halves, frames: np.ndarray, block: int) -> Inside:
+    """The native tower with eager attention, overheard in ``block``; frames in the order in which it has them."""
+    from transformers import AutoModelForImageTextToText
+
+    native = AutoModelForImageTextToText.from_pretrained(halves.folder, attn_implementation="eager").eval()
+    visual = native.model.visual
+    module = importlib.import_module(type(visual).__module__)
+    seen: dict[str, list[torch.Tensor]] = {"weights": [], "query": [], "key": [], "projected": []}
+    plain = module.eager_attention_forward
+
+    def spy(attention: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        output, weights = plain(attention, query, key, *rest, **options)
+        if attention is visual.blocks[block].attn:
+            for name, value in (("weights", weights), ("query", query), ("key", key)):
+                seen[name].append(value[0])
+        return output, weights
+
+    visual.blocks[block].attn.qkv.register_forward_hook(
+        lambda _module, _args, out: seen["projected"].append(out.chunk(3, dim=-1)[1])
+    )
+    filled = fill_step(frames)
+    grid = torch.tensor([[len(filled) // TEMPORAL, frames.shape[1] // PATCH, frames.shape[2] // PATCH]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "eager_attention_forward", spy)
+        output = native.model.get_video_features(patches_by_index(filled), grid, return_dict=True)
+    return Inside(
+        *(torch.stack(seen[name]) for name in ("weights", "query", "key")),
+        projected=torch.cat(seen["projected"]),
+        features=output.last_hidden_state,
+    )
+
+
+def token_order(family: str, frames: np.ndarray) -> torch.Tensor:
+    """Where each token of the clip stands in the tower, by transformers' own list of windows."""
+    rows, columns = frames.shape[1] // PATCH, frames.shape[2] // PATCH
+    steps = len(fill_step(frames)) // TEMPORAL
+    if family == "qwen2_vl":
+        return torch.arange(steps * rows * columns // 4)
+    from transformers.vision_utils import get_vision_window_index
+
+    index, _ = get_vision_window_index(
+        torch.tensor([[steps, rows, columns]]), spatial_merge_size=2, window_size=56, patch_size=PATCH
+    )
+    assert not torch.equal(index, torch.arange(len(index)))
+    return torch.argsort(index)
+
+
+def per_token(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """(patches, ...) in the tower's order to the mean of each token's four."""
+    return torch.stack([values[4 * place : 4 * place + 4].mean(dim=0) for place in order.tolist()])
+
+
+def test_signals_of_qwen_towers_are_what_eager_attention_computes(halves: Halves, frames: np.ndarray) -> None:
+    inside = eager_run(halves, frames, block=-1 if halves.family == "qwen2_vl" else 3)
+    order = token_order(halves.family, frames)
+    found = in_runs(halves.tower, frames, [FRAMES], TOWER_SIGNALS)
+    steps, heads, patches, _ = inside.weights.shape
+    assert (steps, heads) == (4, HEADS)
+
+    received = inside.weights.mean(dim=(1, 2)).flatten()
+    by_unit = inside.key.unflatten(2, (patches // 4, 4)).mean(dim=3)
+    mean_query = inside.query.mean(dim=2, keepdim=True)
+    meanq = torch.softmax(mean_query @ by_unit.transpose(2, 3) / WIDTH**0.5, dim=-1).mean(dim=(1, 2)).flatten()
+    expected = {
+        "received_attention": per_token(received, order),
+        "meanq": meanq[order],
+        "keys": per_token(inside.projected, order),
+        "pre_projector": per_token(inside.features, order),
+    }
+    for name, values in expected.items():
+        assert found[name].dtype == torch.float32 and found[name].shape == values.shape, name
+        assert float((found[name] - values).abs().max()) <= 1.5e-6 * max(1.0, float(values.abs().max())), name
+    assert found["keys"].shape == found["pre_projector"].shape == (len(order), HEADS * WIDTH)
+    by_frame = found["received_attention"].view(steps, -1).sum(dim=1), found["meanq"].view(steps, -1).sum(dim=1)
+    assert torch.allclose(by_frame[0], torch.full((steps,), 0.25)) and torch.allclose(by_frame[1], torch.ones(steps))
+
+
+def test_rows_are_those_of_the_tokens(halves: Halves, frames: np.ndarray) -> None:
+    """A change in one window of one step moves the features of the tokens there most, in every order of blocks."""
+    changed = frames.copy()
+    changed[2:4, :28, 28:56] = 255 - changed[2:4, :28, 28:56]
+    before, after = (in_runs(halves.tower, clip, [FRAMES], TOWER_SIGNALS) for clip in (frames, changed))
+    for name in ("keys", "pre_projector"):
+        moved = (before[name] - after[name]).abs().sum(dim=1).view(4, -1)
+        assert int(moved.argmax()) == moved.shape[1] + 1, name
+        assert float(moved[[0, 2, 3]].abs().max()) == 0, name
+
+
+@pytest.mark.parametrize("runs", [[2, 2, 2, 1], [4, 3], [2, 5]])
+def test_runs_do_not_change_signals(halves: Halves, frames: np.ndarray, runs: list[int]) -> None:
+    whole, parts = (in_runs(halves.tower, frames, cut, TOWER_SIGNALS) for cut in ([FRAMES], runs))
+    for name, values in whole.items():
+        assert torch.equal(values, parts[name]), name
+
+
+def test_signals_do_not_change_tokens_and_come_when_asked_only(halves: Halves, frames: np.ndarray) -> None:
+    fresh = models.load_tower(str(halves.folder), device="cpu")
+    plain = in_runs(fresh, frames, [FRAMES], frozenset())
+    assert plain.keys() == {"tokens"}
+    for name in sorted(TOWER_SIGNALS):
+        one = in_runs(fresh, frames, [FRAMES], frozenset({name}))
+        assert one.keys() == {"tokens", name} and torch.equal(one["tokens"], plain["tokens"])
+    assert torch.equal(in_runs(fresh, frames, [FRAMES], frozenset())["tokens"], plain["tokens"])
+
+
+def test_nothing_is_computed_for_those_who_do_not_ask(
+    halves: Halves, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_args: Any, **_kwargs: Any) -> torch.Tensor:
+        raise AssertionError("attention was computed")
+
+    monkeypatch.setattr(signals_module, "attend", never)
+    in_runs(halves.tower, frames, [FRAMES], frozenset({"keys", "pre_projector", "pixel_change"}))
+    with pytest.raises(AssertionError, match="attention was computed"):
+        in_runs(halves.tower, frames, [FRAMES], frozenset({"meanq"}))
+
+
+def test_signals_are_float32_in_half_precision(halves: Halves, frames: np.ndarray) -> None:
+    half = in_runs(
+        models.load_tower(str(halves.folder), device="cpu", dtype="bfloat16"), frames, [FRAMES], TOWER_SIGNALS
+    )
+    exact = in_runs(halves.tower, frames, [FRAMES], TOWER_SIGNALS)
+    assert half["tokens"].dtype == torch.bfloat16
+    for name in TOWER_SIGNALS:
+        assert half[name].dtype == torch.float32
+        assert float((half[name] - exact[name]).abs().max()) < 0.05 * float(exact[name].abs().max()), name
+
+
+def test_runs_in_several_threads_do_not_mix(halves: Halves) -> None:
+    """A fresh tower, so that threads which listen and threads which do not come upon it before it is wired."""
+    tower = models.load_tower(str(halves.folder), device="cpu")
+    info = make_info(frames=2)
+    size = tower.sizer(info)
+    clips = [make_pixels(info, size, seed) for seed in range(24)]
+    asked = [TOWER_SIGNALS if number % 3 else frozenset() for number in range(len(clips))]
+    runs = [tower.start(info, size, wanted).prepare(clip) for wanted, clip in zip(asked, clips)]
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda run: run(), runs))
+    for clip, wanted, result in zip(clips, asked, results):
+        alone = in_runs(halves.tower, clip, [2], wanted)
+        assert result.signals.keys() == wanted and torch.equal(result.tokens, alone["tokens"])
+        for name in wanted:
+            assert torch.equal(result.signals[name], alone[name]), name
+
+
+@pytest.mark.parametrize(("rows", "columns", "side"), [(4, 4, 2), (5, 7, 4), (3, 9, 4), (1, 1, 4), (8, 2, 3)])
+def test_window_order_is_that_of_transformers(rows: int, columns: int, side: int) -> None:
+    from transformers.vision_utils import get_vision_window_index
+
+    index, _ = get_vision_window_index(
+        torch.tensor([[1, 2 * rows, 2 * columns]]), spatial_merge_size=2, window_size=28 * side, patch_size=14
+    )
+    assert torch.equal(window_order(rows, columns, side), index)
+
+
+def test_attention_takes_queries_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(3, 50, 8, generator=generator), torch.randn(3, 40, 8, generator=generator)
+    expected = torch.softmax(query @ key.transpose(1, 2) * 0.5, dim=-1).mean(dim=(0, 1))
+    assert torch.allclose(attend(query, key, 0.5), expected, rtol=0, atol=1e-7)
+    sizes = []
+    softmax = torch.softmax
+
+    def counted(values: torch.Tensor, dim: int) -> torch.Tensor:
+        sizes.append(values.shape[1])
+        return softmax(values, dim=dim)
+
+    monkeypatch.setattr(signals_module, "QUERIES_AT_ONCE", 16)
+    monkeypatch.setattr(torch, "softmax", counted)
+    assert torch.allclose(attend(query, key, 0.5), expected, rtol=0, atol=1e-7) and sizes == [16, 16, 16, 2]
+
+
+def test_a_tower_without_a_block_that_sees_whole_frames_has_no_signals(
+    halves: Halves, frames: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if halves.family == "qwen2_vl":
+        return
+    monkeypatch.setattr(halves.tower.model.config.vision_config, "fullatt_block_indexes", [])
+    with pytest.raises(ModelError, match="no block of this tower attends to whole frames"):
+        in_runs(halves.tower, frames, [FRAMES], frozenset({"meanq"}))
+
+
+@pytest.fixture(params=[-2, -1, 2], ids=lambda layer: f"layer{layer}")
+def layered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any, int]]:
+    """A tower, the native model with eager attention, and the block whose output the features are."""
+    from transformers import AutoModelForImageTextToText
+
+    folder = make_llava(tmp_path, EXACT, vision_feature_layer=request.param)
+    native = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
+    yield models.load_tower(str(folder), device="cpu"), native, {-2: 2, -1: 3, 2: 1}[request.param]
+
+
+def test_signals_of_llava_are_what_eager_attention_computes(layered: tuple[Any, Any, int]) -> None:
+    tower, native, block = layered
+    info = make_info(frames=3)
+    frames = make_pixels(info, tower.sizer(info))
+    attention = native.model.vision_tower.encoder.layers[block].self_attn
+    projected: dict[str, torch.Tensor] = {}
+    for name in ("q_proj", "k_proj"):
+        getattr(attention, name).register_forward_hook(
+            lambda _module, _args, out, name=name: projected.update({name: out})  # type: ignore[misc]
+        )
+    with torch.no_grad():
+        output = native.model.vision_tower(planes(frames), output_attentions=True, output_hidden_states=True)
+    weights = output.attentions[block].mean(dim=1)
+    query, key = (projected[name][:, 1:].unflatten(-1, (HEADS, WIDTH)).transpose(1, 2) for name in ("q_proj", "k_proj"))
+    meanq = torch.softmax(query.mean(dim=2, keepdim=True) @ key.transpose(2, 3) / WIDTH**0.5, dim=-1).mean(dim=(1, 2))
+    expected = {
+        "cls_attention": weights[:, 0, 1:].flatten(),
+        "received_attention": weights.mean(dim=1)[:, 1:].flatten(),
+        "meanq": meanq.flatten(),
+        "keys": projected["k_proj"][:, 1:].flatten(0, 1),
+        "pre_projector": output.hidden_states[block + 1][:, 1:].flatten(0, 1),
+    }
+    found = in_runs(tower, frames, [3], frozenset(expected))
+    assert expected.keys() == tower.signals - {"pixel_change"}
+    for name, values in expected.items():
+        assert found[name].dtype == torch.float32 and len(found[name]) == 3 * TOKENS, name
+        assert float((found[name] - values).abs().max()) <= 1.5e-6 * max(1.0, float(values.abs().max())), name
+    plain = in_runs(models.load_tower(tower.identity["model"], device="cpu"), frames, [3], frozenset())
+    assert torch.equal(plain["tokens"], found["tokens"])
+
+
+def test_features_that_come_out_of_no_block(llava: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = make_info(frames=1)
+    frames = make_pixels(info, llava.tower.sizer(info))
+    monkeypatch.setattr(llava.tower.model.config, "vision_feature_layer", 0)
+    with pytest.raises(ModelError, match="vision_feature_layer 0 comes out of no block"):
+        in_runs(llava.tower, frames, [1], frozenset({"keys"}))
