@@ -1,0 +1,92 @@
+"""Density peaks (DPC-KNN): points with many near neighbours that are far from any denser point become centres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from tokcli.ops.selection import top_k
+
+MATRIX_ELEMENTS = 1 << 24
+"""Most distances that are held at a time: 64 MiB in float32."""
+
+RELIABLE = 1e-3
+"""Below this share of the two squared norms, the product formula has too few digits left for a squared distance."""
+
+PAIRS_AT_A_TIME = 4096
+
+
+class DensityPeaks:
+    """The points of one set by density and by how far the next denser point is.
+
+    ``points``: (n, D) float; ``neighbours``: k of the density, at most n are used. In float32, whatever the input is.
+    Squared distances are divided by D; the density of a point is ``exp(-mean)`` of its k smallest, its own zero among
+    them. Densities are kept as logarithms, so that they do not vanish for tokens with large norms.
+
+    The distance matrix is made by a product of centred points; pairs too close for that formula are measured by their
+    differences, so that equal points are at distance zero. Above ``MATRIX_ELEMENTS`` it is made again, some rows at a
+    time, whenever it is needed.
+    """
+
+    def __init__(self, points: torch.Tensor, neighbours: int) -> None:
+        points = points.float()
+        self._points = points - points.mean(dim=0)
+        self._norms = self._points.square().sum(dim=1)
+        count, dim = points.shape
+        self._rows_at_a_time = max(1, MATRIX_ELEMENTS // count)
+        self._whole = self._squared_distances(0, count) if count <= self._rows_at_a_time else None
+        nearest = [
+            squared.topk(min(neighbours, count), dim=1, largest=False, sorted=False).values.mean(dim=1)
+            for _, squared in self._matrix()
+        ]
+        self.log_density = torch.cat(nearest) / -dim
+        """float32 (n,)."""
+        self.scores = self.log_density + 0.5 * torch.log(self._squared_separation() / dim)
+        """float32 (n,): the logarithm of density times distance to the nearest denser point, which is the largest of
+        all distances where there is none."""
+
+    def _matrix(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """Runs of rows of the squared distances, each with its first row's number."""
+        if self._whole is not None:
+            yield 0, self._whole
+            return
+        count = len(self._points)
+        for start in range(0, count, self._rows_at_a_time):
+            yield start, self._squared_distances(start, min(count, start + self._rows_at_a_time))
+
+    def _squared_distances(self, start: int, stop: int) -> torch.Tensor:
+        """float32 (stop - start, n), not divided by D."""
+        points, norms = self._points, self._norms
+        scale = norms[start:stop].unsqueeze(1) + norms
+        squared = torch.addmm(scale, points[start:stop], points.T, alpha=-2.0)
+        own = squared.diagonal(start)
+        own.fill_(torch.inf)
+        pairs = torch.nonzero(squared < RELIABLE * scale)
+        own.zero_()
+        for left, right in (some.unbind(dim=1) for some in pairs.split(PAIRS_AT_A_TIME)):
+            squared[left, right] = (points[start + left] - points[right]).square().sum(dim=1)
+        return squared
+
+    def _squared_separation(self) -> torch.Tensor:
+        density = self.log_density
+        nearest, largest = [], torch.zeros(())
+        for start, squared in self._matrix():
+            denser = density > density[start : start + len(squared)].unsqueeze(1)
+            nearest.append(torch.where(denser, squared, torch.inf).amin(dim=1))
+            largest = torch.maximum(largest, squared.max())
+        separation = torch.cat(nearest)
+        return torch.where(separation.isinf(), largest, separation)
+
+    def centres(self, count: int) -> torch.Tensor:
+        """The ``count`` points with the highest scores: int64, best first, ties to the lowest index."""
+        return top_k(self.scores, count)
+
+    def nearest(self, centres: torch.Tensor) -> torch.Tensor:
+        """The nearest of ``centres`` for each point: int64 (n,), positions in ``centres``.
+
+        A centre belongs to itself; ties go to the first.
+        """
+        labels = torch.cat([squared[:, centres].argmin(dim=1) for _, squared in self._matrix()])
+        labels[centres] = torch.arange(len(centres))
+        return labels
