@@ -17,7 +17,7 @@ def select(visual: VisualTokens, keep: torch.Tensor, stats: Mapping[str, npt.NDA
     source = torch.nonzero(keep | visual.structural).flatten()
     everything = source.numel() == len(visual)
     return TokenSet(
-        tokens=visual.tokens if everything else visual.tokens[source],
+        tokens=visual.tokens if everything else visual.tokens.index_select(0, source),
         coords=visual.coords if everything else visual.coords[source],
         mass=torch.ones(source.numel(), dtype=torch.float32),
         source=source,
@@ -30,11 +30,13 @@ def merge(
     labels: torch.Tensor,
     anchors: torch.Tensor,
     stats: Mapping[str, npt.NDArray[Any]] | None = None,
+    values: torch.Tensor | None = None,
 ) -> TokenSet:
     """Replace each group of rows by its mean, placed where its anchor is; structural rows stay as they are.
 
     ``labels``: int64 (N,), the group of each row, -1 for dropped; groups are numbered from 0 and none is empty.
     ``anchors``: int64 (G,), one member row of each group, which gives the coordinates.
+    ``values``: (G, D) float, what each group becomes where that is not the mean of its rows.
     """
     structural = torch.nonzero(visual.structural).flatten()
     labels = labels.clone()
@@ -43,9 +45,13 @@ def merge(
     rank = torch.empty_like(order)
     rank[order] = torch.arange(order.numel())
     assignment = torch.where(labels >= 0, rank[labels.clamp_min(0)], -1)
-    means, sizes = group_means(visual.tokens, assignment, order.numel())
+    if values is None:
+        tokens, sizes = group_means(visual.tokens, assignment, order.numel())
+    else:
+        tokens = torch.cat([values.to(visual.tokens.dtype), visual.tokens[structural]])[order]
+        sizes = torch.bincount(assignment[assignment >= 0], minlength=order.numel())
     return TokenSet(
-        tokens=means,
+        tokens=tokens,
         coords=visual.coords[source],
         mass=sizes.to(torch.float32),
         source=source,
