@@ -26,6 +26,12 @@ def group_means(rows: torch.Tensor, labels: torch.Tensor, num_groups: int) -> tu
     return (sums / sizes.clamp_min(1).unsqueeze(1)).to(rows.dtype), sizes
 
 
+def frame_means(frames: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Mean token of every frame: float32 (T, D), of (T, P, D) float frames with zeros where bool (T, P) is false."""
+    sums = torch.stack([frame.float().sum(dim=0) for frame in frames])
+    return sums / present.sum(dim=1, keepdim=True)
+
+
 def grid_cells(length: int, cells: int) -> torch.Tensor:
     """The cell of each of ``length`` places on one axis: int64 (length,), ``floor(i * cells / length)``.
 
