@@ -14,11 +14,13 @@ from tokcli.models.nano.clips import LABELS, change_of, dense_labels, frames_of,
 from tokcli.models.nano.coordinates import SCALE, CoordinateProbe
 from tokcli.models.nano.curriculum import ALL, SIMPLE
 from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept
+from tokcli.models.nano.optimizers import Muon
+from tokcli.models.nano.pointing import Pointing, referent
 from tokcli.models.nano.prompts import draw_other, draw_question
 from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings
 from tokcli.models.nano.train import Length, train
-from tokcli.synthetic import CHARACTERS, SHAPES, Glyph, make_scene, plate_of, questions, render_at
+from tokcli.synthetic import CHARACTERS, SHAPES, Glyph, make_scene, plate_of, questions, render_at, scene_kinds
 
 
 def clip_without_pixels(seed: int, grid: tuple[int, int, int] = (3, 4, 5)) -> SeenClip:
@@ -176,6 +178,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
     train(out, device="cpu", length=length, log=lines.append)
     stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "finest-tower", "wide-bank"]
     stages += ["last-tower", "wide-language", "word-tower", "word-bank", "deepening", "catching-up"]
+    stages += ["last-bank", "comparing"]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
@@ -237,3 +240,74 @@ def test_coordinates_are_those_of_the_kept_tokens_and_of_all_that_is_left(untrai
     layer(hidden)
     assert probe.loss([prompt]).item() == pytest.approx(0.5 * 0.25**2 / 9)
     probe.close()
+
+
+def test_pointing_is_what_the_layer_attends_to(untrained) -> None:  # type: ignore[no-untyped-def]
+    model, tokenizer = untrained
+    clip = clip_without_pixels(0)
+    item = clip.scene.objects[0]
+    shape = np.zeros(60, int)
+    shape[[3, 20, 41]] = 1 + LABELS["shape"].index(item.shape)
+    clip = replace(clip, shown={"shape": shape, "character": np.zeros(60, int)})
+    asked = [question for question in questions(clip.scene) if question.kind in ("color", "count")]
+    prompt = build_prompt(clip, np.arange(0, 60, 2) + 1, asked, tokenizer)
+    # Of the three rows only 3 and 41 are left; how many there are is about no single object.
+    about = [question for question in asked if question.kind == "color" and item.shape in question.question]
+    start = prompt.visual.start
+    assert [rows.tolist() for _, rows in prompt.pointers] == [[start + 1, start + 20]] * len(about)
+    layer = model.model.language_model.layers[2]
+    pointing = Pointing(layer)
+    model.model.language_model.set_attn_implementation("eager")
+    weights: list[torch.Tensor] = []
+
+    def added(module, inputs, named):  # type: ignore[no-untyped-def]
+        """The eager attention adds its mask, whatever it is."""
+        mask = named["attention_mask"]
+        return inputs, {**named, "attention_mask": torch.zeros(mask.shape).masked_fill(~mask, -torch.inf)}
+
+    layers = model.model.language_model.layers
+    hooks = [one.self_attn.register_forward_pre_hook(added, with_kwargs=True) for one in layers]
+    hook = layer.self_attn.register_forward_hook(lambda module, inputs, output: weights.append(output[1]))
+    with torch.no_grad():
+        answer_scores(model, [prompt])
+        mass = pointing.mass([prompt])
+    for each in (*hooks, hook):
+        each.remove()
+    pointing.close()
+    model.model.language_model.set_attn_implementation("sdpa")
+    for row, (place, rows) in enumerate(prompt.pointers):
+        assert torch.allclose(mass[row], weights[0][0, :, place, rows].sum(-1), atol=1e-6)
+
+
+def test_what_questions_are_about() -> None:
+    forms = {}
+    for kind in scene_kinds():
+        for seed in range(30):
+            scene = make_scene(kind, seed)
+            for question in questions(scene):
+                forms.setdefault(question.form, []).append((referent(question, scene), question, scene))
+    for name, question, _ in forms["compare.larger"]:
+        assert name == question.answer and name in question.question
+    for name, _, scene in forms["needle.digit"]:
+        assert name == scene.glyphs[0].character
+    for name, _, scene in forms["order.color_last"]:
+        assert name == scene.objects[-1].shape
+    for name, question, scene in forms["place"]:
+        (item,) = [item for item in scene.objects if item.shape == name]
+        assert item.shape in question.question or item.color in question.question
+    assert all(name is None for name, _, _ in [*forms["count"], *forms["change.count"], *forms["order.after"]])
+
+
+def test_muon_steps_as_torch_does() -> None:
+    """torch rounds to bfloat16 on the way: 2^-8 of a value in each of five products."""
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.zeros(24, 40)) for _ in range(2))
+    mine = Muon([ours], lr=0.01)
+    other = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(4):
+        ours.grad = torch.randn(24, 40, generator=generator)
+        theirs.grad = ours.grad.clone()
+        mine.step()
+        other.step()
+    assert theirs.abs().max() > 0.01
+    assert (ours - theirs).norm() < 0.02 * theirs.norm()

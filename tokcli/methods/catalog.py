@@ -5,16 +5,20 @@ from __future__ import annotations
 from tokcli.methods.base import METHODS
 from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
+from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.random import random
+from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.uniform import uniform
 
 for _method in (
     none,
     dtd,
     evs,
+    temporal_merge,
+    dycoke,
     uniform,
     random,
     pool2d,

@@ -42,7 +42,7 @@ def pick_dtype(dtype: str, config: Any, device: torch.device) -> torch.dtype:
         ModelError: The dtype is unknown, or float16 on a CPU.
     """
     if dtype == "auto":
-        return torch.bfloat16 if _is_half(config) and _fast_in_bfloat16(device) else torch.float32
+        return torch.bfloat16 if _is_half(config) and fast_in_bfloat16(device) else torch.float32
     if dtype not in _DTYPES:
         raise ModelError(f"unknown dtype {dtype!r}; allowed: auto, {', '.join(_DTYPES)}")
     if dtype == "float16" and device.type == "cpu":
@@ -59,7 +59,8 @@ def _is_half(config: Any) -> bool:
     return str(stored).removeprefix("torch.") in {"float16", "bfloat16"}
 
 
-def _fast_in_bfloat16(device: torch.device) -> bool:
+def fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are computed as such there; where they are emulated they take thirty times as long."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and _cpu_has_bfloat16()

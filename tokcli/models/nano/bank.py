@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from tokcli.models.nano.architecture import PIXELS, TOKENS_PER_SECOND
-from tokcli.models.nano.clips import TOKEN_PX, change_of, frames_of, patches_of, tower_size
+from tokcli.models.nano.clips import TOKEN_PX, change_of, dense_labels, frames_of, patches_of, tower_size
 from tokcli.models.nano.curriculum import ALL, Mix
 from tokcli.synthetic import Scene
 
@@ -35,6 +35,8 @@ class SeenClip:
     """By which the temporal position grows from step to step; 1 for a still."""
     change: np.ndarray
     """float32 (N,): mean absolute difference of a token's pixels (0 to 255) from the step before; inf in the first."""
+    shown: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Which shape and which character each token shows, int64 (N,) as ``dense_labels`` tells it; empty if unknown."""
 
 
 def build_bank(
@@ -49,7 +51,13 @@ def build_bank(
     end = mix.bank_seed + count
     for start in range(mix.bank_seed, end, CLIPS_PER_CALL):
         seeds = range(start, min(start + CLIPS_PER_CALL, end))
-        bank += _see(model, [_view(mix, seed) for seed in seeds], autocast)
+        views, shown = [], []
+        for seed in seeds:
+            rng = np.random.default_rng((2, seed))
+            scene, size, times, fps = _plan(mix, seed, rng)
+            views.append((scene, frames_of(scene, times, rng, size), fps))
+            shown.append(shown_in(scene, times, size))
+        bank += [replace(clip, shown=labels) for clip, labels in zip(_see(model, views, autocast), shown)]
         if len(bank) % 1000 < CLIPS_PER_CALL:
             log(f"bank {len(bank)} of {count} clips")
     return bank
@@ -70,19 +78,25 @@ def sample(scene: Scene, fps: float, max_frames: int = ALL.max_frames) -> tuple[
     return [math.floor(tick * scene.fps + 1e-6) / scene.fps for tick in ticks], fps
 
 
-def _view(mix: Mix, seed: int) -> tuple[Scene, torch.Tensor, float | None]:
-    rng = np.random.default_rng((2, seed))
+def _plan(mix: Mix, seed: int, rng: np.random.Generator) -> tuple[Scene, tuple[int, int], list[float], float | None]:
+    """Draw a scene, its (height, width) for the tower, the times (seconds) of its frames and their rate."""
     scene = mix.scene(rng, seed)
     size = tower_size(scene.height, scene.width, mix.frame_scale(rng))
     if scene.still:
-        return scene, frames_of(scene, [0.0], rng, size), None
+        return scene, size, [0.0], None
     if scene.kind in ONE_MOTION:
         rate = float(rng.choice([0.5, 1.0, 1.0, 1.0, 2.0, math.exp(rng.uniform(-0.7, 0.7))]))
     else:
         # What happens once must be seen: these clips are made for one frame a second at least.
         rate = float(rng.choice([1.0, 1.0, 1.0, 2.0])) if scene.duration_seconds < 30 else 1.0
-    times, fps = sample(scene, rate, mix.max_frames)
-    return scene, frames_of(scene, times, rng, size), fps
+    return scene, size, *sample(scene, rate, mix.max_frames)
+
+
+def shown_in(scene: Scene, times: Sequence[float], size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """Return which shape and which character every token shows: int64 (N,) each; an odd last frame is repeated."""
+    pairs = [(times[i], times[min(i + 1, len(times) - 1)]) for i in range(0, len(times), FRAMES_PER_STEP)]
+    steps = [dense_labels(scene, pair, size) for pair in pairs]
+    return {kind: np.concatenate([step[kind] for step in steps]) for kind in ("shape", "character")}
 
 
 def _see(

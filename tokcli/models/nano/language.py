@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tokcli.models.nano.architecture import REFUSAL
 from tokcli.models.nano.bank import SeenClip
 from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import Course
+from tokcli.models.nano.pointing import Pointing, referents
 from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions, stepping_stones
 from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
@@ -29,6 +30,7 @@ MAX_SCORES = 3_000_000
 """Attention scores that are computed at once, a head: more than fit the caches are slower, and take gigabytes."""
 LONG_CLIP = 450
 """Tokens."""
+POINTING_WEIGHT = 0.2
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -47,6 +49,8 @@ class Prompt:
     """The kept visual tokens, in the places of ``visual``."""
     targets: list[tuple[int, int, float, str]]
     """(place, id that must follow, weight, kind); no kind at the token that ends an answer."""
+    pointers: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    """(place of an answer's word, places of the visual tokens that show what the question is about)."""
 
 
 DrawPrompt = Callable[[SeenClip, Sequence[Question], PreTrainedTokenizerFast, np.random.Generator], Prompt]
@@ -65,11 +69,12 @@ def train_language(
     draw_prompt: DrawPrompt | None = None,
     optimizers: Sequence[torch.optim.Optimizer] = (),
     probe: CoordinateProbe | None = None,
+    pointing: Pointing | None = None,
 ) -> None:
     """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``.
 
     ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own. With a ``probe``, which
-    they must step too, the model learns coordinates.
+    they must step too, the model learns coordinates; with ``pointing`` it learns where to look.
     """
     language = model.model.language_model
     optimizers = optimizers or [torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))]
@@ -96,6 +101,8 @@ def train_language(
             loss += share.item()
             if probe is not None:
                 share = share + probe.loss(part) * len(part) / len(batch)
+            if pointing is not None:
+                share = share + POINTING_WEIGHT * pointing.loss(part) * len(part) / len(batch)
             share.backward()
             for hit, (_, _, _, kind) in zip((scores.argmax(1) == wanted).tolist(), targets):
                 if kind:
@@ -190,6 +197,7 @@ def add_questions(
     positions, branch = [full[..., :start], full[..., start + kept], full[..., rest:]], [0] * len(ids)
     after = full[..., -1:] + 1
     targets: list[tuple[int, int, float, str]] = []
+    pointers: list[tuple[int, np.ndarray]] = []
     for number, question in enumerate(asked, 1):
         prompt = encode(tokenizer, f"{question.question}<|im_end|>\n<|im_start|>assistant\n")
         answer = encode(tokenizer, f"{question.answer}<|im_end|>")
@@ -199,13 +207,16 @@ def add_questions(
             # The refusal is long and soon learned; so is the token that ends an answer. A second word is learned last.
             weight = 0.15 if question.answer == REFUSAL or ends else 1.0 + index
             targets.append((place + index, token, weight, "" if ends else question.kind))
+            if not ends and question.form and (shown := np.flatnonzero(referents(question, clip, index)[kept])).size:
+                pointers.append((place + index, start + shown))
         length = len(prompt) + len(answer) - 1
         ids += [*prompt, *answer[:-1]]
         positions.append(after + np.arange(length))
         branch += [number] * length
     visual = slice(start, start + len(kept))
     joined = np.concatenate(positions, -1)
-    return Prompt(np.array(ids), joined, np.array(branch), visual, clip.tokens[torch.from_numpy(kept)], targets)
+    tokens = clip.tokens[torch.from_numpy(kept)]
+    return Prompt(np.array(ids), joined, np.array(branch), visual, tokens, targets, pointers)
 
 
 def draw_kept(clip: SeenClip, rng: np.random.Generator) -> np.ndarray:

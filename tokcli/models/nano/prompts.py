@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def draw_question(scene: Scene, count: int, rng: np.random.Generator, weights: M
     asked = [question for question in questions(scene, int(rng.integers(2**31))) if question.kind in weights]
     weight = np.array([weights[question.kind] for question in asked])
     order = rng.choice(len(asked), min(count, len(asked)), replace=False, p=weight / weight.sum())
-    return [Question(asked[i].kind, _as_typed(asked[i].question, rng), asked[i].answer) for i in order]
+    return [replace(asked[i], question=_as_typed(asked[i].question, rng)) for i in order]
 
 
 def hard_questions(scene: Scene) -> list[Question]:
@@ -111,8 +112,8 @@ def stepping_stones(scene: Scene) -> list[Question]:
     for word, item, next_to_it in (("smaller", items[0], items[1]), ("larger", items[-1], items[-2])):
         ratio = max(item.radius, next_to_it.radius) / min(item.radius, next_to_it.radius)
         if ratio >= LARGER:
-            stones.append(Question("size", f"Which shape is {word}?", item.shape))
-            stones.append(Question("size", f"Is the {item.shape} larger or smaller?", word))
+            stones.append(Question("size", f"Which shape is {word}?", item.shape, form="size.shape"))
+            stones.append(Question("size", f"Is the {item.shape} larger or smaller?", word, form="size.word"))
     return stones
 
 

@@ -26,12 +26,14 @@ from tokcli.models.nano.curriculum import (
     AGAIN,
     ALL,
     CATCHING_UP,
+    COMPARING,
     DEEPENING,
     FINE,
     FINEST,
     FINISHING,
     FIRST_COURSE,
     FLASHES,
+    MORE,
     SIMPLE,
     WIDENING,
     WORDS,
@@ -41,8 +43,10 @@ from tokcli.models.nano.curriculum import (
 from tokcli.models.nano.evaluate import measure
 from tokcli.models.nano.language import train_language
 from tokcli.models.nano.optimizers import muon_and_adam
+from tokcli.models.nano.pointing import Pointing
 from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings, train_tower
+from tokcli.models.placement import fast_in_bfloat16
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Length:
     word_bank: int = 5000
     deepening: int = 1000
     catching_up: int = 1450
+    last_bank: int = 8000
+    comparing: int = 2800
 
 
 def train(
@@ -86,7 +92,7 @@ def train(
     seed_embeddings(model, tokenizer)
 
     def autocast() -> AbstractContextManager[None]:
-        return torch.autocast(model.device.type, torch.bfloat16)
+        return torch.autocast(model.device.type, torch.bfloat16, enabled=fast_in_bfloat16(model.device))
 
     def snapshot() -> None:
         save(model, tokenizer, out)
@@ -117,16 +123,19 @@ def train(
 
         return run
 
-    def with_coordinates(steps: int, course: Course, bank: list[SeenClip]) -> Callable[[], dict[str, torch.Tensor]]:
+    def with_help(
+        steps: int, course: Course, bank: list[SeenClip], *, points: bool = False
+    ) -> Callable[[], dict[str, torch.Tensor]]:
         def run() -> dict[str, torch.Tensor]:
             inner = model.model.language_model
             probe = CoordinateProbe(inner.layers[1], inner.config.hidden_size).to(device)
+            pointing = Pointing(inner.layers[2]) if points else None
             others = [*inner.embed_tokens.parameters(), *inner.norm.parameters(), *probe.parameters()]
             optimizers = muon_and_adam(inner.layers.parameters(), others, course.peak, 0.05)
-            train_language(
-                model, tokenizer, bank, steps, log, autocast, snapshot, course, optimizers=optimizers, probe=probe
-            )
-            probe.close()
+            helps = {"optimizers": optimizers, "probe": probe, "pointing": pointing}
+            train_language(model, tokenizer, bank, steps, log, autocast, snapshot, course, **helps)
+            for help_ in filter(None, (probe, pointing)):
+                help_.close()
             return model.state_dict()
 
         return run
@@ -147,12 +156,14 @@ def train(
     model.load_state_dict(stage("finest-tower", tower(length.finest_tower, FINEST, 1e-3)))
     bank = bank_of("wide-bank", ALL, length.wide_bank)
     model.load_state_dict(stage("last-tower", tower(length.last_tower, FLASHES, 1e-3)))
-    model.load_state_dict(stage("wide-language", with_coordinates(length.wide_language, WIDENING, bank)))
+    model.load_state_dict(stage("wide-language", with_help(length.wide_language, WIDENING, bank)))
     # Against the words as the language model has them by now.
     model.load_state_dict(stage("word-tower", tower(length.word_tower, WORDS, 1e-3)))
     bank = bank_of("word-bank", AGAIN, length.word_bank)
-    model.load_state_dict(stage("deepening", with_coordinates(length.deepening, DEEPENING, bank)))
-    model.load_state_dict(stage("catching-up", with_coordinates(length.catching_up, CATCHING_UP, bank)))
+    model.load_state_dict(stage("deepening", with_help(length.deepening, DEEPENING, bank)))
+    model.load_state_dict(stage("catching-up", with_help(length.catching_up, CATCHING_UP, bank)))
+    bank = bank_of("last-bank", MORE, length.last_bank)
+    model.load_state_dict(stage("comparing", with_help(length.comparing, COMPARING, bank, points=True)))
     snapshot()
     log(f"saved in {out}")
 

@@ -28,6 +28,7 @@ from tokcli.models.nano_clip.evaluate import tables
 from tokcli.models.nano_clip.language import COURSE, draw_prompt
 from tokcli.models.nano_clip.start import prepare_tower
 from tokcli.models.nano_clip.tower import free_measures, train_tower
+from tokcli.models.placement import fast_in_bfloat16
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def train(
     prepare_tower(model)
 
     def autocast() -> AbstractContextManager[None]:
-        return torch.autocast(model.device.type, torch.bfloat16)
+        return torch.autocast(model.device.type, torch.bfloat16, enabled=fast_in_bfloat16(model.device))
 
     def snapshot() -> None:
         save(model, tokenizer, out)

@@ -1,0 +1,148 @@
+"""temporal_merge: a memory of kept tokens over the whole clip, into which later tokens are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, model_validator
+
+from tokcli.methods.base import method
+from tokcli.methods.budget import SizeBudget, rows_to_keep
+from tokcli.methods.output import merge
+from tokcli.ops.anchors import Anchors, Floats, Indices, unit_rows
+from tokcli.ops.nearest import NearestSearch
+from tokcli.types import TokenSet, VisualTokens
+
+DEFAULT_THRESHOLD = 0.8
+ROWS_AT_A_TIME = 1024
+"""Rows of one step that are compared with each other at once: it bounds the memory for large images."""
+LEAVING = 4
+"""When the memory is full, a quarter of it leaves: few and large changes are cheaper than many small ones."""
+SLACK = 16
+"""With a budget, a full memory makes room for a sixteenth of it."""
+
+
+class TemporalMergeOptions(SizeBudget):
+    threshold: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Merge a token into a kept one if their cosine is above this; 0.8 where no budget is given.",
+    )
+    reference: Literal["anchor", "mean"] = Field(
+        default="anchor",
+        description="What a group is compared by: the token that was kept first, or the mean of all that joined it.",
+    )
+    index: Literal["auto", "flat", "ivf"] = Field(
+        default="auto",
+        description="FAISS index: 'flat' compares with all kept tokens, 'ivf' with those in the nearest lists only, "
+        "'auto' is ivf beyond 32768 kept tokens.",
+    )
+    memory: int | None = Field(
+        default=None,
+        ge=1,
+        description="With a threshold: most kept tokens to compare with. Those that leave stay in the result.",
+    )
+    forget: Literal["oldest", "lightest"] = Field(
+        default="oldest", description="Who leaves a full memory: the tokens kept first, or those that fewest joined."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_threshold(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = any(values.get(name) is not None for name in ("keep", "max_tokens", "threshold"))
+        return values if given else {**values, "threshold": DEFAULT_THRESHOLD}
+
+    @model_validator(mode="after")
+    def _fitting(self) -> TemporalMergeOptions:
+        if self.threshold is None and self.memory is not None:
+            raise ValueError("memory needs a threshold: with keep or max_tokens the budget bounds the memory")
+        if self.reference == "mean" and self.threshold is None:
+            raise ValueError("reference='mean' needs a threshold")
+        if self.reference == "mean" and self.index == "ivf":
+            raise ValueError("reference='mean' needs index='flat': in inverted lists vectors can't change")
+        return self
+
+
+@method("temporal_merge", options=TemporalMergeOptions, kind="merge", count="exact")
+def temporal_merge(visual: VisualTokens, options: TemporalMergeOptions) -> TokenSet:
+    """Merge every token into the most similar one kept before, wherever and whenever that was.
+    """
+    candidates = torch.nonzero(~visual.structural).flatten()
+    groups = _Groups(visual, options)
+    if options.threshold is not None:
+        groups.walk(candidates)
+    else:
+        count = rows_to_keep("temporal_merge", options, visual) if len(candidates) else 0
+        groups.walk_within(candidates, count)
+    return groups.merged()
+
+
+class _Groups:
+    """Which kept row each row goes into, while the steps of an item come one after another."""
+
+    def __init__(self, visual: VisualTokens, options: TemporalMergeOptions) -> None:
+        self._visual, self._options = visual, options
+        kind = "flat" if options.reference == "mean" else options.index
+        self._anchors = Anchors(NearestSearch(kind), np.inf if options.threshold is None else options.threshold)
+        self._joined = np.full(len(visual), -1, dtype=np.int64)
+        """The row that each row was merged into, its own number for the anchors."""
+        self._cosines = np.full(len(visual), np.inf, dtype=np.float32)
+        """With that row."""
+        self._sums: torch.Tensor
+        
+    def _runs(self, rows: torch.Tensor) -> Iterator[tuple[Floats, Indices]]:
+        """The rows of a step, or a part of a large one, as unit vectors, with their numbers."""
+        _, sizes = torch.unique_consecutive(self._visual.coords[rows, :2], dim=0, return_counts=True)
+        for step in rows.split(sizes.tolist()):
+            for run in step.split(ROWS_AT_A_TIME):
+                yield unit_rows(self._visual.tokens[run]), run.numpy()
+
+    def _take(self, unit: Floats, rows: Indices) -> Indices:
+        cosines, joined = self._anchors.take(unit, rows)
+        self._joined[rows], self._cosines[rows] = self._anchors.rows[joined], cosines
+        return joined
+
+    def walk(self, candidates: torch.Tensor) -> None:
+        """Merge what is above the threshold."""
+        for unit, rows in self._runs(candidates):
+            self._take(unit, rows)
+            if self._options.memory is not None and len(self._anchors) > self._options.memory:
+                self._forget(self._options.memory)
+
+    def _forget(self, memory: int) -> None:
+        leaving = len(self._anchors) - memory + memory // LEAVING
+        gone = np.zeros(len(self._anchors), dtype=np.bool_)
+        if self._options.forget == "oldest":
+            gone[:leaving] = True
+        else:
+            members = np.bincount(self._joined[self._joined >= 0], minlength=len(self._visual))
+            gone[np.argsort(members[self._anchors.rows], kind="stable")[:leaving]] = True
+        self._anchors.drop(gone)
+
+    def walk_within(self, candidates: torch.Tensor, count: int) -> None:
+        """Merge down to ``count`` groups, under the highest threshold that makes them fit."""
+        anchors = self._anchors
+        for unit, rows in self._runs(candidates):
+            self._take(unit, rows)
+            anchors.shrink(count, count // SLACK)
+        rows = candidates.numpy()
+        orphans = torch.from_numpy(rows[~np.isin(self._joined[rows], anchors.rows)])
+        for unit, some in self._runs(orphans):
+            cosines, joined = anchors.nearest(unit)
+            self._joined[some], self._cosines[some] = anchors.rows[joined], cosines
+        self._joined[anchors.rows], self._cosines[anchors.rows] = anchors.rows, np.inf
+        # The last shrinking may have gone a little too far: those that fit their group least stand alone.
+        alone = rows[np.argsort(self._cosines[rows], kind="stable")[: count - len(anchors)]]
+        self._joined[alone] = alone
+
+    def merged(self) -> TokenSet:
+        anchors = np.flatnonzero(self._joined == np.arange(len(self._joined)))
+        groups = np.full(len(self._joined), -1, dtype=np.int64)
+        groups[anchors] = np.arange(len(anchors))
+        labels = np.where(self._joined >= 0, groups[self._joined], -1)
+        return merge(self._visual, torch.from_numpy(labels), torch.from_numpy(anchors))
