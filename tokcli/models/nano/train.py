@@ -132,10 +132,22 @@ def train(
             pointing = Pointing(inner.layers[2]) if points else None
             others = [*inner.embed_tokens.parameters(), *inner.norm.parameters(), *probe.parameters()]
             optimizers = muon_and_adam(inner.layers.parameters(), others, course.peak, 0.05)
-            helps = {"optimizers": optimizers, "probe": probe, "pointing": pointing}
-            train_language(model, tokenizer, bank, steps, log, autocast, snapshot, course, **helps)
-            for help_ in filter(None, (probe, pointing)):
-                help_.close()
+            train_language(
+                model,
+                tokenizer,
+                bank,
+                steps,
+                log,
+                autocast,
+                snapshot,
+                course,
+                optimizers=optimizers,
+                probe=probe,
+                pointing=pointing,
+            )
+            probe.close()
+            if pointing is not None:
+                pointing.close()
             return model.state_dict()
 
         return run
