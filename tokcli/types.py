@@ -123,7 +123,10 @@ class VisualTokens:
     structural: torch.Tensor
     """bool (N,): rows such as newlines that no method scores or drops."""
     signals: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Arrays with N rows that a method asked for, e.g. ``pixel_change`` float32 (N,)."""
+    """Arrays with N rows that a method asked for, e.g. ``pixel_change`` float32 (N,).
+
+    ``deepstack``, (N, L, D) in the dtype of ``tokens``, is there unasked where the language model takes such levels.
+    """
     seconds_per_step: float | None = None
     """Seconds of media between temporal steps; None for a still."""
 
@@ -159,6 +162,8 @@ class TokenSet:
     """int32 (N,): the kept row that each source row went into, -1 for dropped; None for pure selection."""
     stats: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     """Small 1-D arrays about the item, stored with it, e.g. dtd's ``drop_ratio`` by temporal step."""
+    deepstack: torch.Tensor | None = None
+    """Float (K, L, D): what the language model adds to each token at its first L layers; None where it adds nothing."""
 
     def __post_init__(self) -> None:
         rows = int(self.tokens.shape[0])
@@ -168,12 +173,20 @@ class TokenSet:
         _check(self, "source", ("int64",), (rows,))
         if self.assignment is not None:
             _check(self, "assignment", ("int32",), (None,))
+        if self.deepstack is not None:
+            dtype = str(self.tokens.dtype).removeprefix("torch.")
+            _check(self, "deepstack", (dtype,), (rows, None, int(self.tokens.shape[1])))
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
 
     def __repr__(self) -> str:
         return f"TokenSet({len(self)}x{self.tokens.shape[1]}, mass {float(self.mass.sum()):g})"
+
+    @property
+    def levels(self) -> int:
+        """L: DeepStack levels beside each token, 0 where there are none."""
+        return 0 if self.deepstack is None else int(self.deepstack.shape[1])
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokcli.cache.levels import parted
 from tokcli.cache.row import StoredRow
 from tokcli.cache.tensors import tensor_view
 from tokcli.errors import IntegrityError
@@ -30,8 +31,12 @@ def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
     if times is None or indices is None:
         raise IntegrityError(f"times or indices of {head['id']} are missing in its first row")
     assignment = first.buffer("assignment")
+    tensors = _tensors(first, rows, head, own=own)
+    tokens, deepstack = parted(tensors.pop("tokens"), head.get("deepstack_levels", 0))
     kept = TokenSet(
-        **_tensors(first, rows, head, own=own),
+        tokens=tokens,
+        **tensors,
+        deepstack=deepstack,
         assignment=None if assignment is None else _owned(tensor_view(assignment, "int32"), own),
         stats={
             stat["name"]: np.array(stat["values"], np.float64).astype(stat["dtype"]) for stat in first["stats"] or ()

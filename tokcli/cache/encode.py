@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokcli.cache.levels import joined
 from tokcli.cache.metadata import fitted
 from tokcli.cache.records import ErrorRow, clean_path, clean_text
 from tokcli.cache.schema import BLOBS, META_PREFIX
@@ -31,7 +32,7 @@ def item_rows(item: EncodedItem, dtype: str, chunk_bytes: int = CHUNK_BYTES) -> 
     Raises ``UsageError`` for what the format cannot hold.
     """
     kept = item.kept
-    total, hidden = (int(size) for size in kept.tokens.shape)
+    total, hidden = len(kept), (1 + kept.levels) * int(kept.tokens.shape[1])
     if item.source_tokens > ROW_LIMIT:
         raise UsageError(f"{item.id} has {item.source_tokens} source tokens, a cache takes {ROW_LIMIT}; sample it less")
     step = max(1, chunk_bytes // max(1, hidden * ITEM_BYTES[dtype]))
@@ -40,6 +41,7 @@ def item_rows(item: EncodedItem, dtype: str, chunk_bytes: int = CHUNK_BYTES) -> 
         "num_chunks": num_chunks,
         "kept_tokens": total,
         "hidden_size": hidden,
+        "deepstack_levels": kept.levels,
         "dtype": dtype,
     }
     whole = _columns_of_first_row(item)
@@ -130,9 +132,10 @@ def _stat(item_id: str, name: str, values: npt.NDArray[Any]) -> dict[str, Any]:
 
 def _blobs(kept: TokenSet, part: slice, dtype: str) -> Row:
     mass = array_bytes(kept.mass[part].detach().cpu(), "float32")
+    deepstack = None if kept.deepstack is None else kept.deepstack[part]
     return {
         "num_tokens": part.stop - part.start,
-        "tokens": token_bytes(kept.tokens[part], dtype),
+        "tokens": token_bytes(joined(kept.tokens[part], deepstack), dtype),
         "coords": array_bytes(kept.coords[part].cpu(), "int32"),
         "source": array_bytes(kept.source[part].cpu(), "int32"),
         "mass": None if bool((kept.mass[part] == 1).all()) else mass,

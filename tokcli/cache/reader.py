@@ -107,7 +107,8 @@ class Cache:
 
     def tensors(self, item_id: str | int) -> dict[str, torch.Tensor]:
         """One item as tensors: ``tokens`` (K, D), ``coords`` int32 (K, 4), ``mass`` float32 (K,), ``source`` int64
-        (K,), ``times`` float64 (T,), and ``assignment`` int32 (N,) where a method that merges stored it."""
+        (K,), ``times`` float64 (T,), ``assignment`` int32 (N,) where a method that merges stored it, and ``deepstack``
+        (K, L, D) where the language model takes such levels."""
         import torch
 
         item = self[item_id]
@@ -118,7 +119,8 @@ class Cache:
             "source": item.kept.source,
             "times": torch.from_numpy(item.times),
         }
-        return tensors if item.kept.assignment is None else tensors | {"assignment": item.kept.assignment}
+        rest = {"assignment": item.kept.assignment, "deepstack": item.kept.deepstack}
+        return tensors | {name: tensor for name, tensor in rest.items() if tensor is not None}
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """What is known of each item, without tensors: a row per item in the order of writing.

@@ -55,6 +55,9 @@ class StoredRow:
         count, dtype = self["num_tokens"], self["dtype"]
         if dtype not in ITEM_BYTES:
             return f"unknown dtype {dtype!r}"
+        levels = self["deepstack_levels"] if "deepstack_levels" in self._columns else 0
+        if levels < 0 or self["hidden_size"] % (1 + levels):
+            return f"{self['hidden_size']} numbers per token can't be a token and {levels} levels"
         sizes = {"tokens": self["hidden_size"] * ITEM_BYTES[dtype], "coords": 16, "source": 4, "mass": 4}
         for name, per_token in sizes.items():
             buffer = self.buffer(name)

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tokcli import __version__
 from tokcli.cache.layout import Table
+from tokcli.cache.levels import levels_of
 from tokcli.cache.manifest import FORMAT, Manifest
 
 META_PREFIX = "meta_"
@@ -91,11 +92,15 @@ _DICTIONARY = ["kind", "codec", "decoder", "dtype", "configuration", "stage", "e
 _LISTS = ("views", "times", "indices", "stats")
 
 
-def column_types(table: Table, metadata: Mapping[str, pa.DataType] | None = None) -> pa.Schema:
-    """Columns of a table; ``metadata`` maps the user's column names (without prefix) to their types."""
+def column_types(table: Table, metadata: Mapping[str, pa.DataType] | None = None, *, levels: int = 0) -> pa.Schema:
+    """Columns of a table; ``metadata`` maps the user's column names (without prefix) to their types.
+
+    Only caches of tokens with DeepStack levels tell how many: all others stay as they were before there were any.
+    """
     if table == "errors":
         return pa.schema([pa.field(name, kind, nullable=False) for name, kind in _ERROR.items()])
-    fields = [pa.field(name, kind, nullable=False) for name, kind in _REQUIRED.items()]
+    required = _REQUIRED | ({"deepstack_levels": pa.int32()} if levels else {})
+    fields = [pa.field(name, kind, nullable=False) for name, kind in required.items()]
     fields += [pa.field(META_PREFIX + name, kind) for name, kind in (metadata or {}).items()]
     fields += [pa.field(name, kind) for name, kind in _OPTIONAL.items()]
     fields += [pa.field(name, pa.binary(), nullable=not required) for name, required in _BLOB_REQUIRED.items()]
@@ -109,7 +114,7 @@ def shard_schema(table: Table, manifest: Manifest, metadata: Mapping[str, pa.Dat
         "tokcli.version": __version__,
         "tokcli.configuration": manifest.digest,
     }
-    return column_types(table, metadata).with_metadata(stamp)
+    return column_types(table, metadata, levels=levels_of(manifest)).with_metadata(stamp)
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:

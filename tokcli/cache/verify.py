@@ -21,6 +21,9 @@ from tokcli.cache.schema import PAGES_DIGEST
 from tokcli.cache.success import read_success
 from tokcli.errors import CacheError
 
+ROOM_FOR_SEPARATORS = np.array([0, 0, 1])
+"""A newline stands behind the last token of its row."""
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -157,7 +160,7 @@ class _RowChecks:
         view = coords[:, 0]
         if ((view < 0) | (view >= len(grids))).any() or (coords[:, 1:] < 0).any():
             yield "coords name a view that does not exist, or are negative"
-        elif (coords[:, 1:] >= grids[view]).any():
+        elif (coords[:, 1:] >= grids[view] + ROOM_FOR_SEPARATORS).any():
             yield "coords lie outside the view's grid"
         ordered = [self._last_coords, *map(tuple, coords.tolist())]
         if any(one > other for one, other in pairwise(ordered)):

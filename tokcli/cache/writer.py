@@ -12,6 +12,7 @@ import pyarrow as pa
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
 from tokcli.cache.folder import make_folder, prepare
 from tokcli.cache.layout import Table
+from tokcli.cache.levels import check_levels, levels_of
 from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
@@ -63,6 +64,7 @@ class CacheWriter:
             raise ValueError(f"tokens_dtype is {self._dtype}, the manifest tells {manifest.configuration}")
         self._limits = (max_shard_bytes, max_shard_items, max_shard_seconds)
         self._chunk_bytes = chunk_bytes
+        self._levels = levels_of(manifest)
         self._shard: ShardWriter | None = None
         self._metadata_types: dict[str, pa.DataType] = {}
         self._written: dict[str, Known] = {}
@@ -109,7 +111,10 @@ class CacheWriter:
         """
         self._check_usable()
         item_id = clean_text(item.id)
-        check_range(item.kept.tokens, self._dtype, item_id)
+        check_levels(item.kept, self._levels, item_id)
+        for tokens in (item.kept.tokens, item.kept.deepstack):
+            if tokens is not None:
+                check_range(tokens, self._dtype, item_id)
         rows = item_rows(item, self._dtype, self._chunk_bytes)
         row = next(rows)  # raises what it has against the item before a row of it is in the shard
         types = widened(self._metadata_types, item.metadata)

@@ -14,6 +14,7 @@ import torch
 
 from tokcli.errors import MethodError
 from tokcli.methods.base import METHODS, Method, Stats, Stream
+from tokcli.methods.deepstack import with_deepstack
 from tokcli.methods.options import Options
 from tokcli.types import TokenSet, View, VisualTokens
 
@@ -95,7 +96,7 @@ class Compressor:
         finite, a signal that is missing, or a budget that the item cannot meet.
         """
         check_input(self._stages, visual)
-        return in_turn(visual, [partial(_run, stage, item_id) for stage in self._stages])
+        return with_deepstack(in_turn(visual, [partial(_run, stage, item_id) for stage in self._stages]), visual)
 
 
 def _run(stage: Stage, item_id: str, visual: VisualTokens) -> TokenSet:
@@ -117,7 +118,7 @@ class Session:
         ``source`` and ``assignment`` refer to the item: rows pushed before, and rows kept before, are counted in.
         """
         check_input(self._stages, chunk)
-        kept = in_turn(chunk, [stream.push for stream in self._streams])
+        kept = with_deepstack(in_turn(chunk, [stream.push for stream in self._streams]), chunk)
         assignment = kept.assignment
         if assignment is not None:
             assignment = torch.where(assignment >= 0, assignment + self._rows_kept, assignment)
