@@ -20,6 +20,13 @@ def top_k_mask(scores: torch.Tensor, k: int) -> torch.Tensor:
     return mask
 
 
+def top_k_masks(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The same choice for each row of (F, N) scores, with as many as int64 (F,) ``counts`` says: bool (F, N)."""
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    chosen = torch.arange(scores.shape[1], device=scores.device) < counts.unsqueeze(1)
+    return torch.zeros_like(chosen).scatter_(1, order, chosen)
+
+
 def evenly_spaced(count: int, k: int) -> torch.Tensor:
     """``floor(i * count / k)`` for i < k: int64 (k,), in exact integer arithmetic; ``k`` is at most ``count``."""
     return torch.arange(k, dtype=torch.int64) * count // k
