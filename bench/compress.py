@@ -32,6 +32,7 @@ from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.preflight import available_cores, check_request, load_job
 from tokcli.pipeline.progress import Silent
+from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe
 
 STEPS_PER_CALL = 8
@@ -103,8 +104,9 @@ def tokcli_wall(paths: Sequence[Path], model: Path, fps: float, folder: Path) ->
     with DecoderPool(request.workers, recipe.timeout) as pool:
         job = load_job(request)
         pool.configure(job.decode)
-        with CacheWriter(recipe.output, job.manifest) as writer:
-            run = Run(job, writer, pool, Silent())
+        (target,) = job.targets
+        with CacheWriter(target.folder, target.manifest) as writer:
+            run = Run(job, [Output(target, writer)], pool, Silent())
             run.run()
             writer.commit()
     end = time.monotonic()

@@ -12,7 +12,20 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).parent
-COMMANDS = ("compress", "infer", "eval", "tune", "inspect", "verify", "methods", "models", "render", "run", "doctor")
+COMMANDS = (
+    "compress",
+    "derive",
+    "infer",
+    "eval",
+    "tune",
+    "inspect",
+    "verify",
+    "methods",
+    "models",
+    "render",
+    "run",
+    "doctor",
+)
 NOTE = "<!-- Written by docs/generate.py from the code: change it there, then run `make docs`. -->\n\n"
 
 

@@ -36,7 +36,7 @@ def test_overrides_are_dotted_yaml_values(tmp_path: Path) -> None:
         ("compress: {inputs: [a], output: b, sampling: {fps: 0}}", "greater than 0, got 0"),
         ("infer: {cache: c}", "give either prompt or prompts"),
         ("infer: {cache: c, prompt: ['']}", "prompt must not be empty"),
-        ("{}", "at least one of render, compress, infer, eval"),
+        ("{}", "at least one of render, compress, derive, infer, eval"),
         ("- a", "a recipe is a mapping"),
         ("a: [", "not valid YAML"),
     ],

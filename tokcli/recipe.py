@@ -1,7 +1,7 @@
 """Recipes: YAML files and command lines become the same checked settings.
 
-A recipe has up to four steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
-``infer`` (cache to answers), ``eval`` (what compression costs in answers). Unknown keys are refused, with the nearest
+A recipe has up to five steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
+``derive`` (cache to smaller cache), ``infer`` (cache to answers), ``eval`` (what compression costs in answers). Unknown keys are refused, with the nearest
 known one. Relative paths are relative to the folder that the command runs in, as in a Makefile.
 """
 
@@ -68,6 +68,7 @@ class CompressRecipe(_Step):
     max_tokens: int | None = None
     threshold: float | None = None
     options: dict[str, str] = {}
+    also: list[NonEmpty] = []
     seed: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingRecipe = SamplingRecipe()
     limits: LimitsRecipe = LimitsRecipe()
@@ -96,6 +97,26 @@ class CompressRecipe(_Step):
         if self.method == "auto" and (self.keep, self.max_tokens, self.threshold, self.options) != (None,) * 3 + ({},):
             raise ValueError("method auto chooses method and budget; leave keep, max_tokens, threshold and options out")
         return self
+
+
+class DeriveRecipe(_Step):
+    """A token cache in, another with fewer tokens out: no media, no vision tower."""
+
+    cache: NonEmpty
+    output: NonEmpty
+    method: str = "dtd"
+    keep: float | None = None
+    max_tokens: int | None = None
+    threshold: float | None = None
+    options: dict[str, str] = {}
+    also: list[NonEmpty] = []
+    seed: Annotated[int, Field(ge=0)] | None = None
+    tokens_dtype: TokensDtype = "auto"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    overwrite: bool = False
+    retry_errors: bool = False
+    on_error: Literal["skip", "fail"] = "skip"
+    allow_errors: bool = False
 
 
 class InferRecipe(_Step):
@@ -192,13 +213,14 @@ class Recipe(_Step):
     description: str = ""
     render: RenderRecipe | None = None
     compress: CompressRecipe | None = None
+    derive: DeriveRecipe | None = None
     infer: InferRecipe | None = None
     eval: EvalRecipe | None = None
 
     @model_validator(mode="after")
     def _some_step(self) -> Recipe:
-        if not (self.render or self.compress or self.infer or self.eval):
-            raise ValueError("needs at least one of render, compress, infer, eval")
+        if not (self.render or self.compress or self.derive or self.infer or self.eval):
+            raise ValueError("needs at least one of render, compress, derive, infer, eval")
         return self
 
 
@@ -240,7 +262,7 @@ def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise RecipeError(f"{path}: a recipe is a mapping with the keys render, compress, infer, eval")
+        raise RecipeError(f"{path}: a recipe is a mapping with the keys render, compress, derive, infer, eval")
     for dotted, text in (overrides or {}).items():
         *parents, leaf = dotted.split(".")
         node = data

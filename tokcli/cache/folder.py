@@ -26,35 +26,45 @@ def make_folder(cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
 
 
+def check_configuration(cache: Path, asked: Manifest) -> Manifest | None:
+    """The manifest that a cache has, None where there is none yet.
+
+    Raises ``CacheConflictError`` with the differences where it was made with another configuration than ``asked``.
+    """
+    if not (cache / MANIFEST).exists():
+        return None
+    manifest = read_manifest(cache)
+    if differences := manifest.differences(asked):
+        listing = "\n".join(f"  {line}" for line in differences)
+        raise CacheConflictError(
+            f"{cache} was made with another configuration:\n{listing}\n"
+            "choose another output folder, ask for the same, or replace the cache with --overwrite"
+        )
+    return manifest
+
+
 def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
     """Bring the folder in a state to write in, under the lock; gives the manifest that holds for it.
 
     Raises ``CacheConflictError`` where the cache was made with another configuration.
     """
-    manifest = asked
-    replace = not (cache / MANIFEST).exists()
-    if not replace:
-        manifest = read_manifest(cache)
-        if overwrite:
-            # Shards before the manifest: at every moment the folder is a whole cache, of fewer and fewer items.
-            with writing(cache):
-                (cache / SUCCESS).unlink(missing_ok=True)
-                for shard in list_shards(cache):
-                    shard.path.unlink()
-            manifest, replace = asked, True
-        elif differences := manifest.differences(asked):
-            listing = "\n".join(f"  {line}" for line in differences)
-            raise CacheConflictError(
-                f"{cache} was made with another configuration:\n{listing}\n"
-                "choose another output folder, ask for the same, or replace the cache with --overwrite"
-            )
+    manifest = None
+    if not overwrite:
+        manifest = check_configuration(cache, asked)
+    elif (cache / MANIFEST).exists():
+        read_manifest(cache)  # only a cache may be emptied
+        # Shards before the manifest: at every moment the folder is a whole cache, of fewer and fewer items.
+        with writing(cache):
+            (cache / SUCCESS).unlink(missing_ok=True)
+            for shard in list_shards(cache):
+                shard.path.unlink()
     with writing(cache):
         for table in TABLES:
             (cache / table).mkdir(exist_ok=True)
         for folder in (cache, *(cache / table for table in TABLES)):
             remove_temporaries(folder)
         (cache / SUCCESS).unlink(missing_ok=True)
-    if replace:
-        manifest.write(cache)
+    if manifest is None:
+        asked.write(cache)
     sync_folder(cache)
-    return manifest
+    return manifest or asked

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import tokcli
-from tokcli.cli import catalog, compress, doctor, evaluate, infer, inspect, render, run, tune
+from tokcli.cli import catalog, compress, derive, doctor, evaluate, infer, inspect, render, run, tune
 from tokcli.cli.output import fail, notices
 from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 for command in (
     compress.compress,
+    derive.derive,
     infer.infer,
     evaluate.evaluate,
     tune.tune,

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
+from tokcli.cli.options import Also, Device, Dtype, Json, Quiet, key_values, with_importance
 from tokcli.cli.output import human_bytes, human_seconds, plain, print_json, results, share
+from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
-    from tokcli.recipe import CompressRecipe
+    from tokcli.recipe import CompressRecipe, DeriveRecipe
 
 INPUT, METHOD, SAMPLING, RUNNING = "Input", "Method and budget", "Sampling and limits", "Running"
 
@@ -37,7 +38,19 @@ def compress(
         list[str] | None,
         typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
     ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    keep_signals: Annotated[
+        str | None,
+        typer.Option(help="With --method none: signals to store beside the tokens, a,b.", rich_help_panel=METHOD),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of methods that draw.", rich_help_panel=METHOD)] = 0,
+    also: Also = None,
     retain: Annotated[
         float | None,
         typer.Option(help="For auto: share of the answers to keep. (default: 0.98)", rich_help_panel=METHOD),
@@ -128,13 +141,18 @@ def compress(
     [dim]tokcli compress videos/ photos/ -o cache --model ~/Qwen2.5-VL-7B-Instruct[/dim]
     [dim]tokcli compress videos/ -o cache --method auto --retain 0.98 --qa qa.jsonl[/dim]
 
+    Several caches come from one decoding and one encoding, each as if it were made alone
+    and resumable by itself; --overwrite holds for all of them:
+
+    [dim]tokcli compress videos/ -o full --method none --also dtd@0.1=small --also evs@256=fixed[/dim]
+
     With --method auto the method and its budget come from `tokcli tune` on a sample, which
     is kept in CACHE.tune. When the cache is there already its own method is taken.
 
     With --json the last line of stdout is an object:
     items (all inputs), done (in this run), skipped (done before), failed, seconds,
     and, of all inputs in the cache: source_tokens, kept_tokens, source_bytes,
-    cache_bytes, media_seconds.
+    cache_bytes, media_seconds; under also the same of each --also.
     """
     from tokcli.recipe import CompressRecipe, check
 
@@ -146,7 +164,8 @@ def compress(
         "keep": keep,
         "max_tokens": max_tokens,
         "threshold": threshold,
-        "options": key_values(settings or []),
+        "options": _options(method, key_values(settings or []), importance, keep_signals),
+        "also": also or [],
         "seed": seed,
         "retain": retain,
         "qa": qa,
@@ -173,6 +192,23 @@ def compress(
     raise typer.Exit(exit_code(summary, recipe))
 
 
+def _options(method: str, options: dict[str, str], importance: str | None, keep_signals: str | None) -> dict[str, str]:
+    """The options of ``--set``, and those that have a flag of their own."""
+    if method == "auto" and importance is not None:
+        raise UsageError("method auto chooses a method with its options; leave --importance out")
+    options = with_importance(options, importance, (name.strip() for name in method.split(",")))
+    if keep_signals is None:
+        return options
+    if method != "none":
+        raise UsageError(
+            f"--keep-signals goes with --method none, which keeps all tokens, not with {method}: of a token that is "
+            "gone there is nothing to keep; make a cache with --method none --keep-signals, and another with the method"
+        )
+    if options.keys() & {"signals", "none.signals"}:
+        raise UsageError("--keep-signals and --set signals=... say the same; leave one out")
+    return {**options, "none.signals": keep_signals}
+
+
 def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> CompressSummary:
     """Run with progress on stderr and the summary on stdout; shared with `tokcli run`."""
     from tokcli.cli.display import ProgressDisplay
@@ -185,18 +221,25 @@ def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> Compress
         recipe = with_method(recipe, quiet)
     with stoppable(), ProgressDisplay(quiet) as display:
         summary = run(recipe, display)
-    if as_json:
-        print_json(summary.to_json())
-    elif not quiet:
-        print_summary(summary)
+    print_summary(summary, quiet, as_json)
     return summary
 
 
-def exit_code(summary: CompressSummary, recipe: CompressRecipe) -> int:
-    return 3 if summary.failed and not recipe.allow_errors else 0
+def exit_code(summary: CompressSummary, recipe: CompressRecipe | DeriveRecipe) -> int:
+    failed = any(one.failed for one in (summary, *summary.also))
+    return 3 if failed and not recipe.allow_errors else 0
 
 
-def print_summary(summary: CompressSummary) -> None:
+def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:
+    """Print one JSON object, or a few lines for each cache; shared with `tokcli derive`."""
+    if as_json:
+        print_json(summary.to_json())
+    elif not quiet:
+        for one in (summary, *summary.also):
+            _print_cache(one)
+
+
+def _print_cache(summary: CompressSummary) -> None:
     in_cache = summary.items - summary.failed
     name = escape(plain(summary.output))
     results.print(

@@ -27,6 +27,13 @@ MethodOptions = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="M.K=V", help="An option of a method; repeatable.", rich_help_panel=WHAT),
 ]
+Importance = Annotated[
+    str | None,
+    typer.Option(
+        help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
+        rich_help_panel=WHAT,
+    ),
+]
 Fps = Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)]
 NumFrames = Annotated[
     int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
@@ -45,6 +52,15 @@ RetryErrors = Annotated[
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Decoder processes.", rich_help_panel=RUNNING)]
 Timeout = Annotated[float, typer.Option(help="Seconds of work a file may take.", rich_help_panel=RUNNING)]
 
+Also = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="M@B=FOLDER",
+        help="Fill another cache too: method, @ share or number of tokens, :option=value,...; repeatable.",
+        rich_help_panel="Method and budget",
+    ),
+]
+
 
 def key_values(pairs: Iterable[str], example: str = "threshold=0.4") -> dict[str, str]:
     """Turn ``["a=1", "b.c=x"]`` of ``--set`` into a dictionary. Raises ``UsageError`` for a pair without '='."""
@@ -55,3 +71,30 @@ def key_values(pairs: Iterable[str], example: str = "threshold=0.4") -> dict[str
             raise UsageError(f"--set {pair!r} is not KEY=VALUE; write for example --set {example}")
         found[key.strip()] = value.strip()
     return found
+
+
+def with_importance(options: dict[str, str], importance: str | None, methods: Iterable[str]) -> dict[str, str]:
+    """Add ``METHOD.importance`` for each of ``methods`` that has this option; what ``options`` say themselves wins.
+
+    Raises:
+        UsageError: None of them has it.
+        MethodError: One of them is unknown.
+    """
+    if importance is None:
+        return options
+    from tokcli.methods import METHODS
+
+    names = list(dict.fromkeys(methods))
+    able = [name for name in names if "importance" in METHODS.get(name).options.model_fields]
+    if not able:
+        known = [name for name, method in METHODS.loaded().items() if "importance" in method.options.model_fields]
+        raise UsageError(
+            f"--importance is for methods that rank tokens by attention, which {', '.join(names)} "
+            f"{'does' if len(names) == 1 else 'do'} not; those that do: {', '.join(known) or 'none so far'}"
+        )
+    return {f"{name}.importance": importance for name in able} | options
+
+
+def named_methods(entries: Iterable[str]) -> list[str]:
+    """The methods of ``["a:threshold=0.5", "b+c"]``: a, b, c."""
+    return [name.strip() for entry in entries for name in entry.partition(":")[0].split("+")]

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokcli.cli.compress import exit_code, run_compress
+from tokcli.cli.derive import run_derive
 from tokcli.cli.evaluate import exit_code as eval_exit_code
 from tokcli.cli.evaluate import run_eval
 from tokcli.cli.infer import run_infer
@@ -27,7 +28,7 @@ def run(
 ) -> None:
     """Run a YAML recipe.
 
-    Does render, compress, infer and eval as far as it names them; safe to repeat.
+    Does render, compress, derive, infer and eval as far as it names them; safe to repeat.
 
     [dim]tokcli run recipes/demo.yaml[/dim]
     [dim]tokcli run nightly.yaml --set compress.output=/data/cache --set compress.keep=0.1[/dim]
@@ -42,6 +43,9 @@ def run(
     if steps.compress is not None:
         _title("compress", quiet)
         code = exit_code(run_compress(steps.compress, quiet, as_json), steps.compress)
+    if steps.derive is not None:
+        _title("derive", quiet)
+        code = code or exit_code(run_derive(steps.derive, quiet, as_json), steps.derive)
     if steps.infer is not None:
         _title("infer", quiet)
         run_infer(steps.infer, quiet, as_json)

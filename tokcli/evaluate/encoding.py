@@ -21,6 +21,7 @@ from tokcli.models import VisionTower
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.preflight import Job, Request, check_request, load_job
+from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe, EvalRecipe
 from tokcli.types import MediaItem
 
@@ -110,10 +111,11 @@ class Encoder:
         job = load_job(Request(recipe, self._request.scan, compressor, self._request.workers), self._tower)
         self._tower = job.tower
         key = f"encode:{name}"
-        with CacheWriter(folder, job.manifest, overwrite=recipe.overwrite) as writer:
+        (target,) = job.targets
+        with CacheWriter(folder, target.manifest, overwrite=recipe.overwrite) as writer:
             if any(self._is_due(item, writer) for item in job.scan.items):
                 with self.observer.encoding(name) as observer:
-                    run = Run(job, writer, self._decoders(job), observer)
+                    run = Run(job, [Output(target, writer)], self._decoders(job), observer)
                     try:
                         run.run()
                     finally:

@@ -56,6 +56,19 @@ class Compressor:
         """Area of the frames given to the vision tower, as a share of what it would take by itself."""
         return prod(stage.method.pixel_scale(stage.options) for stage in self._stages)
 
+    @property
+    def before_tokens(self) -> list[dict[str, Any]]:
+        """Those of its methods, as JSON, that change what the vision tower gets or does."""
+        return [
+            description
+            for stage, description in zip(self._stages, self.to_json()["methods"])
+            if stage.method.where(stage.options) != "tokens"
+        ]
+
+    def followed_by(self, further: Compressor) -> Compressor:
+        """The composition of both."""
+        return Compressor([*self._stages, *further._stages])
+
     def to_json(self) -> dict[str, Any]:
         """What :meth:`from_json` makes an equal compressor of."""
         return {
@@ -159,7 +172,7 @@ def in_turn(visual: VisualTokens, steps: Iterable[Callable[[VisualTokens], Token
     """Give each step what the one before kept; the result is in terms of ``visual``."""
     kept: TokenSet | None = None
     for step in steps:
-        kept = step(visual) if kept is None else _chain(kept, step(_remaining(visual, kept)), len(visual))
+        kept = step(visual) if kept is None else chain(kept, step(_remaining(visual, kept)), len(visual))
     assert kept is not None
     return kept
 
@@ -174,7 +187,7 @@ def _remaining(visual: VisualTokens, kept: TokenSet) -> VisualTokens:
     )
 
 
-def _chain(first: TokenSet, second: TokenSet, rows: int) -> TokenSet:
+def chain(first: TokenSet, second: TokenSet, rows: int) -> TokenSet:
     """The result of two methods in terms of the ``rows`` rows that the first was given."""
     if second.assignment is None:
         mass = first.mass[second.source] * second.mass

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 
-from tokcli.cache import CacheWriter, ErrorRow, open_cache
-from tokcli.cache.records import clean_text
+from tokcli.cache import CacheWriter, ErrorRow
 from tokcli.errors import CacheError, MethodError, TokcliError
 from tokcli.media import hash_file
 from tokcli.pipeline.decoder_pool import DecoderPool, Event
@@ -17,7 +19,8 @@ from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
 from tokcli.pipeline.preflight import Job, check_request, load_job
 from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
-from tokcli.pipeline.session import ItemSession, torch_dtype
+from tokcli.pipeline.session import ItemSession
+from tokcli.pipeline.targets import Output, Target, summarize
 from tokcli.recipe import CompressRecipe
 from tokcli.types import MediaItem
 
@@ -25,13 +28,16 @@ POLL_SECONDS = 0.5
 ENCODING_POLL_SECONDS = 0.005
 ITEM_ERRORS = (TokcliError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError)
 MAX_ATTEMPTS = 2
-DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 # When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
 MAX_ENCODER_FAILURES_IN_A_ROW = 10
 
 
+class _GivenUp(TokcliError):
+    """Ends the run, not only the item in work."""
+
+
 def compress(recipe: CompressRecipe, observer: Observer | None = None) -> CompressSummary:
-    """Bring every input of the recipe into its cache, resuming what an earlier run began.
+    """Bring every input of the recipe into its caches, resuming what an earlier run began.
 
     A file that cannot be used becomes an error row and costs nothing else. Raises ``UsageError`` before any work
     for what cannot work, ``CacheConflictError`` for a cache with another configuration, ``CacheError`` when the cache
@@ -46,25 +52,34 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
 
 
 def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
-    """Bring the job's inputs into its cache, with decoders that are configured for it."""
+    """Bring the job's inputs into its caches, with decoders that are configured for it."""
     recipe = job.recipe
-    with CacheWriter(Path(recipe.output), job.manifest, overwrite=recipe.overwrite) as writer:
-        run = Run(job, writer, pool, observer)
-        # Whatever ends the run, Ctrl-C too: leaving the writer commits the items that are whole.
+    with ExitStack() as stack:
+        outputs = [
+            Output(target, stack.enter_context(CacheWriter(target.folder, target.manifest, overwrite=recipe.overwrite)))
+            for target in job.targets
+        ]
+        run = Run(job, outputs, pool, observer)
+        # Whatever ends the run, Ctrl-C too: leaving the writers commits the items that are whole.
         run.run()
-        writer.finish(run.expected_ids())
-    return _summary(job, run.progress)
+        for output in outputs:
+            output.writer.finish(run.expected_ids())
+    items, ids = run.progress.items, [item.id for item in job.scan.items]
+    also = [summarize(output, items, ids, run.progress.seconds) for output in outputs[1:]]
+    return summarize(outputs[0], items, ids, run.progress.seconds, also)
 
 
 class Run:
-    """One pass over the items that are not in the cache yet."""
+    """One pass over the items that are not in all caches yet."""
 
-    def __init__(self, job: Job, writer: CacheWriter, pool: DecoderPool, observer: Observer) -> None:
-        self.job, self.writer, self.pool, self.observer = job, writer, pool, observer
+    def __init__(self, job: Job, outputs: Sequence[Output], pool: DecoderPool, observer: Observer) -> None:
+        self.job, self.outputs, self.pool, self.observer = job, list(outputs), pool, observer
         self.progress = Progress(items=len(job.scan.items) + len(job.scan.failures))
         self.sessions: dict[str, ItemSession] = {}
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
+        self.due: dict[str, dict[Target, Output]] = {}
+        """By item: the caches that still miss it, neither written nor failed."""
         self.failed_ids: set[str] = set()
         self.jobs: deque[EncodingJob] = deque()
         self.lanes = EncoderLanes(job.tower.device)
@@ -101,13 +116,12 @@ class Run:
         return ENCODING_POLL_SECONDS if self.jobs else POLL_SECONDS
 
     def _notes(self) -> list[str]:
-        model, method = self.job.tower.identity, self.job.compressor
-        return [
-            f"model {model['model']} ({model['family']}, {model['dtype']})",
-            f"method {describe_method(method.to_json())}",
-            f"tokens stored as {self.job.tokens_dtype} in {self.job.recipe.output}",
-            *self._passed_over(),
-        ]
+        model = self.job.tower.identity
+        notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
+        for target in self.job.targets:
+            notes.append(f"method {describe_method(target.compressor.to_json())}")
+            notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
+        return [*notes, *self._passed_over()]
 
     def _passed_over(self) -> list[str]:
         count = self.job.scan.passed_over
@@ -117,21 +131,27 @@ class Run:
         for failure in self.job.scan.failures:
             self.progress.failed += 1
             self.observer.failure(failure.id, "scan", failure.message)
-            if self.writer.state(MediaItem(failure.id, failure.path, 0, 0), lambda: "") != "new":
-                # Its error stands there already; or its tokens do, and a file that is gone must not take them along.
-                continue
-            self.writer.fail(ErrorRow(failure.id, failure.path, "scan", "ManifestError", failure.message))
+            for output in self.outputs:
+                output.failed += 1
+                if output.writer.state(MediaItem(failure.id, failure.path, 0, 0), lambda: "") == "new":
+                    # Else its error stands there already; or its tokens do, which a file that is gone must not take
+                    # along.
+                    output.writer.fail(ErrorRow(failure.id, failure.path, "scan", "ManifestError", failure.message))
 
     def _pending(self) -> list[MediaItem]:
         pending = []
         for item in self.job.scan.items:
-            state = self.writer.state(item, lambda item=item: hash_file(item.path))  # type: ignore[misc]
-            if state == "done":
-                self.progress.skipped += 1
-            elif state == "failed" and not self.job.recipe.retry_errors:
-                self.progress.failed += 1
-            else:
+            source_hash = cache(partial(hash_file, item.path))
+            retry = self.job.recipe.retry_errors
+            failed = [output.failed for output in self.outputs]
+            due = {output.target: output for output in self.outputs if output.is_due(item, source_hash, retry)}
+            if due:
+                self.due[item.id] = due
                 pending.append(item)
+            elif failed == [output.failed for output in self.outputs]:
+                self.progress.skipped += 1
+            else:
+                self.progress.failed += 1
         return pending
 
     def _assign(self, waiting: deque[MediaItem]) -> None:
@@ -163,10 +183,12 @@ class Run:
                 self._decode_failed(event, message)
             elif item.id in self.sessions:  # else the encoder has given it up: let its decoder run out
                 if isinstance(message, Chunk) and job.tokens is not None:
-                    self.sessions[item.id].collect(job.tokens.result(), message)
+                    failed = self.sessions[item.id].collect(job.tokens.result(), message, ITEM_ERRORS)
+                    for target, error in failed.items():
+                        self._encode_failed(event, error, [target])
                 elif isinstance(message, Finished):
-                    self._complete(item, message)
-        except CacheError:
+                    self._complete(event, message)
+        except (CacheError, _GivenUp):
             raise
         except ITEM_ERRORS as error:
             self._encode_failed(event, error)
@@ -175,24 +197,37 @@ class Run:
             event.release()
 
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
-        dtype = torch_dtype(self.job.tokens_dtype)
-        return ItemSession(item, opened, self.job.tower, self.job.compressor, Path(self.job.recipe.output), dtype)
+        return ItemSession(item, opened, self.job.tower, list(self.due[item.id]), Path(self.job.recipe.output))
 
-    def _complete(self, source: MediaItem, finished: Finished) -> None:
-        item = self.sessions[source.id].finish(finished)
-        self.writer.write(item)
+    def _complete(self, event: Event, finished: Finished) -> None:
+        progress, session = self.progress, self.sessions[event.item.id]
+        written = None
+        for target in session.targets:
+            try:
+                item = session.finish(target, finished)
+                self.due[item.id][target].write(item)
+            except CacheError:
+                raise
+            except ITEM_ERRORS as error:
+                self._encode_failed(event, error, [target])
+                continue
+            del self.due[item.id][target]
+            self.encoder_failures = 0
+            if written is None:
+                written = item
+                progress.kept_tokens += len(item.kept)
+        self._close_session(event.item)
+        if written is None:
+            return
         for message in finished.warnings:
-            self.observer.warning(item.id, message)
-        if item.bad_packets:
-            self.observer.warning(item.id, f"{item.bad_packets} damaged packets skipped")
-        progress = self.progress
-        progress.done += 1
-        progress.bytes_done += item.source_bytes
-        progress.media_seconds += item.duration_seconds
-        progress.source_tokens += item.source_tokens
-        progress.kept_tokens += len(item.kept)
-        self.encoder_failures = 0
-        self._close_session(source)
+            self.observer.warning(written.id, message)
+        if written.bad_packets:
+            self.observer.warning(written.id, f"{written.bad_packets} damaged packets skipped")
+        if written.id not in self.failed_ids:
+            progress.done += 1
+            progress.bytes_done += written.source_bytes
+        progress.media_seconds += written.duration_seconds
+        progress.source_tokens += written.source_tokens
 
     def _close_session(self, item: MediaItem) -> None:
         session = self.sessions.pop(item.id, None)
@@ -200,68 +235,52 @@ class Run:
             session.close()
 
     def _decode_failed(self, event: Event, failed: Failed) -> None:
-        if event.item.id in self.failed_ids:  # the encoder gave it up before its decoder did
+        if not self.due[event.item.id]:  # the encoder gave it up before its decoder did
             return
         if failed.retry and event.attempt < MAX_ATTEMPTS:
             self.retries.append((event.item, event.attempt + 1))
             return
-        self._fail(event.item, failed.stage, failed.error_class, failed.message, event.attempt, failed.log_tail)
+        targets = list(self.due[event.item.id])
+        self._fail(event, targets, failed.stage, failed.error_class, failed.message, failed.log_tail)
 
-    def _encode_failed(self, event: Event, error: Exception) -> None:
+    def _encode_failed(self, event: Event, error: Exception, targets: Sequence[Target] | None = None) -> None:
+        """Note a failure of some targets' methods, or of the encoder, which concerns all that miss the item."""
+        targets = list(self.due[event.item.id]) if targets is None else targets
+        if not targets:
+            return
         stage: Stage = "method" if isinstance(error, MethodError) else "encode"
         message = " ".join(str(error).split()) or type(error).__name__
-        self._close_session(event.item)
         self.encoder_failures += 1
-        self._fail(event.item, stage, type(error).__name__, message, event.attempt)
+        self._fail(event, targets, stage, type(error).__name__, message)
+        if not self.due[event.item.id]:
+            self._close_session(event.item)
         if self.encoder_failures >= MAX_ENCODER_FAILURES_IN_A_ROW:
-            raise TokcliError(
+            raise _GivenUp(
                 f"{self.encoder_failures} items in a row failed in the encoder; the last: {message}"
             ) from error
 
     def _fail(
-        self, item: MediaItem, stage: Stage, error_class: str, message: str, attempts: int, log_tail: str = ""
+        self, event: Event, targets: Sequence[Target], stage: Stage, error_class: str, message: str, log_tail: str = ""
     ) -> None:
-        self.failed_ids.add(item.id)
-        self.progress.failed += 1
-        self.progress.bytes_done += item.size_bytes
-        self.observer.failure(item.id, stage, message)
-        self.writer.fail(
-            ErrorRow(
-                item.id,
-                item.path,
-                stage,
-                error_class,
-                message,
-                attempts=attempts,
-                log_tail=log_tail,
-                source_bytes=item.size_bytes,
-                source_modified_ns=item.modified_ns,
-            )
+        item = event.item
+        if item.id not in self.failed_ids:
+            self.failed_ids.add(item.id)
+            self.progress.failed += 1
+            self.progress.bytes_done += item.size_bytes
+        row = ErrorRow(
+            item.id,
+            item.path,
+            stage,
+            error_class,
+            message,
+            attempts=event.attempt,
+            log_tail=log_tail,
+            source_bytes=item.size_bytes,
+            source_modified_ns=item.modified_ns,
         )
+        for target in targets:
+            self.due[item.id].pop(target).fail(row)
+        where = f" (for {targets[0].folder})" if stage == "method" and len(self.outputs) > 1 else ""
+        self.observer.failure(item.id, stage, message + where)
         if self.job.recipe.on_error == "fail":
-            raise TokcliError(f"{item.id}: {message} (stopped because of --on-error fail)")
-
-
-def _summary(job: Job, progress: Progress) -> CompressSummary:
-    cache = open_cache(job.recipe.output)
-    columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
-    table = cache.table(columns=["id", *columns])
-    wanted = {clean_text(item.id) for item in job.scan.items}
-    rows = [row for row in table.to_pylist() if row["id"] in wanted]
-    source_tokens, kept_tokens, source_bytes, seconds = (sum(row[name] for row in rows) for name in columns)
-    return CompressSummary(
-        items=progress.items,
-        done=progress.done,
-        failed=progress.failed,
-        skipped=progress.skipped,
-        source_tokens=source_tokens,
-        kept_tokens=kept_tokens,
-        token_bytes=source_tokens * job.tower.identity["hidden_size"] * DTYPE_BYTES[job.tokens_dtype],
-        source_bytes=source_bytes,
-        cache_bytes=cache.stats()["cache_bytes"],
-        media_seconds=round(seconds, 3),
-        seconds=round(progress.seconds, 3),
-        output=str(job.recipe.output),
-        method=job.compressor.to_json(),
-        model=job.tower.identity["model"],
-    )
+            raise _GivenUp(f"{item.id}: {message} (stopped because of --on-error fail)")

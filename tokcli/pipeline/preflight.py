@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from tokcli.cache import Manifest
 from tokcli.errors import MethodError, UsageError
@@ -13,6 +14,7 @@ from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_input
 from tokcli.methods import Compressor, resolve
 from tokcli.models import VisionTower, load_tower, resolve_checkpoint
 from tokcli.pipeline.messages import DecodeSettings
+from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, parse_also
 from tokcli.recipe import CompressRecipe, LimitsRecipe
 
 VERSIONED = ("torch", "transformers", "av", "pillow", "pyarrow", "numpy")
@@ -26,23 +28,20 @@ class Request:
     scan: ScanResult
     compressor: Compressor
     workers: int
+    also: tuple[tuple[Path, Compressor], ...] = ()
+    """Further caches to fill from the same decoding and encoding."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A checked compression: what to read, with what, and what the cache will say about it."""
+    """A checked compression: what to read, with what, and what the caches will say about it."""
 
     recipe: CompressRecipe
     scan: ScanResult
-    compressor: Compressor
+    targets: tuple[Target, ...]
+    """The recipe's cache, then those that are filled along with it."""
     tower: VisionTower
-    manifest: Manifest
     decode: DecodeSettings
-
-    @property
-    def tokens_dtype(self) -> str:
-        """What tokens are stored as: float16, bfloat16 or float32."""
-        return str(self.manifest.configuration["tokens_dtype"])
 
 
 def check_request(recipe: CompressRecipe) -> Request:
@@ -64,27 +63,42 @@ def check_request(recipe: CompressRecipe) -> Request:
         scan = ScanResult(
             items=items, failures=scan.failures[: recipe.limit - len(items)], passed_over=scan.passed_over
         )
-    return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))))
+    also = tuple(parse_also(text, recipe.seed) for text in recipe.also)
+    check_same_pixels([(Path(recipe.output), compressor), *also])
+    return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))), also)
 
 
 def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     """Load the vision tower, unless it is given, and settle all that depends on it. Raises ``ModelError``."""
-    recipe, compressor = request.recipe, request.compressor
+    recipe = request.recipe
     tower = tower or load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
-    missing = sorted(compressor.needs - {"tokens"} - set(tower.signals))
-    if missing:
-        raise MethodError(f"method {compressor.name} needs the signal {missing[0]}, which {recipe.model} does not give")
     sampling = Sampling(**recipe.sampling.model_dump())
+    wanted = ((Path(recipe.output), request.compressor), *request.also)
+    targets = tuple(
+        Target(folder, compressor, _manifest(recipe, tower, compressor, sampling)) for folder, compressor in wanted
+    )
+    for target in targets:
+        _check_signals(target.compressor, tower, recipe)
+    check_targets(targets, recipe.overwrite)
     decode = DecodeSettings(
         sampling=sampling,
         limits=_limits(recipe.limits),
         decoder=recipe.decoder,
-        frame_size=partial(tower.sizer, scale=compressor.pixel_scale),
+        frame_size=partial(tower.sizer, scale=request.compressor.pixel_scale),
         resample=tower.sizer.resample,
         resize_in_decoder=recipe.resize == "swscale",
         frames_per_step=tower.frames_per_step,
     )
-    return Job(recipe, request.scan, compressor, tower, _manifest(recipe, tower, compressor, sampling), decode)
+    return Job(recipe, request.scan, targets, tower, decode)
+
+
+def _check_signals(compressor: Compressor, tower: VisionTower, recipe: CompressRecipe) -> None:
+    missing = sorted(compressor.needs - {"tokens"} - set(tower.signals))
+    if missing:
+        raise MethodError(
+            f"method {compressor.name} needs the signal {missing[0]}, which {recipe.model} does not give; "
+            f"it gives {', '.join(sorted(tower.signals))}"
+        )
 
 
 def _limits(recipe: LimitsRecipe) -> Limits:
@@ -116,11 +130,12 @@ def _manifest(recipe: CompressRecipe, tower: VisionTower, compressor: Compressor
         method=compressor.to_json(),
         tokens_dtype=recipe.tokens_dtype if recipe.tokens_dtype != "auto" else tower.identity["dtype"],
         seed=recipe.seed,
-        information={"versions": _versions(), "inputs": list(recipe.inputs)},
+        information={"versions": library_versions(), "inputs": list(recipe.inputs)},
     )
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Those that may change a result, for the manifest's information."""
     found = {}
     for name in VERSIONED:
         try:

@@ -22,6 +22,7 @@ class Progress:
     media_seconds: float = 0.0
     source_tokens: int = 0
     kept_tokens: int = 0
+    """Of a run that fills several caches: what the first of them got that missed the item."""
     bytes_done: int = 0
     bytes_total: int = 0
     """Source bytes of the items that this run has to do: the measure for the time left."""
@@ -87,6 +88,8 @@ class CompressSummary:
     output: str
     method: dict[str, Any]
     model: str
+    also: tuple[CompressSummary, ...] = ()
+    """The same of the other caches that were filled by the same run."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -1,78 +1,92 @@
-"""One item on its way from frames to a token set: encode, compress, collect."""
+"""One item on its way from frames to token sets: encode, compress for every cache that misses it, collect."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from tokcli.methods import Compressor
+from tokcli.cache.levels import joined, parted
+from tokcli.methods.deepstack import DEEPSTACK
 from tokcli.models import VisionTower
 from tokcli.pipeline.messages import Chunk, Finished, Opened
+from tokcli.pipeline.reduction import Reduction
+from tokcli.pipeline.restore import with_announced
 from tokcli.pipeline.spool import TokenSpool
-from tokcli.types import EncodedItem, MediaItem, TokenSet, VisualTokens
-
-Rows = tuple[torch.Tensor, ...]
+from tokcli.pipeline.targets import Target
+from tokcli.types import EncodedItem, MediaItem, VisualTokens
 
 
 class ItemSession:
-    """Takes an item's chunks in order; memory does not grow with the item where the method streams.
+    """Takes an item's chunks in order; memory does not grow with the item where all methods stream.
 
     A streaming method sees every chunk as it comes and only what it keeps is collected. Any other method sees the
-    whole item at the end, with its tokens in a ``TokenSpool``.
+    whole item at the end, with its tokens in a ``TokenSpool`` that all such methods share.
     """
 
     def __init__(
-        self,
-        item: MediaItem,
-        opened: Opened,
-        tower: VisionTower,
-        compressor: Compressor,
-        folder: Path,
-        tokens_dtype: torch.dtype | None,
+        self, item: MediaItem, opened: Opened, tower: VisionTower, targets: Sequence[Target], folder: Path
     ) -> None:
-        self.item, self.info, self.size = item, opened.info, opened.size
-        self.tower, self.compressor, self.tokens_dtype = tower, compressor, tokens_dtype
-        self.encoding = tower.start(opened.info, opened.size, compressor.needs)
-        self.stream = compressor.start(item.id, self.encoding.views) if compressor.streaming else None
+        """``folder`` is where tokens lie that are too many for memory. Raises ``MethodError``, ``ModelError``."""
+        self.item, self.info, self.size, self.tower = item, opened.info, opened.size, tower
+        needs = frozenset[str]().union(*(target.compressor.needs for target in targets))
+        self.encoding = tower.start(opened.info, opened.size, needs)
+        self.reductions = {
+            target: Reduction(target.compressor, item.id, self.encoding.views, folder, target.torch_dtype)
+            for target in targets
+        }
         self.spool = TokenSpool(folder)
-        self.rows: list[Rows] = []
+        self.rows: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.signals: list[dict[str, torch.Tensor]] = []
         self.times: list[npt.NDArray[np.float64]] = []
         self.indices: list[npt.NDArray[np.int64]] = []
         self.tokens_seen = 0
+        self.levels = 0
+        self._whole: VisualTokens | None = None
+
+    @property
+    def targets(self) -> list[Target]:
+        """The caches that the item is still made for."""
+        return list(self.reductions)
 
     def prepare(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], VisualTokens]:
         """Take uint8 (n, h, w, 3) frames at the tower's size; calling the result runs the tower, in any thread."""
         return self.encoding.prepare(pixels)
 
-    def collect(self, visual: VisualTokens, chunk: Chunk) -> None:
-        """Compress the tokens of a chunk as far as the method can; chunks must come in order."""
+    def collect(
+        self, visual: VisualTokens, chunk: Chunk, errors: tuple[type[Exception], ...]
+    ) -> dict[Target, Exception]:
+        """Compress the tokens of a chunk as far as the methods can; chunks must come in order.
+
+        A target whose method raises one of ``errors`` is given up and returned; the others go on.
+        """
         self.times.append(chunk.times)
         self.indices.append(chunk.indices)
         self.tokens_seen += len(visual)
-        if self.stream is None:
-            self.spool.append(visual.tokens)
+        failed: dict[Target, Exception] = {}
+        for target, reduction in self.reductions.items():
+            try:
+                reduction.push(visual)
+            except errors as error:
+                failed[target] = error
+        for target in failed:
+            self.reductions.pop(target).close()
+        if not all(reduction.streaming for reduction in self.reductions.values()):
+            signals = dict(visual.signals)
+            levels = signals.pop(DEEPSTACK, None)
+            self.levels = 0 if levels is None else levels.shape[1]
+            self.spool.append(joined(visual.tokens, levels))
             self.rows.append((visual.coords, visual.structural))
-            self.signals.append(dict(visual.signals))
-            return
-        kept = self.stream.push(visual)
-        if kept is not None and len(kept):
-            self._collect(kept)
+            self.signals.append(signals)
+        return failed
 
-    def _collect(self, kept: TokenSet) -> None:
-        tokens = kept.tokens if self.tokens_dtype is None else kept.tokens.to(self.tokens_dtype)
-        self.spool.append(tokens)
-        self.rows.append((kept.coords, kept.mass, kept.source))
-
-    def finish(self, done: Finished) -> EncodedItem:
-        """The compressed item. The spool must stay open until it is written; see ``close``."""
-        kept = self._kept()
+    def finish(self, target: Target, done: Finished) -> EncodedItem:
+        """The item as the target keeps it. The session must stay open until it is written; see ``close``."""
+        kept = self.reductions[target].finish(self._all_tokens)
+        kept = with_announced(kept, self.encoding.views, self.encoding.encoded_views)
         info = self.info
         return EncodedItem(
             id=self.item.id,
@@ -80,7 +94,7 @@ class ItemSession:
             kind=info.kind,
             kept=kept,
             views=self.encoding.encoded_views,
-            source_tokens=self._source_tokens(),
+            source_tokens=self._source_tokens(target),
             times=np.concatenate(self.times),
             indices=np.concatenate(self.indices),
             frame_size=self.size,
@@ -99,36 +113,29 @@ class ItemSession:
             metadata=self.item.metadata,
         )
 
-    def _kept(self) -> TokenSet:
-        columns = [torch.cat(column) for column in zip(*self.rows)]
-        if self.stream is not None:
-            coords, mass, source = columns
-            return TokenSet(self.spool.tensor(), coords, mass, source, stats=dict(self.stream.finish()))
-        visual = VisualTokens(
-            tokens=self.spool.tensor(),
-            coords=columns[0],
-            views=self.encoding.encoded_views,
-            structural=columns[1],
-            signals={name: torch.cat([part[name] for part in self.signals]) for name in self.signals[0]},
-            seconds_per_step=self.encoding.seconds_per_step,
-        )
-        kept = self.compressor.compress(visual, self.item.id)
-        return kept if self.tokens_dtype is None else replace(kept, tokens=kept.tokens.to(self.tokens_dtype))
+    def _all_tokens(self) -> VisualTokens:
+        if self._whole is None:
+            coords, structural = (torch.cat(column) for column in zip(*self.rows))
+            signals = {name: torch.cat([part[name] for part in self.signals]) for name in self.signals[0]}
+            tokens, levels = parted(self.spool.tensor(), self.levels)
+            self._whole = VisualTokens(
+                tokens=tokens,
+                coords=coords,
+                views=self.encoding.encoded_views,
+                structural=structural,
+                signals=signals if levels is None else signals | {DEEPSTACK: levels},
+                seconds_per_step=self.encoding.seconds_per_step,
+            )
+        return self._whole
 
-    def _source_tokens(self) -> int:
+    def _source_tokens(self, target: Target) -> int:
         """Tokens at full resolution, also where the method shrank the frames before the encoder."""
-        if self.compressor.pixel_scale == 1.0:
+        if target.compressor.pixel_scale == 1.0:
             return self.tokens_seen
         _, height, width = self.tower.sizer.grid(self.info, self.tower.sizer(self.info))
         return self.encoding.encoded_views[0].grid[0] * height * width
 
     def close(self) -> None:
+        for reduction in self.reductions.values():
+            reduction.close()
         self.spool.close()
-
-
-def torch_dtype(name: str) -> torch.dtype | None:
-    """``float16`` and the like; None for ``auto``, which stores what the tower gives."""
-    return None if name == "auto" else _DTYPES[name]
-
-
-_DTYPES: dict[str, Any] = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}

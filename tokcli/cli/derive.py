@@ -1,0 +1,120 @@
+"""`tokcli derive`: parse, run, report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokcli.cli.compress import exit_code, print_summary
+from tokcli.cli.options import Also, Json, Quiet, key_values, with_importance
+
+if TYPE_CHECKING:
+    from tokcli.pipeline.progress import CompressSummary
+    from tokcli.recipe import DeriveRecipe
+
+METHOD, RUNNING = "Method and budget", "Running"
+
+
+def derive(
+    cache: Annotated[str, typer.Argument(metavar="CACHE", help="A cache with all tokens, or with more than wanted.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the new cache.")],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="Method, or several: 'a,b'.", rich_help_panel=METHOD)
+    ] = "dtd",
+    keep: Annotated[
+        float | None, typer.Option(help="Share of each item's tokens to keep, 0 < R <= 1.", rich_help_panel=METHOD)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Tokens to keep of each item at most.", rich_help_panel=METHOD)
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The method's own threshold.", rich_help_panel=METHOD)] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
+    ] = None,
+    importance: Annotated[
+        str | None,
+        typer.Option(
+            help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of methods that draw (default: CACHE's).", rich_help_panel=METHOD)
+    ] = None,
+    also: Also = None,
+    tokens_dtype: Annotated[
+        str,
+        typer.Option(help="Type to store: auto (as CACHE), float16, bfloat16, float32.", rich_help_panel=METHOD),
+    ] = "auto",
+    limit: Annotated[int | None, typer.Option(help="Only the first N items.", rich_help_panel=RUNNING)] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an existing output and begin anew.", rich_help_panel=RUNNING)
+    ] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Try items again that the method failed on.", rich_help_panel=RUNNING)
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="skip: note the item and go on; fail: stop.", rich_help_panel=RUNNING)
+    ] = "skip",
+    allow_errors: Annotated[
+        bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
+    ] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Make another token cache from one that has all tokens, or more than wanted.
+
+    No media and no vision tower: the methods run on the stored tokens, and the result is the
+    same as that of compressing the media. Run it again to go on, or to add new items of CACHE.
+
+    [dim]tokcli compress videos/ -o full --method none[/dim]
+    [dim]tokcli derive full -o small --method dtd --keep 0.1[/dim]
+    [dim]tokcli derive full -o a --method evs --keep 0.2 --also dtd@0.1=b --also uniform@64=c[/dim]
+
+    From a cache of another method the new one continues: of a cache made with dtd,
+    --method uniform gives what compressing with --method dtd,uniform would.
+
+    Methods that look at more than tokens need their signals in CACHE:
+
+    [dim]tokcli compress videos/ -o full --method none --keep-signals pixel_change[/dim]
+
+    With --json the last line of stdout is the object that `tokcli compress` prints.
+    """
+    from tokcli.recipe import DeriveRecipe, check
+
+    values = {
+        "cache": cache,
+        "output": output,
+        "method": method,
+        "keep": keep,
+        "max_tokens": max_tokens,
+        "threshold": threshold,
+        "options": with_importance(
+            key_values(settings or []), importance, (name.strip() for name in method.split(","))
+        ),
+        "seed": seed,
+        "also": also or [],
+        "tokens_dtype": tokens_dtype,
+        "limit": limit,
+        "overwrite": overwrite,
+        "retry_errors": retry_errors,
+        "on_error": on_error,
+        "allow_errors": allow_errors,
+    }
+    recipe: DeriveRecipe = check(DeriveRecipe, values, "derive")
+    summary = run_derive(recipe, quiet, as_json)
+    raise typer.Exit(exit_code(summary, recipe))
+
+
+def run_derive(recipe: DeriveRecipe, quiet: bool, as_json: bool) -> CompressSummary:
+    """Run with progress on stderr and the summary on stdout; shared with `tokcli run`."""
+    from tokcli.cli.display import ProgressDisplay
+    from tokcli.cli.stopping import stoppable
+    from tokcli.pipeline.derive import derive as run
+
+    with stoppable(), ProgressDisplay(quiet) as display:
+        summary = run(recipe, display)
+    print_summary(summary, quiet, as_json)
+    return summary

@@ -1,0 +1,157 @@
+"""The caches that one run fills: what each is made with, and how far it has come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tokcli.cache import CacheWriter, ErrorRow, Manifest, open_cache
+from tokcli.cache.folder import check_configuration
+from tokcli.cache.records import clean_text
+from tokcli.errors import UsageError
+from tokcli.methods import Compressor, resolve
+from tokcli.pipeline.progress import CompressSummary
+from tokcli.types import EncodedItem, MediaItem
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A cache that a run is to fill."""
+
+    folder: Path
+    compressor: Compressor
+    manifest: Manifest
+
+    @property
+    def tokens_dtype(self) -> str:
+        """What tokens are stored as: float16, bfloat16 or float32."""
+        return str(self.manifest.configuration["tokens_dtype"])
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return DTYPES[self.tokens_dtype]
+
+
+class Output:
+    """A target that is open for writing."""
+
+    def __init__(self, target: Target, writer: CacheWriter) -> None:
+        self.target, self.writer = target, writer
+        self.done = 0
+        self.skipped = 0
+        """In the cache when the run began."""
+        self.failed = 0
+        """In this run, or before and not tried again."""
+
+    def is_due(self, item: MediaItem, source_hash: Callable[[], str], retry_errors: bool) -> bool:
+        """Whether the item has to be made; what need not is counted."""
+        state = self.writer.state(item, source_hash)
+        if state == "done":
+            self.skipped += 1
+        elif state == "failed" and not retry_errors:
+            self.failed += 1
+        else:
+            return True
+        return False
+
+    def write(self, item: EncodedItem) -> None:
+        self.writer.write(item)
+        self.done += 1
+
+    def fail(self, row: ErrorRow) -> None:
+        self.writer.fail(row)
+        self.failed += 1
+
+
+def check_targets(targets: Sequence[Target], overwrite: bool) -> None:
+    """Raise ``UsageError`` for a folder that stands twice, ``CacheConflictError`` for a cache made otherwise.
+
+    Looked at for all before any is opened: opening one for writing takes away its mark of being complete.
+    """
+    folders = [target.folder.resolve() for target in targets]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise UsageError(f"{folder} stands twice as an output; give each cache a folder of its own")
+    if not overwrite:
+        for target in targets:
+            check_configuration(target.folder, target.manifest)
+
+
+def parse_also(text: str, seed: int) -> tuple[Path, Compressor]:
+    """``NAME[@BUDGET][:OPTION=VALUE,...]=FOLDER`` as a folder and a compressor.
+
+    A budget below 1, or written with a point, is a share; any other number is the most tokens. Raises ``UsageError``.
+    """
+    shape = "NAME@BUDGET=FOLDER, for example dtd@0.1=cache2 or dtd:threshold=0.5,criterion=pixel=cache3"
+    head, colon, tail = text.partition(":")
+    if "=" in head:  # no options: a colon belongs to the folder
+        head, equals, folder = text.partition("=")
+        given = ""
+    else:
+        given, equals, folder = tail.rpartition("=")
+    name, at, budget = (part.strip() for part in head.partition("@"))
+    if not equals or not folder.strip() or not name or (colon and "=" not in head and not given):
+        raise UsageError(f"--also {text!r} is not {shape}")
+    options: dict[str, str] = {}
+    for part in filter(None, given.split(",")):
+        key, equals, value = part.partition("=")
+        if equals:
+            options[key.strip()] = value.strip()
+        elif options:  # a value with a comma, as in signals=a,b
+            options[next(reversed(options))] += f",{part.strip()}"
+        else:
+            raise UsageError(f"--also {text!r}: {part!r} is not OPTION=VALUE; write {shape}")
+    try:
+        is_share = "." in budget or "e" in budget or float(budget or 1) < 1
+        keep = float(budget) if at and is_share else None
+        max_tokens = int(budget) if at and not is_share else None
+    except ValueError:
+        raise UsageError(f"--also {text!r}: the budget {budget!r} is no number; write {shape}") from None
+    return Path(folder.strip()), resolve(name, keep=keep, max_tokens=max_tokens, options=options, seed=seed)
+
+
+def check_same_pixels(wanted: Sequence[tuple[Path, Compressor]]) -> None:
+    """Raise ``UsageError`` where methods want other frames: what one decoding and one encoding gives is for all."""
+    for folder, compressor in wanted:
+        for other_folder, other in wanted:
+            for stage in compressor.before_tokens:
+                if stage not in other.before_tokens:
+                    raise UsageError(
+                        f"method {stage['name']!r} of {folder} works before there are tokens, so {other_folder} cannot "
+                        "come from the same encoding; compress it in a run of its own"
+                    )
+
+
+def summarize(
+    output: Output, items: int, ids: Iterable[str], seconds: float, also: Sequence[CompressSummary] = ()
+) -> CompressSummary:
+    """Where the cache stands after a run over ``items`` inputs; ``ids`` are those that could be looked at."""
+    target = output.target
+    model: Mapping[str, object] = target.manifest.configuration["model"]
+    cache = open_cache(target.folder)
+    columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
+    wanted = {clean_text(item_id) for item_id in ids}
+    rows = [row for row in cache.table(columns=["id", *columns]).to_pylist() if row["id"] in wanted]
+    source_tokens, kept_tokens, source_bytes, media_seconds = (sum(row[name] for row in rows) for name in columns)
+    return CompressSummary(
+        items=items,
+        done=output.done,
+        failed=output.failed,
+        skipped=output.skipped,
+        source_tokens=source_tokens,
+        kept_tokens=kept_tokens,
+        token_bytes=source_tokens * int(str(model["hidden_size"])) * target.torch_dtype.itemsize,
+        source_bytes=source_bytes,
+        cache_bytes=cache.stats()["cache_bytes"],
+        media_seconds=round(media_seconds, 3),
+        seconds=round(seconds, 3),
+        output=str(target.folder),
+        method=target.compressor.to_json(),
+        model=str(model["model"]),
+        also=tuple(also),
+    )
