@@ -15,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_items import anyres, assert_same, check_token_set, chunk, configured, drifting, kind_of, video
+from method_items import anyres, assert_same, check_token_set, chunk, configured, drifting, kind_of, video, with_signals
 
 from tokcli.errors import MethodError
 from tokcli.methods import Compressor, describe, method_names, resolve
@@ -32,6 +32,11 @@ FURTHER: list[tuple[str, Options]] = [
     ("dtd", {"reference": "kept"}),
     ("dtd", {"variant": "official"}),
     ("evs", {"variant": "official"}),
+    ("fastvid", {"anchor_every": 1, "segments": 2, "tau": -1.0}),
+    ("fastvid", {"importance": "anticos", "context_share": 1.0}),
+    ("holitom", {"beta": None, "tau": 0.2}),
+    ("holitom", {"tau": -1.0, "max_window": 3}),
+    ("prunevid", {"tau": 0.2}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in method_names()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))
@@ -127,7 +132,8 @@ def test_one_frame_one_token_equal_frames_and_zeros(name: str, options: Options)
         (torch.zeros(60, 16), (5, 3, 4)),
         (torch.cat([torch.zeros(12, 16), frame]), (2, 3, 4)),
     ):
-        visual = video(tokens, grid, pixel_change=torch.zeros(len(tokens)))
+        visual = with_signals(video(tokens, grid), torch.Generator())
+        visual = replace(visual, signals={name: torch.zeros_like(values) for name, values in visual.signals.items()})
         kept = configured(name, options, 0.5, visual).compress(visual, "item")
         check_token_set(kept, visual, kind_of(name))
 

@@ -7,8 +7,11 @@ from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
 from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
+from tokcli.methods.fastvid import fastvid
+from tokcli.methods.holitom import holitom
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
+from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
 from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.uniform import uniform
@@ -19,6 +22,9 @@ for _method in (
     evs,
     temporal_merge,
     dycoke,
+    holitom,
+    fastvid,
+    prunevid,
     uniform,
     random,
     pool2d,
