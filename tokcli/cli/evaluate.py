@@ -15,6 +15,7 @@ from tokcli.cli.options import (
     Dtype,
     Fps,
     IdCol,
+    Importance,
     Json,
     Limit,
     MaxFrames,
@@ -29,6 +30,8 @@ from tokcli.cli.options import (
     Timeout,
     Workers,
     key_values,
+    named_methods,
+    with_importance,
 )
 from tokcli.cli.output import note, print_json
 
@@ -72,6 +75,7 @@ def evaluate(
         typer.Option(help="Shares of tokens to keep. (default: 1,0.5,0.25,0.1,0.05)", rich_help_panel=WHAT),
     ] = None,
     settings: MethodOptions = None,
+    importance: Importance = None,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder for caches, outcomes and results.")] = "eval",
     model: Annotated[
         str | None,
@@ -123,15 +127,18 @@ def evaluate(
     (kind null: all together) with method, keep, accuracy, ci, diff, diff_ci, retained, n,
     kept_tokens, source_tokens, cache_bytes, source_bytes and seconds.
     """
+    from tokcli.evaluate.settings import DEFAULT_METHODS
     from tokcli.recipe import EvalRecipe, check
 
+    options = key_values(settings or [], example="dtd.reference=kept")
+    named = _listed(methods)
     values = {
         "inputs": inputs,
         "qa": qa,
         "prompt": prompt or [],
-        "methods": _listed(methods),
+        "methods": named,
         "keep": _listed(keep),
-        "options": key_values(settings or [], example="dtd.reference=kept"),
+        "options": with_importance(options, importance, named_methods(named or DEFAULT_METHODS)),
         "output": output,
         "model": model,
         "against": against,

@@ -15,6 +15,7 @@ from tokcli.cli.options import (
     Dtype,
     Fps,
     IdCol,
+    Importance,
     Json,
     Limit,
     MaxFrames,
@@ -29,6 +30,8 @@ from tokcli.cli.options import (
     Timeout,
     Workers,
     key_values,
+    named_methods,
+    with_importance,
 )
 from tokcli.cli.output import print_json
 from tokcli.errors import UsageError
@@ -78,6 +81,7 @@ def tune(
         typer.Option(help="For methods that take one. (default: 0.9,0.7,0.5,0.3)", rich_help_panel=WHAT),
     ] = None,
     settings: MethodOptions = None,
+    importance: Importance = None,
     sample: Annotated[
         int, typer.Option(help="Items to look at, drawn at random; all, if there are fewer.", rich_help_panel=SAMPLING)
     ] = 128,
@@ -134,18 +138,21 @@ def tune(
     chosen, certain, retained, ci, kept_share, table, command, recipe, encode_seconds,
     answer_seconds. Goes on where it was stopped. More in docs/tuning.md.
     """
+    from tokcli.evaluate.tune_settings import DEFAULT_METHODS
     from tokcli.recipe import TuneRecipe, check
 
+    options = key_values(settings or [], example="dtd.reference=kept")
+    named = _listed(methods)
     values = {
         "inputs": inputs,
         "qa": qa,
         "prompt": prompt or [],
         "retain": retain,
         "confidence": confidence,
-        "methods": _listed(methods),
+        "methods": named,
         "keep": _numbers("--keep", keep),
         "threshold": _numbers("--threshold", threshold),
-        "options": key_values(settings or [], example="dtd.reference=kept"),
+        "options": with_importance(options, importance, named_methods(named or DEFAULT_METHODS)),
         "sample": sample,
         "questions": questions,
         "answer_time": answer_time,

@@ -59,7 +59,7 @@ def first_argument(call: Call) -> torch.Tensor:
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
-    """How much ``query`` (heads, q, d) looks at each ``key`` (heads, n, d): float32 (n,), mean over heads and queries."""
+    """How much ``query`` (heads, q, d) looks at each ``key`` (heads, n, d), as float32 (n,): mean over both."""
     total = torch.zeros(key.shape[1], dtype=torch.float32, device=key.device)
     for run in query.float().split(QUERIES_AT_ONCE, dim=1):
         total += torch.softmax(run @ key.float().transpose(1, 2) * scale, dim=-1).sum(dim=(0, 1))
