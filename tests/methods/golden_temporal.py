@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from method_items import Arrays, video
+from method_items import Arrays, mask_of, video
 
 from tokcli.methods import resolve
 from tokcli.ops.similarity import cosine
@@ -32,4 +32,12 @@ def dycoke_ttm(case: str, arrays: Arrays) -> None:
         np.testing.assert_array_equal(features.reshape(steps * places, -1)[index], arrays["kept_tokens"])
 
 
-RUNNERS = {"dycoke_ttm": dycoke_ttm}
+def vidcom2(case: str, arrays: Arrays) -> None:
+    options = {"variant": "official", "pruning_rate": float(arrays["q"])}
+    visual = video(arrays["video_embeds"], arrays["grid_thw_merged"])
+    kept = resolve("vidcom2", options=options).compress(visual, "item")
+    assert len(kept) == arrays["retained_count"]
+    np.testing.assert_array_equal(mask_of(kept, arrays["retention_mask"].shape), arrays["retention_mask"])
+
+
+RUNNERS = {"dycoke_ttm": dycoke_ttm, "vidcom2": vidcom2}

@@ -55,3 +55,16 @@ def blocks(visual: VisualTokens) -> list[Block]:
         places[frame, y * width + x] = rows
         found.append(Block(view, steps, places, complete=rows.numel() == places.numel()))
     return found
+
+
+def steps_of(visual: VisualTokens) -> list[torch.Tensor]:
+    """The rows that are not structural, int64 (n,) for each temporal step of each view that has any, in order."""
+    rows = torch.nonzero(~visual.structural).flatten()
+    _, sizes = torch.unique_consecutive(visual.coords[rows, :2], dim=0, return_counts=True)
+    return list(rows.split(sizes.tolist())) if rows.numel() else []
+
+
+def take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """``values[rows]`` for ascending rows, at least one, without a copy where they follow one another."""
+    first, last = int(rows[0]), int(rows[-1])
+    return values[first : last + 1] if last - first + 1 == rows.numel() else values[rows]

@@ -1,0 +1,43 @@
+"""The budget as vLLM's users know it, a share to drop, beside those of every method."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tokcli.methods.budget import SizeBudget, grid_tokens, rows_to_keep
+from tokcli.methods.options import VariantOptions
+from tokcli.types import VisualTokens
+
+
+class PruningRateOptions(VariantOptions, SizeBudget):
+    pruning_rate: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Share to drop, as vLLM's --video-pruning-rate; 0.7 where no budget is given.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_rate(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = [name for name in ("keep", "max_tokens", "pruning_rate") if values.get(name) is not None]
+        if "pruning_rate" in given and len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} cannot both be given; leave all but one out")
+        return values if given else {**values, "pruning_rate": 0.7}
+
+
+def rows_after_pruning(
+    name: str, options: PruningRateOptions, visual: VisualTokens, *, floor: int, floor_is: str
+) -> int:
+    """As :func:`rows_to_keep`; with the official variant a share loses what the authors' floating point loses."""
+    if options.variant == "official" and options.max_tokens is None:
+        # The order of this expression is the authors': their rounding is part of what it reproduces.
+        rate = options.pruning_rate if options.keep is None else 1 - options.keep
+        return max(floor, int(grid_tokens(visual.views) * (1 - (rate or 0.0))))
+    if options.pruning_rate is not None:
+        share = float(1 - Decimal(repr(options.pruning_rate)))
+        options = options.model_copy(update={"keep": share})
+    return rows_to_keep(name, options, visual, floor=floor, floor_is=floor_is)
