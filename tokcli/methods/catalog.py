@@ -15,11 +15,13 @@ from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
 from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.uniform import uniform
+from tokcli.methods.vidcom2 import vidcom2
 
 for _method in (
     none,
     dtd,
     evs,
+    vidcom2,
     temporal_merge,
     dycoke,
     holitom,
