@@ -63,9 +63,13 @@ def _method(page: dict[str, Any]) -> str:
         ("Authors' code", page["code"]),
         ("Licence of that code", page["licence"]),
         ("Output", f"{page['kind']}; number of tokens {page['count']}"),
+        ("Works on", {"pixels": "frames", "tower": "the tower from inside"}.get(page["where"], "tokens")),
+        ("Needs", ", ".join(page["needs"])),
+        ("May need, by its options", ", ".join(page["may_need"])),
         ("Streams", "yes" if page["streaming"] else "no"),
         ("Budgets", budgets),
         *((f"Variant `{name}`", text) for name, text in page["variants"].items()),
+        ("Golden cases", ", ".join(f"`tests/golden/{folder}`" for folder in page["golden"])),
     ]
     lines = [f"\n## {page['name']}\n", page["description"].replace("``", "`"), ""]
     lines += [f"- {name}: {value}" for name, value in facts if value]

@@ -15,7 +15,10 @@ def methods(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one method in full.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the compression methods, or show one.
+    """List the compression methods, or show one in full.
+
+    What it does, its paper, what it needs, its options and variants, the golden cases that hold
+    it, and a recipe to start from.
 
     [dim]tokcli methods dtd[/dim]
     """
@@ -37,6 +40,13 @@ def methods(
     show({"methods": pages}, as_json, draw)
 
 
+WHERE = {
+    "pixels": "the frames, before the vision tower: no cache can be derived with it",
+    "tower": "the vision tower from inside: no cache can be derived with it",
+    "tokens": "the tower's tokens: runs in `tokcli compress` and `tokcli derive`",
+}
+
+
 def _draw_method(page: dict[str, Any]) -> None:
     results.print(f"[bold]{page['name']}[/bold]  {escape(page['description'])}\n")
     facts = [
@@ -44,10 +54,13 @@ def _draw_method(page: dict[str, Any]) -> None:
         ("authors' code", page["code"]),
         ("its licence", page["licence"]),
         ("output", f"{page['kind']}, number of tokens {page['count']}"),
+        ("works on", WHERE[page["where"]]),
         ("needs", ", ".join(page["needs"])),
+        ("may need", ", ".join(page["may_need"])),
         ("streams", "yes: memory does not grow with the video" if page["streaming"] else "no: sees the whole item"),
         ("budgets", ", ".join(f"--{budget.replace('_', '-')}" for budget in page["budgets"]) or "none"),
         *((f"variant {name}", text) for name, text in page["variants"].items()),
+        ("golden cases", ", ".join(f"tests/golden/{folder}" for folder in page["golden"])),
     ]
     results.print(table("", ("", ""), [fact for fact in facts if fact[1]]))
     options = [
@@ -62,6 +75,8 @@ def _draw_method(page: dict[str, Any]) -> None:
     if options:
         results.print()
         results.print(table("Options, set with --set NAME=VALUE", ("name", "default", "allowed", "meaning"), options))
+    results.print("\n[bold]A recipe[/bold], for `tokcli run`\n")
+    results.print(escape(page["recipe"]), end="")
 
 
 def models(as_json: Json = False) -> None:

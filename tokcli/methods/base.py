@@ -17,10 +17,11 @@ With options that derive from ``SeededOptions`` the function takes a numpy ``Gen
 from __future__ import annotations
 
 import inspect
+import json
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args, get_origin
 
 import numpy as np
 import numpy.typing as npt
@@ -123,7 +124,9 @@ class Method:
         return (np.random.Generator(np.random.PCG64(options.seed ^ zlib.crc32(item_id.encode()))),)
 
     def page(self) -> dict[str, Any]:
-        """Everything about the method as JSON."""
+        """Everything about the method as JSON. ``needs`` and ``where`` are those of the default options."""
+        defaults = self.options.model_construct()
+        needed = self.signals(defaults)
         return {
             "name": self.name,
             "summary": self.description.splitlines()[0],
@@ -135,13 +138,35 @@ class Method:
             "count": self.count,
             "streaming": self.streaming,
             "seeded": issubclass(self.options, SeededOptions),
-            "needs": ["tokens", *sorted(self.needs)],
-            "may_need": sorted(self.needs_if),
+            "where": self.where(defaults),
+            "needs": ["tokens", *sorted(needed)],
+            "may_need": sorted(self._possible_signals() - needed),
             "budgets": list(budgets_of(self.options)),
             "variants": dict(self.variants),
             "golden": list(self.golden),
             "options": option_pages(self.options),
+            "recipe": self.recipe(),
         }
+
+    def _possible_signals(self) -> frozenset[str]:
+        """Signals wanted with any single choice among those that the options offer."""
+        choices = [
+            (name, choice)
+            for name, field in self.options.model_fields.items()
+            if get_origin(field.annotation) is Literal
+            for choice in get_args(field.annotation)
+        ]
+        wanted = (self.signals(self.options.model_construct(**{name: choice})) for name, choice in choices)
+        return frozenset(self.needs_if).union(*wanted)
+
+    def recipe(self) -> str:
+        """A recipe to start from, as `tokcli run` reads it."""
+        budgets = {"keep": "0.25", "max_tokens": "512"}
+        budget = next((name for name in budgets if name in budgets_of(self.options)), None)
+        summary = json.dumps(self.description.splitlines()[0], ensure_ascii=False)
+        lines = [f"description: {summary}", "compress:", "  inputs: [videos]"]
+        lines += ["  output: cache", f"  method: {self.name}"]
+        return "\n".join([*lines, *([f"  {budget}: {budgets[budget]}"] if budget else [])]) + "\n"
 
 
 METHODS: Registry[Method] = Registry("method", MethodError, group="tokcli.methods", of=Method)

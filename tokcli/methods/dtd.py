@@ -182,6 +182,7 @@ def trigger_steps(ratios: npt.NDArray[np.float64], share: float = 0.1) -> npt.ND
     needs_if={"pixel_change": lambda options: options.criterion == "pixel"},
     code="yaolinli/TimeChat-Online @ 25a15783",
     licence="BSD-3-Clause file; the README says research use only",
+    golden=("dtd_feature", "dtd_pixel", "dtd_trigger"),
     variants={
         "official": "trigger times assume 2 seconds a step, and something triggers even if nothing ever changes",
         "fixed": "trigger times use the real seconds of a step, and a step that was dropped whole is no trigger",

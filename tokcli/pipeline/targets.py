@@ -91,11 +91,11 @@ def parse_also(text: str, seed: int) -> tuple[Path, Compressor]:
     head, colon, tail = text.partition(":")
     if "=" in head:  # no options: a colon belongs to the folder
         head, equals, folder = text.partition("=")
-        given = ""
+        colon = given = ""
     else:
         given, equals, folder = tail.rpartition("=")
     name, at, budget = (part.strip() for part in head.partition("@"))
-    if not equals or not folder.strip() or not name or (colon and "=" not in head and not given):
+    if not (name and equals and folder.strip()) or (colon and not given):
         raise UsageError(f"--also {text!r} is not {shape}")
     options: dict[str, str] = {}
     for part in filter(None, given.split(",")):
