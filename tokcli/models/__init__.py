@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokcli.models.checkpoints import resolve_checkpoint
+    from tokcli.models.choosing import Choice
+    from tokcli.models.constraint import parse_schema, problem_of
     from tokcli.models.families import list_models
     from tokcli.models.language_model import LanguageModel, load_language_model
     from tokcli.models.preprocess import resize_frames
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "Choice",
     "Encoding",
     "LanguageModel",
     "OptionScore",
@@ -29,12 +32,15 @@ __all__ = [
     "list_models",
     "load_language_model",
     "load_tower",
+    "parse_schema",
+    "problem_of",
     "resize_frames",
     "resolve_checkpoint",
 ]
 
 _HOMES = {
     "Answer": "replies",
+    "Choice": "choosing",
     "Encoding": "tower",
     "LanguageModel": "language_model",
     "OptionScore": "replies",
@@ -44,6 +50,8 @@ _HOMES = {
     "list_models": "families",
     "load_language_model": "language_model",
     "load_tower": "tower",
+    "parse_schema": "constraint",
+    "problem_of": "constraint",
     "resize_frames": "preprocess",
     "resolve_checkpoint": "checkpoints",
 }

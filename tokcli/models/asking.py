@@ -16,6 +16,9 @@ import torch
 
 from tokcli.errors import ModelError, UsageError
 from tokcli.models.branching import STEM, Row, Stem, Tokens, Trunk
+from tokcli.models.choosing import Choice, Chooser
+from tokcli.models.fitting import check_context, check_width
+from tokcli.models.memory import free_cached, out_of_memory, too_long
 from tokcli.models.positions import check_scheme
 from tokcli.models.prompt import Request, lay_out, read_ids
 from tokcli.models.replies import Answer, OptionScore
@@ -54,35 +57,38 @@ class _Asked:
     def __init__(
         self,
         language: LanguageModel,
-        item: EncodedItem | None,
-        prompts: Sequence[str],
+        requests: Sequence[Request],
         branches: Sequence[Sequence[Sequence[int]]],
         scheme: str,
-        system: str | None,
+        max_new_tokens: int = 0,
     ) -> None:
+        """``requests`` have the same items; ``branches`` are what is to follow each of them."""
         family, config, tokenizer = language.family, language.model.config, language.tokenizer
         check_scheme(scheme, family.position_schemes)
-        items = [] if item is None else [item]
-        requests = [Request(items, prompt, system) for prompt in prompts]
+        items = requests[0].items
         ids = read_ids(requests, family=family, config=config, tokenizer=tokenizer, template=language.template)
         first = lay_out(requests[0], ids[0], family=family, config=config, tokenizer=tokenizer, scheme=scheme)
         shared = _shared_length(ids)
         inputs: dict[str, Any] = {}
-        if item is not None:
-            if family.placeholder(config, item.kind) not in ids[0][:shared]:
+        length = len(first.ids) - (len(ids[0]) - shared)
+        check_context(language, items, length - shared + max(len(own) for own in ids), max_new_tokens)
+        if items:
+            placeholders = {family.placeholder(config, item.kind) for item in items}
+            if sum(token in placeholders for token in ids[0][:shared]) < len(items):
                 raise ModelError(
                     "the chat template of the model puts the prompt before the item, so that prompts share nothing; "
                     "use generate"
                 )
-            weight = language.model.get_input_embeddings().weight
-            language.check_width(items, weight.shape[1])
-            inputs["mm_encoder_outputs"] = family.encoder_outputs(items, weight)
-        length = len(first.ids) - (len(ids[0]) - shared)
+            check_width(language, items)
+            inputs["mm_encoder_outputs"] = family.encoder_outputs(items, language.model.get_input_embeddings().weight)
         try:
             self.trunk = Trunk(language.model, first.ids[:length], first.positions[..., :length], **inputs)
-        except torch.OutOfMemoryError as error:
-            raise _too_long(length, language) from error
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            raise too_long(length, language.model.device) from error
         self.language = language
+        self.requests = requests
         self.first = first
         # Text takes one position after the other in every scheme, so the first prompt says where all others stand.
         start = first.positions[..., length : length + 1]
@@ -107,40 +113,41 @@ class _Asked:
     def _run(self, batch: Sequence[int], work: Callable[[Row, Sequence[int]], list[Result]]) -> list[Result]:
         try:
             return work(self.trunk.row(), batch)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if len(batch) == 1:
-                raise _too_long(len(self.prompt_ids(batch[0])), self.language) from error
+                raise too_long(len(self.prompt_ids(batch[0])), self.language.model.device) from error
         # Outside of the except clause: the error's traceback would hold the tensors that have to go.
-        torch.cuda.empty_cache()
+        free_cached(self.language.model.device)
         half = len(batch) // 2
         return self._run(batch[:half], work) + self._run(batch[half:], work)
 
 
 def ask(
-    language: LanguageModel,
-    item: EncodedItem | None,
-    prompts: Sequence[str],
-    *,
-    max_new_tokens: int,
-    scheme: str,
-    system: str | None,
+    language: LanguageModel, requests: Sequence[Request], *, max_new_tokens: int, scheme: str, choice: Choice
 ) -> list[Answer]:
-    """See :meth:`tokcli.models.LanguageModel.ask`."""
+    """See :meth:`tokcli.models.LanguageModel.ask`; the requests have the same items, system message and history."""
     if max_new_tokens < 1:
         raise UsageError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if _generates_its_own_way(language):
-        requests = [Request([] if item is None else [item], prompt, system) for prompt in prompts]
-        return language.generate(requests, max_new_tokens=max_new_tokens, scheme=scheme)
-    if not prompts:
+        return language.generate(requests, max_new_tokens=max_new_tokens, scheme=scheme, choice=choice)
+    if not requests:
         return []
     started = time.perf_counter()
     with torch.inference_mode():
-        asked = _Asked(language, item, prompts, [()] * len(prompts), scheme, system)
-        replies = asked.run(lambda row, batch: _greedy(asked, row, batch, max_new_tokens))
-    seconds = (time.perf_counter() - started) / len(prompts)
+        asked = _Asked(language, requests, [()] * len(requests), scheme, max_new_tokens)
+        replies = asked.run(lambda row, batch: _reply(asked, row, batch, max_new_tokens, choice))
+    seconds = (time.perf_counter() - started) / len(requests)
     lengths = [asked.trunk.length + len(stem.ids) for stem in asked.stems]
     visual = asked.first.visual_tokens
     return [language.finish(reply, length, visual, seconds) for reply, length in zip(replies, lengths)]
+
+
+def requests_for(item: EncodedItem | None, prompts: Sequence[str], system: str | None) -> list[Request]:
+    """A request for each prompt."""
+    items = [] if item is None else [item]
+    return [Request(items, prompt, system) for prompt in prompts]
 
 
 def greedy_is_likeliest(language: LanguageModel) -> bool:
@@ -178,7 +185,7 @@ def log_likelihoods(
         return [[_score(len(option), values, hits) for option in ids[number]] for number in batch]
 
     with torch.inference_mode():
-        asked = _Asked(language, item, prompts, ids, scheme, system)
+        asked = _Asked(language, requests_for(item, prompts, system), ids, scheme)
         return asked.run(score)
 
 
@@ -201,18 +208,20 @@ def distributions(
         return [torch.log_softmax(logits[only].float(), dim=-1).cpu() for (only,) in places]
 
     with torch.inference_mode():
-        asked = _Asked(language, item, prompts, [[ids] for ids in continuations], scheme, system)
+        asked = _Asked(language, requests_for(item, prompts, system), [[ids] for ids in continuations], scheme)
         return asked.run(predict)
 
 
-def _greedy(asked: _Asked, row: Row, batch: Sequence[int], limit: int) -> list[list[int]]:
-    """Each prompt's most likely tokens in turn, up to and with an end token, at most ``limit``."""
+def _reply(asked: _Asked, row: Row, batch: Sequence[int], limit: int, choice: Choice) -> list[list[int]]:
+    """The tokens that are chosen for each prompt in turn, up to and with an end token, at most ``limit``."""
     ends = asked.language.end_ids()
+    chooser = Chooser(asked.language, choice, [asked.requests[number] for number in batch])
     replies: list[list[int]] = [[] for _ in batch]
     going = list(range(len(batch)))
     logits, _ = row.grow([asked.stems[number] for number in batch])
     for step in range(limit):
-        for group, token in zip(going, _choose(asked, logits, [(batch[group], replies[group]) for group in going])):
+        scores = _penalised(asked, logits, [(batch[group], replies[group]) for group in going])
+        for group, token in zip(going, chooser.choose(scores, going)):
             replies[group].append(token)
         going = [group for group in going if replies[group][-1] not in ends]
         if not going or step + 1 == limit:
@@ -224,19 +233,19 @@ def _greedy(asked: _Asked, row: Row, batch: Sequence[int], limit: int) -> list[l
     return replies
 
 
-def _choose(asked: _Asked, logits: torch.Tensor, replies: Sequence[tuple[int, list[int]]]) -> list[int]:
-    """The next tokens, as ``generate`` chooses them: logits (R, V), and of each row the prompt's number and reply."""
+def _penalised(asked: _Asked, logits: torch.Tensor, replies: Sequence[tuple[int, list[int]]]) -> torch.Tensor:
+    """Logits (R, V) as ``generate`` changes them before it chooses; of each row the prompt's number and the reply."""
     penalty = asked.language.model.generation_config.repetition_penalty
-    if penalty not in (None, 1.0):
-        from transformers import RepetitionPenaltyLogitsProcessor
+    if penalty in (None, 1.0):
+        return logits
+    from transformers import RepetitionPenaltyLogitsProcessor
 
-        penalise = RepetitionPenaltyLogitsProcessor(penalty)
-        rows = []
-        for row, (number, reply) in zip(logits, replies):
-            before = torch.cat([asked.prompt_ids(number), torch.tensor(reply, dtype=torch.long)])
-            rows.append(penalise(before[None].to(row.device), row[None].float()))
-        logits = torch.cat(rows)
-    return logits.argmax(dim=-1).tolist()
+    penalise = RepetitionPenaltyLogitsProcessor(penalty)
+    rows = []
+    for row, (number, reply) in zip(logits, replies):
+        before = torch.cat([asked.prompt_ids(number), torch.tensor(reply, dtype=torch.long)])
+        rows.append(penalise(before[None].to(row.device), row[None].float()))
+    return torch.cat(rows)
 
 
 def _shared_length(ids: Sequence[list[int]]) -> int:
@@ -279,9 +288,3 @@ def _score(count: int, values: Iterator[float], hits: Iterator[bool]) -> OptionS
 def _check_length(name: str, given: Sequence[Any], prompts: Sequence[str]) -> None:
     if len(given) != len(prompts):
         raise UsageError(f"{len(prompts)} prompts need as many lists of {name}, got {len(given)}")
-
-
-def _too_long(length: int, language: LanguageModel) -> ModelError:
-    return ModelError(
-        f"a prompt of {length} tokens doesn't fit into the memory of {language.model.device}; keep fewer tokens"
-    )

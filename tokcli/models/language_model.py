@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tokcli.errors import ModelError, UsageError
-from tokcli.models import asking
+from tokcli.errors import ModelError
+from tokcli.models import answering, asking, generating
 from tokcli.models.base import FamilyAdapter
 from tokcli.models.checkpoints import canonical_name, resolve_checkpoint
+from tokcli.models.choosing import GREEDY, Choice
+from tokcli.models.constraint import Constraint
 from tokcli.models.families import family_of
 from tokcli.models.fingerprint import tower_fingerprint
+from tokcli.models.fitting import check_width
+from tokcli.models.generating import Results
 from tokcli.models.loading import load_config, load_half, load_tokenizer
+from tokcli.models.memory import batch_tokens
 from tokcli.models.placement import pick_device, pick_dtype
 from tokcli.models.positions import check_scheme
 from tokcli.models.prompt import Prompt, Request, build_prompt, read_template
-from tokcli.models.quiet import quiet_transformers
 from tokcli.models.replies import Answer, OptionScore
 from tokcli.types import EncodedItem
-
-MAX_BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
-"""Prompt tokens, padding included, that are prefilled together."""
 
 
 class LanguageModel:
@@ -38,7 +38,9 @@ class LanguageModel:
         self._folder = folder
         self.template = read_template(folder, tokenizer, family.default_template)
         self._check_placeholders()
-        self.max_batch_tokens = MAX_BATCH_TOKENS.get(model.device.type, MAX_BATCH_TOKENS["cpu"])
+        self.max_batch_tokens = batch_tokens(model)
+        """Tokens, padding and those to come included, that are computed together; less after a batch didn't fit."""
+        self._constraints: dict[str, Constraint] = {}
 
     def _check_placeholders(self) -> None:
         for kind in ("image", "video"):
@@ -75,23 +77,43 @@ class LanguageModel:
             )
 
     def generate(
-        self, requests: Sequence[Request], *, max_new_tokens: int = 128, scheme: str = "original"
+        self,
+        requests: Sequence[Request],
+        *,
+        max_new_tokens: int = 128,
+        scheme: str = "original",
+        choice: Choice = GREEDY,
     ) -> list[Answer]:
-        """Answer the requests greedily, in batches of similar length; answers are in the order of the requests.
+        """Answer the requests, greedily by default, in batches of similar length; answers are in their order.
 
         A batch that doesn't fit into the device's memory is halved and tried again.
 
         Raises:
-            ModelError: The scheme is unknown, or an item doesn't fit this model.
-            UsageError: A prompt holds a placeholder token, or ``max_new_tokens`` is below 1.
+            ModelError: The scheme is unknown, an item doesn't fit this model, or a prompt doesn't fit its context.
+            UsageError: A prompt holds a placeholder token, ``max_new_tokens`` is below 1, or the schema is none.
         """
-        if max_new_tokens < 1:
-            raise UsageError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
-        prompts = [self.prompt(request, scheme) for request in requests]
-        answers: dict[int, Answer] = {}
-        for batch in self._batches(prompts):
-            answers.update(self._answer(batch, requests, prompts, max_new_tokens))
-        return [answers[i] for i in range(len(requests))]
+        return generating.generate(self, requests, max_new_tokens=max_new_tokens, scheme=scheme, choice=choice)
+
+    def answer(
+        self,
+        requests: Sequence[Request],
+        *,
+        max_new_tokens: int = 128,
+        scheme: str = "original",
+        choice: Choice = GREEDY,
+    ) -> Iterator[Results]:
+        """Answer the requests as :meth:`generate` does, computing once what several of them are about.
+
+        Requests with the very same item objects share them.
+
+        Yields:
+            By the numbers of some requests, as soon as they are there, answers, or the errors that they would raise.
+
+        Raises:
+            ModelError: The scheme is unknown.
+            UsageError: ``max_new_tokens`` is below 1, or the schema is none.
+        """
+        return answering.answer(self, requests, max_new_tokens=max_new_tokens, scheme=scheme, choice=choice)
 
     def ask(
         self,
@@ -101,8 +123,9 @@ class LanguageModel:
         max_new_tokens: int = 64,
         scheme: str = "original",
         system: str | None = None,
+        choice: Choice = GREEDY,
     ) -> list[Answer]:
-        """Answer many prompts about one item greedily, as :meth:`generate` does, computing the item only once.
+        """Answer many prompts about one item, as :meth:`generate` does, computing the item only once.
 
         Args:
             item: What the prompts are about; None asks without any picture.
@@ -113,7 +136,8 @@ class LanguageModel:
             ModelError: As in :meth:`generate`, or the model's attention can't be masked token by token.
             UsageError: A prompt holds a placeholder token, or ``max_new_tokens`` is below 1.
         """
-        return asking.ask(self, item, prompts, max_new_tokens=max_new_tokens, scheme=scheme, system=system)
+        requests = asking.requests_for(item, prompts, system)
+        return asking.ask(self, requests, max_new_tokens=max_new_tokens, scheme=scheme, choice=choice)
 
     def log_likelihoods(
         self,
@@ -178,11 +202,12 @@ class LanguageModel:
             (B, S) for families without M-RoPE; ``mm_encoder_outputs``, made anew on every call because ``generate``
             changes it.
         """
-        return self._collate(requests, [self.prompt(request, scheme) for request in requests])
+        return self.collate(requests, [self.prompt(request, scheme) for request in requests])
 
-    def _collate(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> dict[str, Any]:
+    def collate(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> dict[str, Any]:
+        """The same for requests whose prompts are there already."""
         length = max(len(prompt.ids) for prompt in prompts)
-        ids = torch.full((len(prompts), length), self._pad_id())
+        ids = torch.full((len(prompts), length), self.pad_id())
         mask = torch.zeros_like(ids)
         positions = torch.zeros(*prompts[0].positions.shape[:-1], len(prompts), length, dtype=torch.long)
         for row, prompt in enumerate(prompts):
@@ -192,62 +217,17 @@ class LanguageModel:
             positions[..., row, start:] = prompt.positions
         items = [item for request in requests for item in request.items]
         weight = self.model.get_input_embeddings().weight
-        self.check_width(items, weight.shape[1])
+        check_width(self, items)
         tensors = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         placed: dict[str, Any] = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
         return {**placed, "mm_encoder_outputs": self.family.encoder_outputs(items, weight)}
 
-    def check_width(self, items: Sequence[Any], width: int) -> None:
-        for item in items:
-            if item.kept.tokens.shape[1] != width:
-                raise ModelError(
-                    f"item {item.id!r} has tokens of width {item.kept.tokens.shape[1]}, {self.name} takes {width}; "
-                    "use the model that made the cache"
-                )
-
-    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-        """Numbers of the prompts, similar lengths together, no batch beyond ``max_batch_tokens`` unless it is one."""
-        batch: list[int] = []
-        for number in sorted(range(len(prompts)), key=lambda number: -len(prompts[number].ids)):
-            longest = len(prompts[batch[0]].ids) if batch else 0
-            if batch and longest * (len(batch) + 1) > self.max_batch_tokens:
-                yield batch
-                batch = []
-            batch.append(number)
-        if batch:
-            yield batch
-
-    def _answer(
-        self, batch: list[int], requests: Sequence[Request], prompts: Sequence[Prompt], max_new_tokens: int
-    ) -> dict[int, Answer]:
-        started = time.perf_counter()
-        try:
-            rows = self._generate([requests[i] for i in batch], [prompts[i] for i in batch], max_new_tokens)
-        except torch.OutOfMemoryError as error:
-            rows = None
-            if len(batch) == 1:
-                length = len(prompts[batch[0]].ids)
-                raise ModelError(
-                    f"a prompt of {length} tokens doesn't fit into the memory of {self.model.device}; keep fewer tokens"
-                ) from error
-        if rows is None:
-            # Outside of the except clause: the error's traceback would hold the tensors that have to go.
-            torch.cuda.empty_cache()
-            half = len(batch) // 2
-            first = self._answer(batch[:half], requests, prompts, max_new_tokens)
-            return first | self._answer(batch[half:], requests, prompts, max_new_tokens)
-        seconds = (time.perf_counter() - started) / len(batch)
-        return {
-            i: self.finish(row, len(prompts[i].ids), prompts[i].visual_tokens, seconds) for i, row in zip(batch, rows)
-        }
-
-    def _generate(self, requests: Sequence[Request], prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int]]:
-        inputs = self._collate(requests, prompts)
-        with quiet_transformers(), torch.inference_mode():
-            output = self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self._pad_id()
-            )
-        return output[:, inputs["input_ids"].shape[1] :].tolist()
+    def constraint(self, schema: str) -> Constraint:
+        """What holds answers to a JSON schema. Raises ``UsageError`` where that can't be."""
+        if schema not in self._constraints:
+            vocabulary = self.model.get_output_embeddings().weight.shape[0]
+            self._constraints[schema] = Constraint(schema, self.tokenizer, vocabulary, self.end_ids())
+        return self._constraints[schema]
 
     def finish(self, row: list[int], prompt_tokens: int, visual_tokens: int, seconds: float) -> Answer:
         """The answer that generated ids are; they may go on behind an end token."""
@@ -270,7 +250,7 @@ class LanguageModel:
             return set()
         return {ids} if isinstance(ids, int) else set(ids)
 
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
         candidates = (self.model.generation_config.pad_token_id, self.tokenizer.pad_token_id)
         return next((token for token in candidates if token is not None), 0)
 

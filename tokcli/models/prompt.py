@@ -21,10 +21,12 @@ class Request:
     """One question about cached items."""
 
     items: Sequence[EncodedItem]
-    """In the order in which they stand before the question."""
+    """In the order in which they stand before the question, or before the first of the conversation."""
     prompt: str
     system: str | None = None
     """System message; None leaves it to the checkpoint's chat template."""
+    history: tuple[tuple[str, str], ...] = ()
+    """What was asked and answered before the question."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +137,20 @@ class _Layout:
 
 
 def _conversation(request: Request, family: FamilyAdapter, config: Any, tokenizer: Any) -> list[dict[str, Any]]:
+    said = [request.system or "", *(text for turn in request.history for text in turn), request.prompt]
     for kind in ("image", "video"):
         token = tokenizer.convert_ids_to_tokens(family.placeholder(config, kind))
-        if token in request.prompt or token in (request.system or ""):
+        if any(token in text for text in said):
             raise UsageError(
                 f"the prompt holds {token}, which stands for visual tokens; remove it, they go before the prompt"
             )
+    questions = [question for question, _ in request.history] + [request.prompt]
     content: list[dict[str, str]] = [{"type": family.part_types[item.kind]} for item in request.items]
-    content.append({"type": "text", "text": request.prompt})
+    content.append({"type": "text", "text": questions[0]})
     messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+    for (_, reply), question in zip(request.history, questions[1:]):
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": reply}]})
+        messages.append({"role": "user", "content": [{"type": "text", "text": question}]})
     if request.system is not None:
         parts = [{"type": "text", "text": request.system}]
         messages.insert(0, {"role": "system", "content": parts if family.system_as_parts else request.system})
