@@ -37,6 +37,12 @@ FURTHER: list[tuple[str, Options]] = [
     ("holitom", {"beta": None, "tau": 0.2}),
     ("holitom", {"tau": -1.0, "max_window": 3}),
     ("prunevid", {"tau": 0.2}),
+    ("centerclip", {"distance": "cosine", "aggregate": "mean", "frames_per_segment": 3}),
+    ("centerclip", {"algorithm": "sparse"}),
+    ("ktv", {"variant": "official"}),
+    ("ktv", {"keyframes": 2, "importance": "anticos", "features": "pre_projector"}),
+    ("vqtoken", {"variant": "official", "start": "k-means++", "rescale": "none"}),
+    ("vqtoken", {"start": "k-means++"}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in method_names()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from tokcli.methods.base import METHODS
+from tokcli.methods.centerclip import centerclip
 from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
 from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.holitom import holitom
+from tokcli.methods.ktv import ktv
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
 from tokcli.methods.temporal_merge import temporal_merge
+from tokcli.methods.ts_llava import ts_llava
 from tokcli.methods.uniform import uniform
 from tokcli.methods.vidcom2 import vidcom2
+from tokcli.methods.vqtoken import vqtoken
 
 for _method in (
     none,
@@ -24,6 +28,10 @@ for _method in (
     vidcom2,
     temporal_merge,
     dycoke,
+    vqtoken,
+    ktv,
+    centerclip,
+    ts_llava,
     holitom,
     fastvid,
     prunevid,

@@ -30,3 +30,16 @@ def top_k_masks(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
 def evenly_spaced(count: int, k: int) -> torch.Tensor:
     """``floor(i * count / k)`` for i < k: int64 (k,), in exact integer arithmetic; ``k`` is at most ``count``."""
     return torch.arange(k, dtype=torch.int64) * count // k
+
+
+def evenly_spread(count: int, k: int) -> torch.Tensor:
+    """``round(i * (count - 1) / (k - 1))`` for i < k, the first and the last among them: int64 (k,); k <= count.
+
+    In the float32 arithmetic of ``torch.linspace``, halves to the even number, because it decides in a few places
+    of thousands; written out, so that it is the same on every machine. Below 2^24 all are different.
+    """
+    index = torch.arange(k, dtype=torch.float64)
+    last = float(count - 1)
+    step = (torch.tensor(last, dtype=torch.float32) / max(1, k - 1)).double()
+    values = torch.where(index < k // 2, step * index, last - step * (k - 1 - index))
+    return values.float().round().long() if k > 1 else index.long()
