@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field, model_validator
 
@@ -22,8 +21,8 @@ ROWS_AT_A_TIME = 1024
 """Rows of one step that are compared with each other at once: it bounds the memory for large images."""
 LEAVING = 4
 """When the memory is full, a quarter of it leaves: few and large changes are cheaper than many small ones."""
-SLACK = 16
-"""With a budget, a full memory makes room for a sixteenth of it."""
+SLACK = 4
+"""With a budget, a full memory makes room for a quarter of it; what is left in the end is filled up."""
 
 
 class TemporalMergeOptions(SizeBudget):
@@ -70,8 +69,7 @@ class TemporalMergeOptions(SizeBudget):
 
 @method("temporal_merge", options=TemporalMergeOptions, kind="merge", count="exact")
 def temporal_merge(visual: VisualTokens, options: TemporalMergeOptions) -> TokenSet:
-    """Merge every token into the most similar one kept before, wherever and whenever that was.
-    """
+    """Merge every token into the most similar one kept before, wherever and whenever that was."""
     candidates = torch.nonzero(~visual.structural).flatten()
     groups = _Groups(visual, options)
     if options.threshold is not None:
@@ -88,28 +86,30 @@ class _Groups:
     def __init__(self, visual: VisualTokens, options: TemporalMergeOptions) -> None:
         self._visual, self._options = visual, options
         kind = "flat" if options.reference == "mean" else options.index
-        self._anchors = Anchors(NearestSearch(kind), np.inf if options.threshold is None else options.threshold)
+        threshold = np.inf if options.threshold is None else options.threshold
+        self._anchors = Anchors(NearestSearch(kind), threshold, moving=options.reference == "mean")
         self._joined = np.full(len(visual), -1, dtype=np.int64)
         """The row that each row was merged into, its own number for the anchors."""
         self._cosines = np.full(len(visual), np.inf, dtype=np.float32)
-        """With that row."""
-        self._sums: torch.Tensor
-        
-    def _runs(self, rows: torch.Tensor) -> Iterator[tuple[Floats, Indices]]:
-        """The rows of a step, or a part of a large one, as unit vectors, with their numbers."""
+        """With that row; infinite for the anchors themselves."""
+
+    def _steps(self, rows: torch.Tensor) -> Iterator[tuple[Floats, Indices]]:
+        """The rows by temporal step, or part of a large one, as unit vectors, with their numbers."""
         _, sizes = torch.unique_consecutive(self._visual.coords[rows, :2], dim=0, return_counts=True)
         for step in rows.split(sizes.tolist()):
-            for run in step.split(ROWS_AT_A_TIME):
-                yield unit_rows(self._visual.tokens[run]), run.numpy()
+            yield from self._runs(step)
 
-    def _take(self, unit: Floats, rows: Indices) -> Indices:
+    def _runs(self, rows: torch.Tensor) -> Iterator[tuple[Floats, Indices]]:
+        for run in rows.split(ROWS_AT_A_TIME):
+            yield unit_rows(self._visual.tokens[run]), run.numpy()
+
+    def _take(self, unit: Floats, rows: Indices) -> None:
         cosines, joined = self._anchors.take(unit, rows)
         self._joined[rows], self._cosines[rows] = self._anchors.rows[joined], cosines
-        return joined
 
     def walk(self, candidates: torch.Tensor) -> None:
         """Merge what is above the threshold."""
-        for unit, rows in self._runs(candidates):
+        for unit, rows in self._steps(candidates):
             self._take(unit, rows)
             if self._options.memory is not None and len(self._anchors) > self._options.memory:
                 self._forget(self._options.memory)
@@ -127,7 +127,7 @@ class _Groups:
     def walk_within(self, candidates: torch.Tensor, count: int) -> None:
         """Merge down to ``count`` groups, under the highest threshold that makes them fit."""
         anchors = self._anchors
-        for unit, rows in self._runs(candidates):
+        for unit, rows in self._steps(candidates):
             self._take(unit, rows)
             anchors.shrink(count, count // SLACK)
         rows = candidates.numpy()
@@ -135,10 +135,17 @@ class _Groups:
         for unit, some in self._runs(orphans):
             cosines, joined = anchors.nearest(unit)
             self._joined[some], self._cosines[some] = anchors.rows[joined], cosines
-        self._joined[anchors.rows], self._cosines[anchors.rows] = anchors.rows, np.inf
-        # The last shrinking may have gone a little too far: those that fit their group least stand alone.
-        alone = rows[np.argsort(self._cosines[rows], kind="stable")[: count - len(anchors)]]
-        self._joined[alone] = alone
+        self._joined[anchors.rows] = anchors.rows
+        self._fill(rows, count)
+
+    def _fill(self, rows: Indices, count: int) -> None:
+        """Use up the budget: those least like their anchor become anchors, unless they are like one another."""
+        while len(self._anchors) < count:
+            self._cosines[self._anchors.rows] = np.inf
+            least = rows[np.argsort(self._cosines[rows], kind="stable")[: count - len(self._anchors)]]
+            self._anchors.threshold = float(self._cosines[least].max())
+            for unit, some in self._runs(torch.from_numpy(np.sort(least))):
+                self._take(unit, some)
 
     def merged(self) -> TokenSet:
         anchors = np.flatnonzero(self._joined == np.arange(len(self._joined)))

@@ -40,9 +40,10 @@ class Anchors:
     """The rows that were kept so far, as unit vectors to compare new rows with.
 
     A new row joins the anchor with the largest cosine if that is above ``threshold``; else it is an anchor itself.
+    With ``moving`` an anchor is compared by the mean of the unit vectors that joined it, instead of its own.
     """
 
-    def __init__(self, search: NearestSearch, threshold: float) -> None:
+    def __init__(self, search: NearestSearch, threshold: float, *, moving: bool = False) -> None:
         self.threshold = threshold
         self.rows = np.zeros(0, dtype=np.int64)
         """int64 (m,): the row that each anchor is."""
@@ -50,18 +51,15 @@ class Anchors:
         """float32 (m,): its largest cosine with the anchors that were there when it came; -inf where none was."""
         self._search = search
         self._vectors = np.zeros((0, 0), dtype=np.float32)
+        self._sums = np.zeros((0, 0), dtype=np.float32) if moving else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @property
     def vectors(self) -> Floats:
-        """float32 (m, D): what new rows are compared with. May be written to, with ``changed`` called after."""
+        """float32 (m, D): what new rows are compared with."""
         return self._vectors[: len(self.rows)]
-
-    def changed(self) -> None:
-        """Tell that vectors were written to."""
-        self._search.reset()
 
     def nearest(self, unit: Floats) -> tuple[Floats, Indices]:
         """The largest cosine of each of (n, D) unit rows with an anchor, and the number of that anchor."""
@@ -79,43 +77,48 @@ class Anchors:
         """
         cosines, joined = self.nearest(unit)
         apart = np.flatnonzero(cosines <= self.threshold)
-        if not len(apart):
-            return cosines, joined
-        some = torch.from_numpy(unit[apart])
-        among: Floats = (some @ some.T).clamp_max(1.0).numpy()
-        leading = leaders(among > self.threshold)
-        new = apart[leading]
-        others = np.where(np.tri(len(new), k=-1, dtype=np.bool_), among[np.ix_(leading, leading)], -np.inf)
-        closeness = np.maximum(cosines[new], others.max(axis=1))
-        # The leader that a row is most like, be it before or after it in the run.
-        nearest = among[:, leading].argmax(axis=1)
-        cosines[apart], joined[apart] = among[:, leading].max(axis=1), len(self.rows) + nearest
-        cosines[new], joined[new] = 1.0, len(self.rows) + np.arange(len(new))
-        self._append(unit[new], rows[new], closeness)
+        if len(apart):
+            some = torch.from_numpy(unit[apart])
+            among: Floats = (some @ some.T).clamp_max(1.0).numpy()
+            leading = leaders(among > self.threshold)
+            new, first_new = apart[leading], len(self.rows)
+            before = np.where(np.tri(len(new), k=-1, dtype=np.bool_), among[np.ix_(leading, leading)], -np.inf)
+            self._append(unit[new], rows[new], np.maximum(cosines[new], before.max(axis=1)))
+            # The new anchor that a row is most like, be it before or after it in the run.
+            to_new = among[:, leading]
+            cosines[apart], joined[apart] = to_new.max(axis=1), first_new + to_new.argmax(axis=1)
+            cosines[new], joined[new] = 1.0, np.arange(first_new, len(self.rows))
+        if self._sums is not None:
+            torch.from_numpy(self._sums).index_add_(0, torch.from_numpy(joined), torch.from_numpy(unit))
+            self._vectors[joined] = unit_rows(torch.from_numpy(self._sums[joined]))
+            self._search.reset()
         return cosines, joined
 
     def _append(self, unit: Floats, rows: Indices, closeness: Floats) -> None:
         count = len(self.rows) + len(rows)
         if count > len(self._vectors):
-            grown = np.empty((max(count, 2 * len(self._vectors)), unit.shape[1]), dtype=np.float32)
-            if len(self.rows):
-                grown[: len(self.rows)] = self.vectors
-            self._vectors = grown
+            self._vectors = _grown(self.vectors, count, unit.shape[1])
+            if self._sums is not None:
+                self._sums = _grown(self._sums[: len(self.rows)], count, unit.shape[1])
         self._vectors[len(self.rows) : count] = unit
+        if self._sums is not None:
+            self._sums[len(self.rows) : count] = 0
         self.rows = np.concatenate([self.rows, rows])
         self.closeness = np.concatenate([self.closeness, closeness.astype(np.float32)])
 
     def drop(self, gone: npt.NDArray[np.bool_]) -> tuple[Floats, Indices]:
         """Take out the anchors where bool (m,) ``gone`` is true; returns their vectors and rows."""
-        taken = self.vectors[gone].copy(), self.rows[gone]
-        kept = self.vectors[~gone]
-        self._vectors[: len(kept)] = kept
+        taken = self.vectors[gone], self.rows[gone]
+        left = len(self.rows) - len(taken[1])
+        self._vectors[:left] = self.vectors[~gone]
+        if self._sums is not None:
+            self._sums[:left] = self._sums[: len(self.rows)][~gone]
         self.rows, self.closeness = self.rows[~gone], self.closeness[~gone]
         self._search.reset()
         return taken
 
     def shrink(self, most: int, slack: int) -> None:
-        """Lower the threshold until at most ``most`` anchors are left, and up to ``slack`` less so as not to be full again.
+        """Lower the threshold until at most ``most`` anchors are left, with room for about ``slack`` more.
 
         The anchors that are most like another come again, in order, under the lower threshold.
         """
@@ -126,3 +129,11 @@ class Anchors:
             again, rows = self.drop(self.closeness >= limit)
             order = np.argsort(rows)
             self.take(again[order], rows[order])
+
+
+def _grown(rows: Floats, count: int, width: int) -> Floats:
+    """The (m, D) rows at the top of a matrix with room for ``count`` rows, and for as many again as there are."""
+    matrix = np.empty((max(count, 2 * len(rows)), width), dtype=np.float32)
+    if len(rows):
+        matrix[: len(rows)] = rows
+    return matrix
