@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
+from torch.nn.utils.rnn import pad_sequence
 
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, grid_tokens, rows_to_keep
@@ -194,7 +195,7 @@ def _plans(options: FastvidOptions, segments: Segments, count: int) -> list[_Pla
 
 def _dense(tokens: torch.Tensor, pool: torch.Tensor, count: int) -> torch.Tensor:
     """The ``count`` density peaks among the rows ``pool`` of a step, ascending."""
-    return pool[DensityPeaks(tokens[pool], NEIGHBOURS).centres(count).sort().values]
+    return pool[DensityPeaks(tokens.index_select(0, pool), NEIGHBOURS).centres(count).sort().values]
 
 
 def _everything(visual: VisualTokens) -> TokenSet:
@@ -223,30 +224,31 @@ class _Kept:
         return first
 
     def add_salient(self, rows: torch.Tensor) -> None:
-        self._add(rows, self._visual.tokens[rows])
+        self._add(rows, self._visual.tokens.index_select(0, rows))
 
     def add_context(self, anchors: dict[int, torch.Tensor], pools: list[torch.Tensor]) -> None:
         """Merge the rows of all ``pools`` into the anchors of each step, int64 (a,) by the number of their pool."""
         tokens = self._visual.tokens
         rows = torch.cat(list(anchors.values()))
         own = tokens[rows].float()
-        directions = F.normalize(own, dim=1).T
-        sums, sizes = torch.zeros_like(own), torch.zeros(len(own), dtype=torch.int64)
-        assigned = []
+        numbers = torch.arange(len(rows)).split([len(its) for its in anchors.values()])
+        # One column for each anchor; where a step has fewer than others, its first once more.
+        columns = pad_sequence(list(numbers), batch_first=True, padding_value=-1)
+        columns = torch.where(columns >= 0, columns, columns[:, :1])
+        directions = F.normalize(own, dim=1)[columns.flatten()].T
+        sums, assigned, into = torch.zeros_like(own), [], []
         for step, pool in enumerate(pools):
-            members = tokens[pool].float()
+            members = tokens.index_select(0, pool).float()
             # What the length of the member would change is the same for all anchors.
-            likeness = members @ directions
-            first = 0
-            for place, its in anchors.items():
-                nearest = likeness[:, first : first + len(its)].argmax(dim=1)
+            likeness, chosen = (members @ directions).view(-1, *columns.shape).max(dim=2)
+            nearest = columns.gather(1, chosen.T)
+            for of_step, (place, its), ours in zip(nearest, anchors.items(), numbers):
                 if place == step:
-                    nearest[torch.searchsorted(pool, its)] = torch.arange(len(its))
-                nearest += first
-                sums.index_add_(0, nearest, members)
-                sizes += torch.bincount(nearest, minlength=len(own))
-                first += len(its)
-            assigned.append(likeness.argmax(dim=1))
+                    of_step[torch.searchsorted(pool, its)] = ours
+                sums.index_add_(0, of_step, members)
+            into.append(nearest.flatten())
+            assigned.append(nearest.T[torch.arange(len(pool)), likeness.argmax(dim=1)])
+        sizes = torch.bincount(torch.cat(into), minlength=len(rows))
         weight = (1.0 / (sizes + 1)).clamp_min(self._beta).unsqueeze(1)
         blended = weight * own + (1 - weight) * sums / sizes.unsqueeze(1)
         self._labels[torch.cat(pools)] = self._count + torch.cat(assigned)

@@ -172,7 +172,7 @@ def _reduce(visual: VisualTokens, options: HolitomOptions, parts: list[torch.Ten
         if len(part) == 1:
             chosen = torch.nonzero(top_k_mask(scores[part[0]], count)).flatten()
             groups.add(part, chosen)
-            values.append(visual.tokens[part[0, chosen]])
+            values.append(visual.tokens.index_select(0, part[0, chosen]))
         else:
             points = points_of(visual, part)
             least = 1 if options.variant == "official" else 2

@@ -34,9 +34,9 @@ def candidates_of(parts: list[torch.Tensor]) -> torch.Tensor:
 
 def points_of(visual: VisualTokens, part: torch.Tensor) -> torch.Tensor:
     """The candidates as vectors, means over their steps: float32 (n, D)."""
-    points = visual.tokens[part[0]].float()
+    points = visual.tokens.index_select(0, part[0]).float()
     for rows in part[1:]:
-        points += visual.tokens[rows]
+        points += visual.tokens.index_select(0, rows)
     return points / len(part)
 
 
