@@ -139,5 +139,6 @@ def keep_rows(item: EncodedItem, rows: Sequence[int]) -> EncodedItem:
         coords=item.kept.coords[index],
         mass=item.kept.mass[index],
         source=item.kept.source[index],
+        deepstack=None if item.kept.deepstack is None else item.kept.deepstack[index],
     )
     return replace(item, kept=kept)

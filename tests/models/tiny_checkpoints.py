@@ -159,9 +159,13 @@ def encode_item(tower: Any, info: MediaInfo, *, seed: int = 0, name: str = "item
     """Encode random pixels and keep every token."""
     size = tower.sizer(info)
     encoding = tower.start(info, size, frozenset())
-    visual = encoding.push(make_pixels(info, size, seed))
-    count = len(visual)
-    kept = TokenSet(visual.tokens, visual.coords, torch.ones(count), torch.arange(count))
+    parts = [encoding.push(make_pixels(info, size, seed))]
+    closing = encoding.closing()
+    parts += [] if closing is None else [closing]
+    tokens, coords = torch.cat([part.tokens for part in parts]), torch.cat([part.coords for part in parts])
+    count = len(tokens)
+    levels = parts[0].signals.get("deepstack")
+    kept = TokenSet(tokens, coords, torch.ones(count), torch.arange(count), deepstack=levels)
     return EncodedItem(
         id=name,
         path=name,

@@ -7,12 +7,15 @@ they have when they are spliced into a prompt.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from tokcli.errors import ModelError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
 
     from tokcli.models.positions import Block, Text
@@ -25,12 +28,13 @@ TOWER_SIGNALS = frozenset({"received_attention", "meanq", "keys", "pre_projector
 """Signals that come out of every tower; explained in docs/signals.md."""
 
 
-CHATML = (
-    "{% for message in messages %}"
+_SYSTEM = (
     "{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     "{% endif %}"
-    "<|im_start|>{{ message['role'] }}\n"
+)
+CHATML = (
+    "{% for message in messages %}" + _SYSTEM + "<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
@@ -40,6 +44,23 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """Qwen's chat layout."""
+CHATML_WITHOUT_SYSTEM = CHATML.replace(_SYSTEM, "")
+"""The same without a system message where none was given."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One view of a still, as it stands in the list of tokens."""
+
+    view: View
+    separated: bool
+    """Whether each of its rows ends with a separator, which stands at x = W' and isn't counted by the grid."""
+
+    @property
+    def length(self) -> int:
+        """Rows of the token list."""
+        t, h, w = self.view.grid
+        return t * h * (w + self.separated)
 
 
 class FamilyAdapter(Protocol):
@@ -73,6 +94,9 @@ class FamilyAdapter(Protocol):
     def tower_settings(self, config: Any) -> dict[str, Any]:
         """All of the configuration that changes what the tower computes, JSON-able."""
 
+    def deepstack_levels(self, config: Any) -> int:
+        """How many vectors the language model takes beside each token; ``encode`` gives them as a signal."""
+
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -82,11 +106,29 @@ class FamilyAdapter(Protocol):
             pixels: uint8 (n, h, w, 3), n a multiple of the temporal patch size.
 
         Returns:
-            (N, D) in (t, y, x) order, and arrays with N rows by name.
+            (N, D) in (t, y, x) order, and arrays with N rows by name; ``deepstack`` (N, L, D) unasked, where there are
+            levels.
         """
+
+    def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
+        """What a still of that size becomes; called only where ``settings.bounds`` is a ``Tiling``."""
+
+    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
+        """Tokens (N, D) of a still in the order of its parts; called only where ``settings.bounds`` is a ``Tiling``.
+
+        Args:
+            pixels: uint8 (1, h, w, 3), of the source's own size.
+            at_once: Patches to give to the tower in one call.
+        """
+
+    def closing(self, model: Any) -> torch.Tensor | None:
+        """The separator (D,) behind the last frame of a video; None for families without one."""
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         """Id of the token that stands for visual tokens of ``kind`` in a prompt."""
+
+    def visual_token(self, config: Any, kind: MediaKind) -> int:
+        """Id under which visual tokens of ``kind`` go to the language model, mostly the placeholder's."""
 
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         """What replaces the item's single placeholder in the prompt: blocks of visual tokens, ids of text between."""
@@ -146,6 +188,18 @@ class GridAdapter:
     def tower_settings(self, config: Any) -> dict[str, Any]:
         return {name: getattr(config.vision_config, name) for name in self.vision_settings}
 
+    def deepstack_levels(self, config: Any) -> int:
+        return 0
+
+    def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
+        raise NotImplementedError("this family cuts no tiles")
+
+    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
+        raise NotImplementedError("this family cuts no tiles")
+
+    def closing(self, model: Any) -> torch.Tensor | None:
+        return None
+
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -163,8 +217,10 @@ class GridAdapter:
                 to_patches(pixels, settings), torch.tensor([grid], device=pixels.device), return_dict=True
             )
         tokens = torch.cat(list(output.pooler_output))
+        levels = [torch.cat(list(level)) for level in getattr(output, "deepstack_features", None) or ()]
+        unasked = {"deepstack": torch.stack(levels, dim=1)} if levels else {}
         if not asked:
-            return tokens, {}
+            return tokens, unasked
         merge = settings.merge_size
         signals = grid_signals(
             asked,
@@ -175,7 +231,7 @@ class GridAdapter:
             unit=merge * merge,
             order=self.tower_order(model.config, grid[1] // merge, grid[2] // merge),
         )
-        return tokens, signals
+        return tokens, signals | unasked
 
     def signal_block(self, config: Any) -> int:
         """Index of the block whose attention makes the signals: the last one that attends to whole frames."""
@@ -187,6 +243,9 @@ class GridAdapter:
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id if kind == "image" else config.video_token_id)
+
+    def visual_token(self, config: Any, kind: MediaKind) -> int:
+        return self.placeholder(config, kind)
 
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         from tokcli.models.positions import Block

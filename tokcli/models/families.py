@@ -47,10 +47,67 @@ FAMILIES: dict[str, Family] = {
             tuple(f"Qwen/Qwen2-VL-{size}-Instruct" for size in ("2B", "7B", "72B")),
         ),
         Family(
+            "qwen3_vl",
+            "Qwen3-VL",
+            "tokcli.models.qwen3_vl:Qwen3VL",
+            tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("2B", "4B", "8B", "32B")),
+        ),
+        Family(
+            "qwen3_vl_moe",
+            "Qwen3-VL, mixture of experts",
+            "tokcli.models.qwen3_vl:Qwen3VLMoe",
+            tuple(f"Qwen/Qwen3-VL-{size}-Instruct" for size in ("30B-A3B", "235B-A22B")),
+        ),
+        Family(
+            "qwen3_5",
+            "Qwen3.5",
+            "tokcli.models.qwen3_5:Qwen35",
+            tuple(f"Qwen/Qwen3.5-{size}" for size in ("0.8B", "2B", "4B", "9B", "27B")),
+        ),
+        Family(
+            "qwen3_5_moe",
+            "Qwen3.5, mixture of experts",
+            "tokcli.models.qwen3_5:Qwen35Moe",
+            tuple(f"Qwen/Qwen3.5-{size}" for size in ("35B-A3B", "122B-A10B", "397B-A17B")),
+        ),
+        Family(
+            "glm4v",
+            "GLM-4.1V",
+            "tokcli.models.glm4v:Glm4V",
+            ("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.1V-9B-Base"),
+        ),
+        Family("glm46v", "GLM-4.6V", "tokcli.models.glm4v:Glm46V", ("zai-org/GLM-4.6V-Flash",)),
+        Family(
             "llava",
             "LLaVA-1.5",
             "tokcli.models.llava:Llava",
             tuple(f"llava-hf/llava-1.5-{size}-hf" for size in ("7b", "13b")),
+        ),
+        Family(
+            "llava_next",
+            "LLaVA-NeXT (1.6)",
+            "tokcli.models.llava_next:LlavaNext",
+            tuple(
+                f"llava-hf/{name}-hf" for name in ("llava-v1.6-mistral-7b", "llava-v1.6-vicuna-7b", "llava-v1.6-34b")
+            ),
+        ),
+        Family(
+            "llava_next_video",
+            "LLaVA-NeXT-Video",
+            "tokcli.models.llava_next:LlavaNextVideo",
+            tuple(f"llava-hf/LLaVA-NeXT-Video-{size}-hf" for size in ("7B", "7B-DPO", "34B")),
+        ),
+        Family(
+            "llava_onevision",
+            "LLaVA-OneVision",
+            "tokcli.models.llava_onevision:LlavaOnevision",
+            tuple(f"llava-hf/llava-onevision-qwen2-{size}-ov-hf" for size in ("0.5b", "7b", "72b")),
+        ),
+        Family(
+            "internvl",
+            "InternVL3",
+            "tokcli.models.internvl:InternVL",
+            tuple(f"OpenGVLab/InternVL3-{size}-hf" for size in ("1B", "2B", "8B", "14B", "38B", "78B")),
         ),
     )
 }

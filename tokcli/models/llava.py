@@ -3,9 +3,6 @@
 LLaVA was made for stills. What it is given of a video is this project's convention, close to FreeVA (arXiv:2405.07798)
 and the same for every LLaVA checkpoint: the sampled frames one after another, a frame a temporal step, all of them in
 one run of placeholders where a still has its own. The grid is (frames, rows, columns).
-
-Positions number the tokens of the full prompt. A kept token keeps its number, and text goes on after the full block:
-``original`` and ``hf`` are the same here, ``compact`` numbers what is left.
 """
 
 from __future__ import annotations
@@ -15,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import SCHEMES, TOWER_SIGNALS, only_view
+from tokcli.models.base import TOWER_SIGNALS, only_view
+from tokcli.models.flat import FlatAdapter, kept_tokens
 
 if TYPE_CHECKING:
     import torch
 
-    from tokcli.models.positions import Block, Text
+    from tokcli.models.positions import Block
     from tokcli.models.settings import Preprocessing, Settings
     from tokcli.models.sizing import FixedSize
     from tokcli.types import EncodedItem, MediaKind
@@ -44,12 +42,11 @@ _FEATURE_SETTINGS = (
 )
 
 
-class Llava:
+class Llava(FlatAdapter):
     """Adapter for checkpoints of the type ``llava`` with a CLIP tower."""
 
     model_class = "LlavaForConditionalGeneration"
     vision_modules = ("vision_tower", "multi_modal_projector")
-    language_modules = ("language_model",)
     vision_prefixes = tuple(
         start + name
         for start in ("", "model.")
@@ -66,8 +63,6 @@ class Llava:
     )
     """Vicuna's layout, which LLaVA-1.5 was tuned with."""
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
-    system_as_parts = True
-    position_schemes = SCHEMES
     signals = frozenset({"pixel_change", "cls_attention", *TOWER_SIGNALS})
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
@@ -133,22 +128,12 @@ class Llava:
 
         return [Block(only_view(item).grid)]
 
-    def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
-        """int64 (K,)."""
-        import torch
-
-        from tokcli.models.positions import check_scheme
-
-        check_scheme(scheme, self.position_schemes)
-        return torch.arange(len(kept)) if scheme == "compact" else kept
-
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         if not items:
             return {}
-        tokens = [item.kept.tokens.to(device=like.device, dtype=like.dtype) for item in items]
-        return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+        return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}
 
 
 def _signal_block(model: Any) -> Any:

@@ -95,7 +95,7 @@ def lay_out(
     for item, placeholder in zip(request.items, placeholders):
         end = ids.index(placeholder, begin)
         layout.add_text(ids[begin:end])
-        layout.add_item(item, placeholder, family.expand(item, config, tokenizer))
+        layout.add_item(item, family.visual_token(config, item.kind), family.expand(item, config, tokenizer))
         begin = end + 1
     layout.add_text(ids[begin:])
     kept = torch.cat(layout.kept)
@@ -115,7 +115,7 @@ class _Layout:
     def add_text(self, ids: Sequence[int]) -> None:
         self._add(Text(len(ids)), torch.tensor(ids, dtype=torch.long), torch.arange(len(ids)))
 
-    def add_item(self, item: EncodedItem, placeholder: int, pieces: Sequence[Block | Sequence[int]]) -> None:
+    def add_item(self, item: EncodedItem, token: int, pieces: Sequence[Block | Sequence[int]]) -> None:
         rows = sum(piece.length for piece in pieces if isinstance(piece, Block))
         source = item.kept.source
         if len(source) and not 0 <= int(source.min()) <= int(source.max()) < rows:
@@ -124,7 +124,7 @@ class _Layout:
         for piece in pieces:
             if isinstance(piece, Block):
                 inside = source[(source >= first) & (source < first + piece.length)] - first
-                self._add(piece, torch.full((len(inside),), placeholder), inside)
+                self._add(piece, torch.full((len(inside),), token), inside)
                 first += piece.length
             else:
                 self.add_text(piece)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokcli.errors import ModelError
-from tokcli.models.sizing import FixedSize, PixelBounds, Sizer
+from tokcli.models.sizing import Bounds, PixelBounds, Sizer
 from tokcli.types import MediaKind
 
 # Defaults of Qwen2VLImageProcessor and Qwen2VLVideoProcessor, for what a checkpoint leaves out.
@@ -18,12 +18,15 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _DEFAULT_BOUNDS = {"image": (56 * 56, 28 * 28 * 1280), "video": (128 * 28 * 28, 28 * 28 * 768)}
 _RESAMPLE_NAMES = {2: "bilinear", 3: "bicubic"}
 
+Geometry = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From a processor's configuration to ``bounds`` and the three sizes of patches, which families differ in."""
+
 
 @dataclass(frozen=True)
 class Settings:
     """How pixels of one kind of medium become patches."""
 
-    bounds: PixelBounds | FixedSize
+    bounds: Bounds
     patch_size: int
     merge_size: int
     temporal_patch_size: int
@@ -70,12 +73,23 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         ModelError: A file is no JSON object, or asks for something that tokcli doesn't do.
     """
+    return grid_preprocessing(folder, *read_processors(folder), video_geometry=grid_geometry("video"))
+
+
+def read_processors(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configurations of the processors of stills and of video; video falls back on the stills' file."""
     nested = read_json(folder / "processor_config.json")
     image_file = read_json(folder / "preprocessor_config.json")
     video_file = read_json(folder / "video_preprocessor_config.json")
-    image = pixel_settings(folder, "image", nested.get("image_processor") or image_file, _grid_geometry("image"))
-    video_config = nested.get("video_processor") or video_file or image_file
-    video = pixel_settings(folder, "video", video_config, _grid_geometry("video"))
+    return nested.get("image_processor") or image_file, nested.get("video_processor") or video_file or image_file
+
+
+def grid_preprocessing(
+    folder: Path, image_config: Mapping[str, Any], video_config: Mapping[str, Any], *, video_geometry: Geometry
+) -> Preprocessing:
+    """Settings of a family whose tower takes patches with a grid. Raises as :func:`read_preprocessing` does."""
+    image = pixel_settings(folder, "image", image_config, grid_geometry("image"))
+    video = pixel_settings(folder, "video", video_config, video_geometry)
     for name in ("patch_size", "merge_size", "temporal_patch_size", "resample"):
         if getattr(image, name) != getattr(video, name):
             raise ModelError(
@@ -102,12 +116,9 @@ def pixel_settings(
     folder: Path,
     kind: MediaKind,
     config: Mapping[str, Any],
-    geometry: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    geometry: Geometry,
 ) -> Settings:
     """Settings from a processor's configuration; what it leaves out is CLIP's.
-
-    Args:
-        geometry: From the configuration to ``bounds`` and the three sizes of patches, which families differ in.
 
     Raises:
         ModelError: The configuration is malformed, or asks for something that tokcli doesn't do.
@@ -149,7 +160,9 @@ def check_patches(folder: Path, vision: Any, preprocessing: Preprocessing) -> No
             )
 
 
-def _grid_geometry(kind: MediaKind) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def grid_geometry(kind: MediaKind) -> Geometry:
+    """How Qwen2-VL's processors read it."""
+
     def geometry(config: Mapping[str, Any]) -> Mapping[str, Any]:
         return {
             "bounds": _bounds(kind, config),

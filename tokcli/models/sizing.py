@@ -2,7 +2,8 @@
 
 Towers that take any size get Qwen2-VL's ``smart_resize`` as transformers applies it (``PixelBounds``): sides are
 multiples of ``patch_size * merge_size``, the aspect ratio is kept as well as that allows, and the area of ONE frame
-stays between two bounds. Towers with learned positions get one size for every frame (``FixedSize``).
+stays between two bounds; Qwen3-VL's bounds are for the whole clip (``ClipBounds``). Towers with learned positions get
+one size for every frame (``FixedSize``, ``FixedGrid``), and stills as they are where these are cut into tiles.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ import math
 from dataclasses import dataclass
 
 from tokcli.errors import MediaError
+from tokcli.models.tiles import Tiling
 from tokcli.types import MediaInfo
 
 MAX_ASPECT_RATIO = 200
+MIN_FRAMES = 2
+"""A clip of one frame counts as two: its step is filled with the frame itself."""
 # Of the context that `max_video_tokens` assumes, qwen-vl-utils leaves a tenth to the text.
 _VIDEO_SHARE_OF_CONTEXT = 0.9
 
@@ -28,6 +32,55 @@ class PixelBounds:
     """Share a budget for the whole clip evenly over its frames, on top of ``max_pixels`` (qwen-vl-utils' rule)."""
     max_video_tokens: int = 128_000
     """Context length that the clip's budget is derived from; read only with ``cap_pixels_per_frame``."""
+
+
+@dataclass(frozen=True)
+class ClipBounds:
+    """Limits of the pixels of all frames together (Qwen3-VL)."""
+
+    min_pixels: int
+    max_pixels: int
+    cap_pixels_per_frame: bool = False
+    """Let no frame have more than ``max_video_tokens`` (qwen-vl-utils' rule)."""
+    max_video_tokens: int = 768
+    """Tokens of one frame; read only with ``cap_pixels_per_frame``."""
+
+    def resized(self, num_frames: int, height: int, width: int, factor: int) -> tuple[int, int]:
+        """(height, width) of each of ``num_frames`` frames, multiples of ``factor``.
+
+        Raises:
+            MediaError: One side is more than 200 times the other.
+        """
+        frames = max(num_frames, MIN_FRAMES)
+        limit = self.max_pixels
+        if self.cap_pixels_per_frame:
+            own = min(self.max_video_tokens * factor * factor, limit // frames)
+            limit = max(own, int(self.min_pixels * 1.05)) * frames
+        if min(height, width) < factor:
+            grow = max(factor / height, factor / width)
+            height, width = int(height * grow), int(width * grow)
+        _check_aspect(height, width)
+        rows, columns = round(height / factor) * factor, round(width / factor) * factor
+        pixels = round(frames / MIN_FRAMES) * MIN_FRAMES * rows * columns
+        if pixels > limit:
+            shrink = math.sqrt(frames * height * width / limit)
+            rows = max(factor, math.floor(height / shrink / factor) * factor)
+            columns = max(factor, math.floor(width / shrink / factor) * factor)
+        elif pixels < self.min_pixels:
+            grow = math.sqrt(self.min_pixels / (frames * height * width))
+            rows = math.ceil(height * grow / factor) * factor
+            columns = math.ceil(width * grow / factor) * factor
+        return rows, columns
+
+
+@dataclass(frozen=True)
+class FixedGrid:
+    """One size for every frame whatever its shape, and as many tokens of each as the family makes of it."""
+
+    height: int
+    width: int
+    rows: int
+    columns: int
 
 
 @dataclass(frozen=True)
@@ -91,6 +144,9 @@ def shrink_grid(rows: int, columns: int, share: float) -> tuple[int, int]:
     return min(height, budget // width), width
 
 
+Bounds = PixelBounds | ClipBounds | FixedSize | FixedGrid | Tiling
+
+
 @dataclass(frozen=True)
 class Sizer:
     """Sizes of what the tower is given and of what it gives back, for one checkpoint. Picklable."""
@@ -98,8 +154,8 @@ class Sizer:
     patch_size: int
     merge_size: int
     temporal_patch_size: int
-    image: PixelBounds | FixedSize
-    video: PixelBounds | FixedSize
+    image: Bounds
+    video: Bounds
     resample: str = "bicubic"
     """Kernel that :func:`tokcli.models.preprocess.resize_frames` is to use."""
 
@@ -107,6 +163,11 @@ class Sizer:
     def factor(self) -> int:
         """Pixels along the side of one token."""
         return self.patch_size * self.merge_size
+
+    @property
+    def scalable(self) -> bool:
+        """Whether frames may be given to the tower smaller than it takes them by itself."""
+        return not any(isinstance(bounds, (FixedGrid, Tiling)) for bounds in (self.image, self.video))
 
     def __call__(self, info: MediaInfo, scale: float = 1.0) -> tuple[int, int]:
         """(height, width) in pixels that frames of ``info`` must have for the tower.
@@ -116,8 +177,8 @@ class Sizer:
         Raises:
             MediaError: The frames are too narrow for the tower.
         """
-        if not 0 < scale <= 1:
-            raise ValueError(f"scale must be in (0, 1], got {scale}")
+        if not 0 < scale <= 1 or (scale < 1 and not self.scalable):
+            raise ValueError(f"scale must be in (0, 1], and 1 for towers of one size, got {scale}")
         height, width = self._full(info)
         if scale == 1.0:
             return height, width
@@ -135,7 +196,7 @@ class Sizer:
         ``size`` is what the sizer gave for ``info``, at any scale.
         """
         bounds = self._bounds(info)
-        if isinstance(bounds, PixelBounds) or bounds.shortest_edge is None:
+        if not isinstance(bounds, FixedSize) or bounds.shortest_edge is None:
             return size
         full = bounds.resized(info.height, info.width)
         rows, columns = (
@@ -147,20 +208,37 @@ class Sizer:
     def grid(self, info: MediaInfo, size: tuple[int, int]) -> tuple[int, int, int]:
         """(T', H', W') tokens of the item when its frames have ``size`` pixels."""
         steps = 1 if info.kind == "image" else -(-info.num_frames // self.temporal_patch_size)
+        bounds = self._bounds(info)
+        if isinstance(bounds, FixedGrid):
+            return steps, bounds.rows, bounds.columns
         height, width = self.region(info, size)
         return steps, height // self.factor, width // self.factor
+
+    def fits(self, info: MediaInfo, size: tuple[int, int]) -> bool:
+        """Whether frames of ``size`` pixels can be cut into the patches that the tower takes."""
+        if isinstance(self._bounds(info), Tiling):
+            return size == (info.height, info.width)
+        height, width = self.region(info, size)
+        square = 1 if isinstance(self._bounds(info), FixedGrid) else self.factor
+        return min(height, width) >= 1 and height % square == width % square == 0
 
     def patches_per_step(self, size: tuple[int, int]) -> int:
         """Patches that one temporal step costs the tower, which is given ``size`` pixels of each frame."""
         return (size[0] // self.patch_size) * (size[1] // self.patch_size)
 
-    def _bounds(self, info: MediaInfo) -> PixelBounds | FixedSize:
+    def _bounds(self, info: MediaInfo) -> Bounds:
         return self.image if info.kind == "image" else self.video
 
     def _full(self, info: MediaInfo) -> tuple[int, int]:
         bounds = self._bounds(info)
+        if isinstance(bounds, Tiling):
+            return info.height, info.width
+        if isinstance(bounds, FixedGrid):
+            return bounds.height, bounds.width
         if isinstance(bounds, FixedSize):
             return bounds.resized(info.height, info.width)
+        if isinstance(bounds, ClipBounds):
+            return bounds.resized(info.num_frames, info.height, info.width, self.factor)
         limit = self._max_pixels(bounds, info.num_frames)
         return smart_resize(info.height, info.width, self.factor, bounds.min_pixels, limit)
 

@@ -19,6 +19,7 @@ from tokcli.models.placement import dtype_name, pick_device, pick_dtype
 from tokcli.models.preprocess import middle, pad_to_step, pixel_change
 from tokcli.models.settings import Preprocessing, Settings
 from tokcli.models.sizing import Sizer
+from tokcli.models.tiles import Tiling
 from tokcli.types import MediaInfo, View, VisualTokens
 
 MAX_PATCHES = 4096
@@ -73,9 +74,12 @@ class VisionTower:
                 f"the method needs the signal {unknown[0]!r}, which {self.identity['family']} models don't give; "
                 f"they give {', '.join(sorted(self.signals))}; choose another method"
             )
-        region = self.sizer.region(info, size)
-        if region[0] % self.sizer.factor or region[1] % self.sizer.factor or min(region) < 1:
-            raise ValueError(f"size must be positive multiples of {self.sizer.factor}, got {size}")
+        if not self.sizer.fits(info, size):
+            raise ValueError(f"size must be positive multiples of {self.sizer.factor}, or the still's own, got {size}")
+        if isinstance(self.preprocessing.of(info.kind).bounds, Tiling):
+            from tokcli.models.tiled import TiledEncoding
+
+            return TiledEncoding(self, info, size, signals)
         return Encoding(self, info, size, signals)
 
 
@@ -90,6 +94,7 @@ class Encoding:
         self._signals = signals
         self._steps = 0
         self._closed = False
+        self._like: torch.Tensor | None = None
         self._last_first: npt.NDArray[np.uint8] | None = None
         grid = tower.sizer.grid(info, size)
         self._kind = info.kind
@@ -137,11 +142,12 @@ class Encoding:
         if "pixel_change" in self._signals:
             change = pixel_change(self._last_first, pixels, per_step, self._tower.sizer.factor)
             signals["pixel_change"] = torch.from_numpy(change)
-        self._last_first = pixels[-per_step].copy()
+            self._last_first = pixels[-per_step].copy()
         self._steps += len(pixels) // per_step
 
         def run() -> VisualTokens:
             tokens, from_tower = self._encode(pixels)
+            self._like = tokens[:0]
             return VisualTokens(
                 tokens=tokens,
                 coords=coords,
@@ -152,6 +158,20 @@ class Encoding:
             )
 
         return run
+
+    def closing(self) -> VisualTokens | None:
+        """What follows the last frame, when all were encoded: a separator, in the families that have one."""
+        separator = self._tower.family.closing(self._tower.model) if self._kind == "video" else None
+        if separator is None or self._like is None:
+            return None
+        _, rows, columns = self.views[0].grid
+        return VisualTokens(
+            tokens=separator.detach()[None].to(self._like),
+            coords=torch.tensor([[0, self._steps - 1, rows - 1, columns]], dtype=torch.int32),
+            views=self.views,
+            structural=torch.ones(1, dtype=torch.bool),
+            seconds_per_step=self.seconds_per_step,
+        )
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         tower = self._tower
@@ -197,6 +217,7 @@ def load_tower(name: str, *, dtype: str = "auto", device: str = "auto") -> Visio
     precision = pick_dtype(dtype, config, place)
     fingerprint = tower_fingerprint(folder, family, config, preprocessing)
     model = load_half(folder, family, "vision", dtype=precision, device=place)
+    levels = family.deepstack_levels(config)
     identity = {
         "model": canonical_name(name),
         "family": config.model_type,
@@ -205,6 +226,7 @@ def load_tower(name: str, *, dtype: str = "auto", device: str = "auto") -> Visio
         "preprocessing": preprocessing.to_json(),
         "dtype": dtype_name(precision),
         "hidden_size": config.get_text_config().hidden_size,
+        **({"deepstack_levels": levels} if levels else {}),
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }

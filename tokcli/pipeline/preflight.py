@@ -79,6 +79,11 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     )
     for target in targets:
         _check_signals(target.compressor, tower, recipe)
+        if target.compressor.pixel_scale < 1 and not tower.sizer.scalable:
+            raise MethodError(
+                f"method {target.compressor.name} makes frames smaller, {recipe.model} takes them in one size only; "
+                "choose a method that works on tokens"
+            )
     check_targets(targets, recipe.overwrite)
     decode = DecodeSettings(
         sampling=sampling,

@@ -46,6 +46,7 @@ class ItemSession:
         self.tokens_seen = 0
         self.levels = 0
         self._whole: VisualTokens | None = None
+        self._closed = False
 
     @property
     def targets(self) -> list[Target]:
@@ -65,6 +66,9 @@ class ItemSession:
         """
         self.times.append(chunk.times)
         self.indices.append(chunk.indices)
+        return self._take(visual, errors)
+
+    def _take(self, visual: VisualTokens, errors: tuple[type[Exception], ...] = ()) -> dict[Target, Exception]:
         self.tokens_seen += len(visual)
         failed: dict[Target, Exception] = {}
         for target, reduction in self.reductions.items():
@@ -85,6 +89,11 @@ class ItemSession:
 
     def finish(self, target: Target, done: Finished) -> EncodedItem:
         """The item as the target keeps it. The session must stay open until it is written; see ``close``."""
+        if not self._closed:
+            self._closed = True
+            closing = self.encoding.closing()
+            if closing is not None:
+                self._take(closing)
         kept = self.reductions[target].finish(self._all_tokens)
         kept = with_announced(kept, self.encoding.views, self.encoding.encoded_views)
         info = self.info

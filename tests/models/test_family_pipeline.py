@@ -1,0 +1,110 @@
+"""From files to a cache and to answers, for families that store more than a grid of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from family_tiny import make_family, open_family
+from PIL import Image
+from qwen3_vl_tiny import QWEN3_VL
+from tiles_tiny import ONEVISION, TOKENS
+
+from tokcli.cache import Cache, open_cache, verify_cache
+from tokcli.errors import MethodError, ModelError
+from tokcli.models import Request, load_language_model
+from tokcli.pipeline.compress import compress
+from tokcli.pipeline.restore import visual_tokens
+from tokcli.recipe import CompressRecipe
+
+
+@pytest.fixture(scope="module")
+def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip and a still."""
+    folder = tmp_path_factory.mktemp("media")
+    clip = sorted(clips.glob("*.mp4"))[0]
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(folder / "still.png")
+    return folder
+
+
+def cached(model: Path, media: Path, output: Path, method: str, **options: Any) -> Cache:
+    recipe = CompressRecipe(
+        inputs=[str(media)],
+        output=str(output),
+        model=str(model),
+        method=method,
+        workers=1,
+        tokens_dtype="float32",
+        **options,
+    )
+    summary = compress(recipe)
+    assert (summary.done, summary.failed) == (2, 0)
+    assert not verify_cache(output)
+    return open_cache(output)
+
+
+def test_levels_reach_the_cache_and_the_language_model(media: Path, tmp_path: Path) -> None:
+    halves = open_family(tmp_path / "model", QWEN3_VL)
+    full = cached(halves.folder, media, tmp_path / "full", "none")
+    streamed = cached(halves.folder, media, tmp_path / "streamed", "dtd", threshold=0.5)
+    whole = cached(halves.folder, media, tmp_path / "whole", "pool2d", keep=0.5)
+    assert full.manifest.configuration["model"]["deepstack_levels"] == 2
+    for item in full:
+        levels = item.kept.deepstack
+        assert levels is not None and levels.shape == (len(item.kept), 2, item.kept.tokens.shape[1])
+        selected, merged = (next(other for other in cache if other.id == item.id).kept for cache in (streamed, whole))
+        assert selected.deepstack is not None and merged.deepstack is not None and merged.assignment is not None
+        assert torch.equal(selected.deepstack, levels[selected.source])
+        for row in range(len(merged)):
+            mean = levels[merged.assignment == row].mean(dim=0)
+            torch.testing.assert_close(merged.deepstack[row], mean, rtol=0, atol=1e-5)
+        assert torch.equal(visual_tokens(item).signals["deepstack"], levels)
+    answers = halves.language.generate([Request([item], "what is it ?") for item in whole], max_new_tokens=4)
+    assert all(answer.token_ids for answer in answers)
+
+
+def test_items_without_levels_are_refused(media: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    halves = open_family(tmp_path / "model", QWEN3_VL)
+    (item, _) = cached(halves.folder, media, tmp_path / "full", "none")
+    bare = replace(item, kept=replace(item.kept, deepstack=None))
+    with pytest.raises(ModelError, match="has no DeepStack levels, which this model takes"):
+        halves.language.generate([Request([bare], "what is it ?")])
+
+
+def test_newlines_are_structural_and_stay(media: Path, tmp_path: Path) -> None:
+    model = make_family(tmp_path / "model", ONEVISION)
+    full = cached(model, media, tmp_path / "full", "none")
+    few = cached(model, media, tmp_path / "few", "uniform", keep=0.1)
+    streamed = cached(model, media, tmp_path / "streamed", "dtd", threshold=0.5)
+    language = load_language_model(str(model), device="cpu")
+    for item in full:
+        newlines = visual_tokens(item).structural
+        newline = language.model.model.image_newline
+        assert torch.equal(item.kept.tokens[newlines], newline.detach().expand(int(newlines.sum()), -1))
+        if item.kind == "video":
+            (view,) = item.views
+            assert view.grid[1:] == (TOKENS // 2, TOKENS // 2)
+            assert newlines.nonzero().flatten().tolist() == [view.num_tokens]
+        else:
+            thumbnail, crop = item.views
+            assert thumbnail.grid == (1, TOKENS, TOKENS) and item.frame_size == (70, 120)
+            assert int(newlines.sum()) == crop.grid[1]
+            assert len(item.kept) == thumbnail.num_tokens + crop.num_tokens + crop.grid[1]
+        for cache in (few, streamed):
+            kept = next(other for other in cache if other.id == item.id).kept
+            assert set(newlines.nonzero().flatten().tolist()) <= set(kept.source.tolist())
+    answers = language.generate([Request(list(few), "what is it ?")], max_new_tokens=4)
+    assert answers[0].visual_tokens == sum(len(item.kept) for item in few)
+
+
+def test_towers_of_one_size_refuse_smaller_frames(media: Path, tmp_path: Path) -> None:
+    model = make_family(tmp_path / "model", ONEVISION)
+    with pytest.raises(MethodError, match=r"makes frames smaller, .* takes them in one size only; choose a method"):
+        cached(model, media, tmp_path / "small", "downsample", keep=0.5)

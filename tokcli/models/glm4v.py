@@ -1,0 +1,109 @@
+"""GLM-4.1V-Thinking (arXiv:2507.01006) and GLM-4.6V: blocks of frames with their seconds behind them.
+
+In a prompt the frames of a video stand where stills do, under the stills' token; only the markers around them tell. So
+transformers' own run can't have a still and a video in one prompt; from a cache, where their order is known, it works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokcli.models.base import GridAdapter, only_view
+from tokcli.models.qwen3_vl import clip_geometry, frame_seconds
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokcli.models.positions import Block
+    from tokcli.models.settings import Preprocessing
+    from tokcli.types import EncodedItem, MediaKind
+
+# Defaults of the family's processors, for what a checkpoint leaves out.
+_IMAGE_SIZE = {"shortest_edge": 112 * 112, "longest_edge": 28 * 28 * 15000}
+_VIDEO_SIZE = {"shortest_edge": 112 * 112, "longest_edge": 28 * 28 * 2 * 30000}
+
+
+class Glm4V(GridAdapter):
+    """Adapter for checkpoints of the type ``glm4v``."""
+
+    model_class = "Glm4vForConditionalGeneration"
+    vision_settings: ClassVar[tuple[str, ...]] = (
+        "depth",
+        "hidden_size",
+        "hidden_act",
+        "attention_bias",
+        "num_heads",
+        "in_channels",
+        "image_size",
+        "patch_size",
+        "rms_norm_eps",
+        "spatial_merge_size",
+        "temporal_patch_size",
+        "out_hidden_size",
+        "intermediate_size",
+    )
+    default_template = (
+        "[gMASK]<sop>"
+        "{% for message in messages %}"
+        "{{ '<|' + message['role'] + '|>\n' }}"
+        "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
+        "{% elif part['type'] == 'video' %}<|begin_of_video|><|video|><|end_of_video|>"
+        "{% else %}{{ part['text'] }}{% endif %}"
+        "{% endfor %}{% endif %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
+    )
+    # What the tower hands out as its last states comes after the merging, so nothing else can be told of patches.
+    signals = frozenset({"pixel_change"})
+
+    def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
+        from tokcli.models.settings import Preprocessing, check_patches, pixel_settings, read_processors
+
+        image, video = read_processors(folder)
+        preprocessing = Preprocessing(
+            pixel_settings(folder, "image", {"size": _IMAGE_SIZE, **image}, clip_geometry),
+            pixel_settings(folder, "video", {"size": _VIDEO_SIZE, **video}, clip_geometry),
+        )
+        check_patches(folder, config.vision_config, preprocessing)
+        return preprocessing
+
+    def visual_token(self, config: Any, kind: MediaKind) -> int:
+        return int(config.image_token_id)
+
+    def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
+        from tokcli.models.positions import Block
+
+        steps, height, width = only_view(item).grid
+        if item.kind == "image":
+            return [Block((1, height, width))]
+        pieces: list[Block | Sequence[int]] = []
+        before = ""
+        for frames in frame_seconds(item, config.vision_config.temporal_patch_size)[:steps]:
+            pieces += [tokenizer(f"{before}<|begin_of_image|>", add_special_tokens=False).input_ids]
+            pieces += [Block((1, height, width))]
+            before = f"<|end_of_image|>{self.time_text(frames[0])}"
+        return [*pieces, tokenizer(before, add_special_tokens=False).input_ids]
+
+    def time_text(self, seconds: float) -> str:
+        """What stands behind a step whose first frame is at ``seconds``."""
+        return str(int(seconds))
+
+    def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if not items:
+            return {}
+        tokens = [item.kept.tokens.to(device=like.device, dtype=like.dtype) for item in items]
+        return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+
+
+class Glm46V(Glm4V):
+    """Adapter for checkpoints of the type ``glm46v``."""
+
+    model_class = "Glm46VForConditionalGeneration"
+
+    def time_text(self, seconds: float) -> str:
+        return f"{seconds:.1f} seconds"

@@ -1,0 +1,160 @@
+"""InternVL (arXiv:2404.16821, 2504.10479), as converted for transformers: tiles of a still, frames of a video.
+
+Stills are stretched to a canvas of tiles and cut; if there are several, the whole still follows as one more. Every tile
+is a view. A frame of a video is a tile, behind "Frame1: " and its like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokcli.errors import ModelError
+from tokcli.models.anyres import check_side
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, Part
+from tokcli.models.flat import FlatAdapter, kept_tokens
+from tokcli.types import View, ViewKind
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from tokcli.models.positions import Block
+    from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.models.sizing import FixedGrid
+    from tokcli.models.tiles import CanvasTiling
+    from tokcli.types import EncodedItem, MediaKind
+
+
+class InternVL(FlatAdapter):
+    """Adapter for checkpoints of the type ``internvl``."""
+
+    model_class = "InternVLForConditionalGeneration"
+    vision_modules = ("vision_tower", "multi_modal_projector")
+    vision_prefixes = tuple(
+        start + name for start in ("", "model.") for name in ("vision_tower.", "multi_modal_projector.")
+    )
+    default_template = CHATML_WITHOUT_SYSTEM.replace("<|vision_start|><|image_pad|><|vision_end|>", "<IMG_CONTEXT>\n")
+    part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
+
+    def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
+        from tokcli.models.settings import Preprocessing, pixel_settings, read_processors
+        from tokcli.models.sizing import FixedGrid
+        from tokcli.models.tiles import CanvasTiling
+
+        if not isinstance(config.vision_feature_layer, int):
+            raise ModelError(f"{folder}: vision_feature_layer must be one layer, got {config.vision_feature_layer}")
+        image, video = read_processors(folder)
+        side, patch = (int(sides[0]) for sides in (config.vision_config.image_size, config.vision_config.patch_size))
+        tokens = _tile_tokens(config)
+
+        def geometry(given: Mapping[str, Any], bounds: CanvasTiling | FixedGrid) -> Mapping[str, Any]:
+            check_side(folder, given, side)
+            return {"bounds": bounds, "patch_size": patch, "merge_size": 1, "temporal_patch_size": 1}
+
+        # The processor of this family cuts tiles whatever ``crop_to_patches`` says in the file.
+        tiling = CanvasTiling(side, int(image.get("min_patches", 1)), int(image.get("max_patches", 12)))
+        grid = FixedGrid(side, side, tokens, tokens)
+        return Preprocessing(
+            pixel_settings(folder, "image", image, lambda given: geometry(given, tiling)),
+            pixel_settings(folder, "video", video, lambda given: geometry(given, grid)),
+        )
+
+    def tower_settings(self, config: Any) -> dict[str, Any]:
+        vision = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+        return vision | {name: getattr(config, name) for name in _FEATURE_SETTINGS}
+
+    def encode(
+        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        from tokcli.models.preprocess import to_planes
+
+        output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True)
+        return output.pooler_output.flatten(0, 1), {}
+
+    def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
+        from tokcli.models.tiles import CanvasTiling
+
+        assert isinstance(settings.bounds, CanvasTiling)
+        rows, columns = settings.bounds.grid(height, width)
+        tokens = _tile_tokens(config)
+        crop, thumbnail = (Part(View(kind, (1, tokens, tokens)), separated=False) for kind in _KINDS)
+        return (*[crop] * (rows * columns), *([thumbnail] if rows * columns > 1 else []))
+
+    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
+        import torch
+
+        from tokcli.models.cutting import canvas_tiles
+        from tokcli.models.tiles import CanvasTiling
+
+        assert isinstance(settings.bounds, CanvasTiling)
+        tiles = torch.from_numpy(canvas_tiles(pixels, settings.bounds, settings.resample)).to(model.device)
+        run = max(1, at_once // (settings.bounds.side // settings.patch_size) ** 2)
+        return torch.cat([self.encode(model, part, settings, frozenset())[0] for part in tiles.split(run)])
+
+    def placeholder(self, config: Any, kind: MediaKind) -> int:
+        return int(config.image_token_id)
+
+    def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
+        from tokcli.models.positions import Block
+
+        def text(words: str) -> list[int]:
+            ids: list[int] = tokenizer(words, add_special_tokens=False).input_ids
+            return ids
+
+        start, end = (
+            getattr(tokenizer, name, None) or default
+            for name, default in (("start_image_token", "<img>"), ("end_image_token", "</img>"))
+        )
+        if item.kind == "image":
+            return [text(start), Block((1, 1, sum(view.num_tokens for view in item.views))), text(end)]
+        frames, rows, columns = item.views[0].grid
+        pieces: list[Block | Sequence[int]] = []
+        for number in range(frames):
+            between = f"{end}\n" if number else ""
+            pieces += [text(f"{between}Frame{number + 1}: {start}"), Block((1, rows, columns))]
+        return [*pieces, text(end)]
+
+    def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if not items:
+            return {}
+        tokens = torch.cat([kept_tokens(item, like) for item in items])
+        return {"image": BaseModelOutputWithPooling(pooler_output=tokens[None])}
+
+
+def _tile_tokens(config: Any) -> int:
+    """Tokens along the side of a tile: its patches, of which squares become one token each."""
+    vision = config.vision_config
+    return int(int(vision.image_size[0]) // int(vision.patch_size[0]) * config.downsample_ratio)
+
+
+_KINDS: tuple[ViewKind, ...] = ("crop", "thumbnail")
+_VISION_SETTINGS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "attention_bias",
+    "use_qk_norm",
+    "norm_type",
+    "layer_norm_eps",
+    "layer_scale_init_value",
+    "use_mask_token",
+    "use_absolute_position_embeddings",
+    "use_mean_pooling",
+)
+_FEATURE_SETTINGS = (
+    "downsample_ratio",
+    "projector_hidden_act",
+    "vision_feature_layer",
+    "vision_feature_select_strategy",
+)

@@ -1,0 +1,114 @@
+"""LLaVA-NeXT, also called LLaVA-1.6, and LLaVA-NeXT-Video: stills of any resolution; frames of one tile, or pooled.
+
+LLaVA-NeXT was made for stills. What it is given of a video is the convention of :mod:`tokcli.models.llava`: each frame
+as one tile, without newlines, all of them in one run of placeholders where a still has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tokcli.errors import ModelError
+from tokcli.models.anyres import AnyresAdapter, tile_tokens
+from tokcli.models.flat import kept_tokens
+from tokcli.models.llava import Llava
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokcli.models.settings import Settings
+    from tokcli.models.sizing import FixedGrid
+    from tokcli.types import EncodedItem, MediaKind
+
+
+class LlavaNext(AnyresAdapter):
+    """Adapter for checkpoints of the type ``llava_next``."""
+
+    model_class = "LlavaNextForConditionalGeneration"
+    default_template = Llava.default_template
+    part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
+
+    def frame_grid(self, config: Any) -> FixedGrid:
+        from tokcli.models.sizing import FixedGrid
+
+        pixels, tokens = int(config.vision_config.image_size), tile_tokens(config)
+        return FixedGrid(pixels, pixels, tokens, tokens)
+
+    def encode(
+        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        from tokcli.models.preprocess import to_planes
+
+        return self.features(model, to_planes(pixels, settings)).flatten(0, 1), {}
+
+    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        packed, _ = model.model.pack_image_features(
+            [features],
+            size,
+            vision_feature_select_strategy=model.config.vision_feature_select_strategy,
+            image_newline=model.model.image_newline,
+        )
+        tokens: torch.Tensor = packed[0]
+        return tokens
+
+    def placeholder(self, config: Any, kind: MediaKind) -> int:
+        return int(config.image_token_id)
+
+    def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if not items:
+            return {}
+        return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}
+
+
+class LlavaNextVideo(LlavaNext):
+    """Adapter for checkpoints of the type ``llava_next_video``, whose frames are pooled before the projector."""
+
+    model_class = "LlavaNextVideoForConditionalGeneration"
+    vision_modules = ("vision_tower", "multi_modal_projector", "vision_resampler")
+    vision_prefixes = (*LlavaNext.vision_prefixes, "vision_resampler.", "model.vision_resampler.")
+    feature_settings = (*LlavaNext.feature_settings, "spatial_pool_mode", "spatial_pool_stride")
+    default_template = (
+        "{% for message in messages %}"
+        "{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+        "{% for part in message['content'] %}"
+        "{% if part['type'] == 'image' %}{{ '<image>\n' }}{% endif %}"
+        "{% if part['type'] == 'video' %}{{ '<video>\n' }}{% endif %}"
+        "{% endfor %}"
+        "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endif %}"
+        "{% endfor %}"
+        "{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+    )
+    part_types: ClassVar[Mapping[MediaKind, str]] = AnyresAdapter.part_types
+
+    def check_features(self, folder: Path, config: Any) -> None:
+        super().check_features(folder, config)
+        if tile_tokens(config) % config.spatial_pool_stride:
+            raise ModelError(
+                f"{folder}: spatial_pool_stride {config.spatial_pool_stride} doesn't divide the {tile_tokens(config)} "
+                "tokens along the side of a frame"
+            )
+
+    def frame_grid(self, config: Any) -> FixedGrid:
+        from tokcli.models.sizing import FixedGrid
+
+        pixels, tokens = int(config.vision_config.image_size), tile_tokens(config) // config.spatial_pool_stride
+        return FixedGrid(pixels, pixels, tokens, tokens)
+
+    def encode(
+        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        from tokcli.models.preprocess import to_planes
+
+        output = model.model.get_video_features(to_planes(pixels, settings)[None], return_dict=True)
+        return output.pooler_output.flatten(0, 1), {}
+
+    def placeholder(self, config: Any, kind: MediaKind) -> int:
+        return AnyresAdapter.placeholder(self, config, kind)
+
+    def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+        return AnyresAdapter.encoder_outputs(self, items, like)
