@@ -7,6 +7,7 @@ import torch
 from method_items import Arrays, mask_of, video
 
 from tokcli.methods import resolve
+from tokcli.ops.matching import Merging, bipartite_matching
 from tokcli.ops.similarity import cosine
 
 
@@ -40,4 +41,39 @@ def vidcom2(case: str, arrays: Arrays) -> None:
     np.testing.assert_array_equal(mask_of(kept, arrays["retention_mask"].shape), arrays["retention_mask"])
 
 
-RUNNERS = {"dycoke_ttm": dycoke_ttm, "vidcom2": vidcom2}
+def aim(case: str, arrays: Arrays) -> None:
+    left = Merging.start(torch.from_numpy(arrays["x"]))
+    schedule = arrays["r_schedule"].tolist()
+    for step, r in enumerate(schedule, start=1):
+        matching = bipartite_matching(left.tokens, r)
+        left = left.apply(matching, matching.official_order(), by_size=False)
+        np.testing.assert_allclose(left.tokens, arrays[f"step{step}"], atol=1e-4)
+    frames, places, _ = arrays["x"].shape
+    if schedule == [places >> (index + 1) for index in range(len(schedule))]:
+        options = {"variant": "official", "halvings": len(schedule)}
+        kept = resolve("aim", options=options).compress(video(arrays["x"], (frames, 1, places)), "item")
+        rows = left.anchors + torch.arange(frames).unsqueeze(1) * places
+        # The authors leave what did not merge in front; here all stand in the order of the grid.
+        order = rows.flatten().sort().indices
+        np.testing.assert_array_equal(kept.source, rows.flatten()[order])
+        np.testing.assert_allclose(
+            kept.tokens, arrays[f"step{len(schedule)}"].reshape(len(order), -1)[order], atol=1e-4
+        )
+
+
+def tempme_merge(case: str, arrays: Arrays) -> None:
+    protected = int(arrays["cls_num"])
+    tokens, metric = (torch.from_numpy(arrays[name]) for name in ("x", "metric"))
+    sizes = torch.from_numpy(arrays["size_in"])[:, :, 0]
+    matching = bipartite_matching(metric[:, protected:], int(arrays["r"]), first_source=protected % 2)
+    left = Merging.start(tokens[:, protected:], sizes[:, protected:])
+    left = left.apply(matching, matching.sources_first())
+    np.testing.assert_allclose(torch.cat([tokens[:, :protected], left.tokens], dim=1), arrays["out"], atol=1e-4)
+    np.testing.assert_array_equal(torch.cat([sizes[:, :protected], left.sizes], dim=1), arrays["size_out"][:, :, 0])
+    went = torch.zeros(arrays["source"].shape, dtype=torch.int64)
+    went[:, range(protected), range(protected)] = 1
+    went[:, protected:, protected:].scatter_(1, left.labels.unsqueeze(1), 1)
+    np.testing.assert_array_equal(went, arrays["source"])
+
+
+RUNNERS = {"dycoke_ttm": dycoke_ttm, "vidcom2": vidcom2, "aim": aim, "tempme_merge": tempme_merge}

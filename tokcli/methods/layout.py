@@ -60,8 +60,11 @@ def blocks(visual: VisualTokens) -> list[Block]:
 def steps_of(visual: VisualTokens) -> list[torch.Tensor]:
     """The rows that are not structural, int64 (n,) for each temporal step of each view that has any, in order."""
     rows = torch.nonzero(~visual.structural).flatten()
-    _, sizes = torch.unique_consecutive(visual.coords[rows, :2], dim=0, return_counts=True)
-    return list(rows.split(sizes.tolist())) if rows.numel() else []
+    if rows.numel() == 0:
+        return []
+    view, step, _, _ = visual.coords.index_select(0, rows).unbind(dim=1)
+    starts = torch.nonzero((view.diff() != 0) | (step.diff() != 0)).flatten() + 1
+    return list(rows.tensor_split(starts))
 
 
 def take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -48,7 +48,11 @@ def merge(
     if values is None:
         tokens, sizes = group_means(visual.tokens, assignment, order.numel())
     else:
-        tokens = torch.cat([values.to(visual.tokens.dtype), visual.tokens[structural]])[order]
+        tokens = values.to(visual.tokens.dtype)
+        if structural.numel():
+            tokens = torch.cat([tokens, visual.tokens[structural]])
+        if bool((order.diff() != 1).any()):
+            tokens = tokens.index_select(0, order)
         sizes = torch.bincount(assignment[assignment >= 0], minlength=order.numel())
     return TokenSet(
         tokens=tokens,

@@ -1,0 +1,143 @@
+"""Bipartite matching of tokens, as in ToMe (arXiv:2210.09461), and merging along it, in batches of equal lists."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+
+from tokcli.ops.similarity import norms
+
+ENTRIES_AT_A_TIME = 1 << 24
+"""Bound on the similarities held at once: 64 MiB in float32."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Which tokens of (B, n) lists go into which others; all are int64 positions in the list."""
+
+    merged: torch.Tensor
+    """(B, r): sources that merge, the most similar first."""
+    targets: torch.Tensor
+    """(B, r): the destination of each."""
+    unmerged: torch.Tensor
+    """(B, s - r): sources that stay, the most similar first."""
+    destinations: torch.Tensor
+    """(B, n - s): ascending."""
+
+    def official_order(self) -> torch.Tensor:
+        """(B, n - r): the tokens that are left as ToMe puts them, sources by similarity before all destinations."""
+        return torch.cat([self.unmerged, self.destinations], dim=1)
+
+    def sources_first(self) -> torch.Tensor:
+        """(B, n - r): the sources that are left in the order that they had, before all destinations."""
+        return torch.cat([self.unmerged.sort(dim=1).values, self.destinations], dim=1)
+
+    def list_order(self) -> torch.Tensor:
+        """(B, n - r): the tokens that are left in the order that they had."""
+        return self.official_order().sort(dim=1).values
+
+
+def bipartite_matching(metric: torch.Tensor, r: int, first_source: int = 0) -> Matching:
+    """Match every second token with the most similar of the others; the ``r`` most similar pairs merge.
+
+    ``metric``: (B, n, d) float32. ``first_source``: 0 if sources are at even positions, 1 if at odd ones. At most the
+    smaller half merges. Similarity is the cosine; ties go to the lowest position, of destinations and of sources.
+    """
+    batch, length, _ = metric.shape
+    positions = torch.arange(length)
+    sources, destinations = positions[first_source::2], positions[1 - first_source :: 2]
+    r = max(0, min(r, length // 2))
+    if r == 0:
+        values, best = torch.zeros(batch, len(sources)), torch.zeros(batch, len(sources), dtype=torch.int64)
+    else:
+        values, best = _best(metric, first_source)
+    order = torch.sort(values, dim=1, descending=True, stable=True).indices
+    chosen = order[:, :r]
+    return Matching(
+        merged=sources[chosen],
+        targets=destinations[best.gather(1, chosen)] if r else chosen,
+        unmerged=sources[order[:, r:]],
+        destinations=destinations.expand(batch, -1),
+    )
+
+
+def _best(metric: torch.Tensor, first_source: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cosine of each source with its most similar destination, and which that is: (B, s) each."""
+    sources, destinations = metric[:, first_source::2], metric[:, 1 - first_source :: 2]
+    lengths = norms(metric)
+    # Products are scaled instead of tokens, and by the lengths of the sources once the best is known.
+    scale = 1 / lengths[:, None, 1 - first_source :: 2]
+    rows = max(1, ENTRIES_AT_A_TIME // (destinations.shape[0] * destinations.shape[1]))
+    parts = [
+        torch.bmm(some, destinations.transpose(1, 2)).mul_(scale).max(dim=2) for some in sources.split(rows, dim=1)
+    ]
+    values = torch.cat([part.values for part in parts], dim=1) / lengths[:, first_source::2]
+    return values, torch.cat([part.indices for part in parts], dim=1)
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Tokens of B lists on the way from many to few, and what went into each."""
+
+    tokens: torch.Tensor
+    """float32 (B, n, D)."""
+    sizes: torch.Tensor
+    """float32 (B, n): how many tokens each stands for."""
+    anchors: torch.Tensor
+    """int64 (B, n): the position, in the list at first, of the token whose place each has."""
+    labels: torch.Tensor
+    """int64 (B, N): into which of the n tokens each of the N at first went."""
+
+    @classmethod
+    def start(cls, tokens: torch.Tensor, sizes: torch.Tensor | None = None) -> Merging:
+        """Nothing merged yet: ``tokens`` is (B, N, D) float32; ``sizes`` is float32 (B, N), ones if not given."""
+        positions = torch.arange(tokens.shape[1]).expand(tokens.shape[:2])
+        return cls(tokens, torch.ones(tokens.shape[:2]) if sizes is None else sizes, positions, positions)
+
+    @classmethod
+    def join(cls, parts: Sequence[Merging]) -> Merging:
+        """One list of several, batch by batch; positions count on."""
+        starts = [0, *accumulate(part.labels.shape[1] for part in parts)]
+        firsts = [0, *accumulate(part.tokens.shape[1] for part in parts)]
+        return cls(
+            tokens=torch.cat([part.tokens for part in parts], dim=1),
+            sizes=torch.cat([part.sizes for part in parts], dim=1),
+            anchors=torch.cat([part.anchors + start for part, start in zip(parts, starts)], dim=1),
+            labels=torch.cat([part.labels + first for part, first in zip(parts, firsts)], dim=1),
+        )
+
+    def apply(self, matching: Matching, order: torch.Tensor, *, by_size: bool = True) -> Merging:
+        """Merge along a matching of these tokens and put what is left into ``order``, int64 (B, n - r).
+
+        Tokens are weighed by how many they stand for, or else all alike.
+        """
+        batch, length, width = self.tokens.shape
+        offsets = torch.arange(batch).unsqueeze(1) * length
+        flat, sizes = self.tokens.reshape(-1, width), self.sizes.reshape(-1)
+        merged, targets = (matching.merged + offsets).flatten(), (matching.targets + offsets).flatten()
+        left = (order + offsets).flatten()
+        rank = torch.empty(batch * length, dtype=torch.int64)
+        rank[left] = torch.arange(len(left))
+        into = rank[targets]
+        weights = sizes if by_size else torch.ones_like(sizes)
+        totals = weights[left].index_add_(0, into, weights[merged])
+        # What receives nothing is multiplied and divided by 1, and so stays as it is, bit by bit.
+        receives = torch.zeros(len(left), dtype=torch.bool).index_fill_(0, into, True)
+        scale, totals = torch.where(receives, weights[left], 1.0), torch.where(receives, totals, 1.0)
+        tokens, sources = flat.index_select(0, left), flat.index_select(0, merged)
+        if bool((weights != 1).any()):
+            tokens.mul_(scale.unsqueeze(1))
+            sources.mul_(weights[merged].unsqueeze(1))
+        tokens.index_add_(0, into, sources).div_(totals.unsqueeze(1))
+        moved = torch.zeros(batch, length, dtype=torch.int64)
+        moved.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+        moved.scatter_(1, matching.merged, moved.gather(1, matching.targets))
+        return Merging(
+            tokens=tokens.view(batch, -1, width),
+            sizes=sizes.index_add(0, targets, sizes[merged])[left].view(batch, -1),
+            anchors=self.anchors.gather(1, order),
+            labels=moved.gather(1, self.labels),
+        )
