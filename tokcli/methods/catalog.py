@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tokcli.methods.aim import aim
 from tokcli.methods.base import METHODS
 from tokcli.methods.centerclip import centerclip
 from tokcli.methods.downsample import downsample
@@ -26,6 +27,7 @@ for _method in (
     dtd,
     evs,
     vidcom2,
+    aim,
     temporal_merge,
     dycoke,
     vqtoken,
