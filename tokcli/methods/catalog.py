@@ -16,6 +16,7 @@ from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
+from tokcli.methods.tempme import tempme
 from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.ts_llava import ts_llava
 from tokcli.methods.uniform import uniform
@@ -28,6 +29,7 @@ for _method in (
     evs,
     vidcom2,
     aim,
+    tempme,
     temporal_merge,
     dycoke,
     vqtoken,
