@@ -54,7 +54,7 @@ TEXT = {
 }
 
 
-def make_family(folder: Path, tiny: Tiny) -> Path:
+def make_family(folder: Path, tiny: Tiny, shard: str = "1GB") -> Path:
     """Save a random float32 model of the family with tokenizer and preprocessor files."""
     from transformers import CONFIG_MAPPING, AutoModelForImageTextToText
 
@@ -78,7 +78,7 @@ def make_family(folder: Path, tiny: Tiny) -> Path:
                 parameter.normal_()
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size=shard)
     tokenizer.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(tiny.processor))
     for name, content in tiny.files.items():

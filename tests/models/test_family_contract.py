@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from family_tiny import Tiny, open_family
+from family_tiny import Tiny, make_family, open_family
 from glm_tiny import GLM4V, GLM46V
 from native_reference import QUESTION, keep_rows
 from next_tiny import NEXT, NEXT_VIDEO
@@ -203,7 +203,17 @@ def as_saved(name: str) -> str:
 def test_layouts_of_names(tiny: Tiny, opened: Halves, style: Callable[[str], str], tmp_path: Path) -> None:
     if style not in tiny_styles(tiny):
         pytest.skip("no checkpoint of this family was ever published in this layout")
-    folder = relayout(opened.folder, tmp_path / "renamed", style)
+    check_same(opened, relayout(opened.folder, tmp_path / "renamed", style))
+
+
+def test_shards(tiny: Tiny, opened: Halves, tmp_path: Path) -> None:
+    folder = make_family(tmp_path / "sharded", tiny, shard="100KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 3
+    check_same(opened, folder)
+
+
+def check_same(opened: Halves, folder: Path) -> None:
+    """Both halves from ``folder`` do what those of ``opened`` do."""
     tower, language = load_tower(str(folder), device="cpu"), load_language_model(str(folder), device="cpu")
     info = make_info("image")
     items = [encode_item(half, info) for half in (opened.tower, tower)]

@@ -62,19 +62,19 @@ FAMILIES: dict[str, Family] = {
             "qwen3_5",
             "Qwen3.5",
             "tokcli.models.qwen3_5:Qwen35",
-            tuple(f"Qwen/Qwen3.5-{size}" for size in ("0.8B", "2B", "4B", "9B", "27B")),
+            tuple(f"Qwen/Qwen3.5-{size}" for size in ("0.8B", "2B", "9B", "27B")),
         ),
         Family(
             "qwen3_5_moe",
             "Qwen3.5, mixture of experts",
             "tokcli.models.qwen3_5:Qwen35Moe",
-            tuple(f"Qwen/Qwen3.5-{size}" for size in ("35B-A3B", "122B-A10B", "397B-A17B")),
+            ("Qwen/Qwen3.5-35B-A3B",),
         ),
         Family(
             "glm4v",
             "GLM-4.1V",
             "tokcli.models.glm4v:Glm4V",
-            ("zai-org/GLM-4.1V-9B-Thinking", "zai-org/GLM-4.1V-9B-Base"),
+            ("zai-org/GLM-4.1V-9B-Thinking",),
         ),
         Family("glm46v", "GLM-4.6V", "tokcli.models.glm4v:Glm46V", ("zai-org/GLM-4.6V-Flash",)),
         Family(
