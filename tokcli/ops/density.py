@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from tokcli.ops.selection import top_k
@@ -32,14 +33,11 @@ class DensityPeaks:
     def __init__(self, points: torch.Tensor, neighbours: int) -> None:
         points = points.float()
         self._points = points - points.mean(dim=0)
-        self._norms = self._points.square().sum(dim=1)
+        self._norms = torch.linalg.vector_norm(self._points, dim=1).square_()
         count, dim = points.shape
         self._rows_at_a_time = max(1, MATRIX_ELEMENTS // count)
         self._whole = self._squared_distances(0, count) if count <= self._rows_at_a_time else None
-        nearest = [
-            squared.topk(min(neighbours, count), dim=1, largest=False, sorted=False).values.mean(dim=1)
-            for _, squared in self._matrix()
-        ]
+        nearest = [_mean_of_smallest(squared, min(neighbours, count)) for _, squared in self._matrix()]
         self.log_density = torch.cat(nearest) / -dim
         """float32 (n,)."""
         self.scores = self.log_density + 0.5 * torch.log(self._squared_separation() / dim)
@@ -62,10 +60,11 @@ class DensityPeaks:
         squared = torch.addmm(scale, points[start:stop], points.T, alpha=-2.0)
         own = squared.diagonal(start)
         own.fill_(torch.inf)
-        pairs = torch.nonzero(squared < RELIABLE * scale)
+        if bool(squared.amin() <= RELIABLE * scale.amax()):
+            pairs = torch.nonzero(squared <= RELIABLE * scale)
+            for left, right in (some.unbind(dim=1) for some in pairs.split(PAIRS_AT_A_TIME)):
+                squared[left, right] = (points[start + left] - points[right]).square().sum(dim=1)
         own.zero_()
-        for left, right in (some.unbind(dim=1) for some in pairs.split(PAIRS_AT_A_TIME)):
-            squared[left, right] = (points[start + left] - points[right]).square().sum(dim=1)
         return squared
 
     def _squared_separation(self) -> torch.Tensor:
@@ -87,6 +86,13 @@ class DensityPeaks:
 
         A centre belongs to itself; ties go to the first.
         """
-        labels = torch.cat([squared[:, centres].argmin(dim=1) for _, squared in self._matrix()])
+        labels = torch.cat([squared.index_select(1, centres).argmin(dim=1) for _, squared in self._matrix()])
         labels[centres] = torch.arange(len(centres))
         return labels
+
+
+def _mean_of_smallest(rows: torch.Tensor, k: int) -> torch.Tensor:
+    """Mean of the ``k`` smallest numbers of each row: float32 (n,), of float32 (n, m)."""
+    # A third of the time of torch.topk, which also finds out where they are.
+    smallest = np.partition(rows.numpy(), k - 1, axis=1)[:, :k]
+    return torch.from_numpy(smallest.mean(axis=1))
