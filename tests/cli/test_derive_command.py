@@ -72,6 +72,8 @@ def test_a_recipe_derives(tokcli: Tokcli, clip_cache: Path, tmp_path: Path, monk
         f"derive: {{cache: {clip_cache}, output: small, method: evs, keep: 0.2, also: [dtd@0.1=other]}}\n"
         'infer: {cache: small, prompt: ["What color is the circle?"], limit: 1}\n'
     )
-    first, answer = (json.loads(line) for line in tokcli("run", "r.yaml", "--json").stdout.splitlines())
+    result = tokcli("run", "r.yaml", "--json")
+    assert result.code == 0, result.stderr
+    first, answer = (json.loads(line) for line in result.stdout.splitlines())
     assert (first["done"], first["also"][0]["done"]) == (6, 6)
     assert answer["visual_tokens"] < answer["source_tokens"]
