@@ -13,6 +13,7 @@ __all__ = [
     "Method",
     "Session",
     "Stats",
+    "FrameChoice",
     "Stream",
     "describe",
     "method",

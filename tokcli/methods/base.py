@@ -60,6 +60,20 @@ def _on_tokens(_options: Options) -> Where:
     return "tokens"
 
 
+@dataclass(frozen=True)
+class FrameChoice:
+    """A choice among the frames of a clip, made before the vision tower: the others are never encoded."""
+
+    features: str
+    """What frames are described by: ``pixels``, ``preview`` or an image model."""
+    choose: Callable[[npt.NDArray[np.float32], View], npt.NDArray[np.int64]]
+    """From (T, D) features, a row for each temporal step, and the clip's view: the chosen steps, ascending."""
+
+
+def _no_frame_choice(_options: Options) -> FrameChoice | None:
+    return None
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """A registered method and all that its page tells."""
@@ -88,6 +102,8 @@ class Method:
     where: Callable[[Any], Where] = _on_tokens
     """What it works on: "tokens" after the tower, or "pixels" before it, or "tower" inside. Only what works on tokens
     can be run on those of a cache."""
+    frame_choice: Callable[[Any], FrameChoice | None] = _no_frame_choice
+    """How it chooses frames before the tower; None where it does not."""
     golden: tuple[str, ...] = ()
     """Folders of golden cases, the outputs of the authors' own code, that tests compare it with."""
     code: str = ""
@@ -186,6 +202,7 @@ def method(
     variants: Mapping[str, str] | None = None,
     pixel_scale: Callable[[Any], float] = _unscaled,
     where: Callable[[Any], Where] = _on_tokens,
+    frame_choice: Callable[[Any], FrameChoice | None] = _no_frame_choice,
     golden: Collection[str] = (),
     code: str = "",
     licence: str = "",
@@ -208,6 +225,7 @@ def method(
             variants=variants or {},
             pixel_scale=pixel_scale,
             where=where,
+            frame_choice=frame_choice,
             golden=tuple(golden),
             code=code,
             licence=licence,

@@ -12,6 +12,7 @@ from tokcli.methods.evs import evs
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.holitom import holitom
 from tokcli.methods.ktv import ktv
+from tokcli.methods.keyframes import keyframes
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.prunevid import prunevid
@@ -33,6 +34,7 @@ for _method in (
     temporal_merge,
     dycoke,
     vqtoken,
+    keyframes,
     ktv,
     centerclip,
     ts_llava,

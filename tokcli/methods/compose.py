@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tokcli.errors import MethodError
-from tokcli.methods.base import METHODS, Method, Stats, Stream
+from tokcli.methods.base import METHODS, FrameChoice, Method, Stats, Stream
 from tokcli.methods.deepstack import with_deepstack
 from tokcli.methods.options import Options
 from tokcli.types import TokenSet, View, VisualTokens
@@ -36,6 +36,23 @@ class Compressor:
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._stages = tuple(stages)
+        choices = [stage.method.frame_choice(stage.options) for stage in self._stages]
+        for stage, choice in zip(self._stages[1:], choices[1:]):
+            if choice is not None:
+                raise MethodError(
+                    f"method {stage.method.name!r} chooses frames by {choice.features!r} before there are tokens, "
+                    f"so it must come first, not after {self._stages[0].method.name!r}"
+                )
+        self.frame_choice: FrameChoice | None = choices[0] if choices else None
+        """How frames are chosen before the vision tower, or None."""
+
+    @property
+    def on_tokens(self) -> Compressor:
+        """What is left to be done with the tokens of the frames that :attr:`frame_choice` chose."""
+        if self.frame_choice is None:
+            return self
+        keep_all = METHODS.get("none")
+        return Compressor(self._stages[1:] or [Stage(keep_all, keep_all.parse({}))])
 
     @property
     def name(self) -> str:

@@ -69,7 +69,28 @@ class TemporalMergeOptions(SizeBudget):
 
 @method("temporal_merge", options=TemporalMergeOptions, kind="merge", count="exact")
 def temporal_merge(visual: VisualTokens, options: TemporalMergeOptions) -> TokenSet:
-    """Merge every token into the most similar one kept before, wherever and whenever that was."""
+    """Merge every token into the most similar one kept before, wherever and whenever that was.
+
+    The toolkit's own method. Tokens come in order and are compared by cosine with all that were kept so far, at any
+    place of any step, with FAISS. One that is above the threshold joins the nearest; the others are kept and compared
+    with from then on. So a scene that comes back, a camera that pans and what repeats within a frame are merged, which
+    methods that compare with the step before cannot do, and a slow drift is kept again whenever it has added up to the
+    threshold. A kept token becomes the mean of all that joined it, at the place where it was first seen: what moves is
+    merged over its way, and where it went is lost.
+
+    With ``keep`` or ``max_tokens`` the number is met exactly: the threshold falls whenever more are kept than allowed,
+    and in the end the tokens that fit their group least stand alone until the budget is used up. So the budget goes to
+    what is new in the whole item, unlike dtd's, which is spread evenly over time.
+
+    New tokens are compared with the token that was kept first; with ``reference=mean`` with the mean of its group,
+    which follows a drift and then holds tokens that no longer resemble the first. FAISS compares with all kept tokens,
+    or beyond 32768 with those in the nearest of its inverted lists, which may keep a token more than needed; a GPU is
+    used where FAISS is built for one. ``memory`` bounds how many tokens are compared with.
+
+    Works on whole items, because a mean is known only when the item has ended. What it compares with never exceeds the
+    budget, or ``memory``, and with a threshold what is kept of a beginning does not depend on what follows. Thumbnails
+    and crops share one memory with the frames. Earlier merging is not weighted in.
+    """
     candidates = torch.nonzero(~visual.structural).flatten()
     groups = _Groups(visual, options)
     if options.threshold is not None:

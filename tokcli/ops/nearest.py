@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,25 @@ TRAINING_ROUNDS = 4
 Floats = npt.NDArray[np.float32]
 
 
+@contextmanager
+def faiss_on_one_thread() -> Iterator[Any]:
+    """Give the module, set to one thread while in use: results do not depend on the number of cores."""
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
 class NearestSearch:
     """Finds the row of a matrix that has the largest inner product with a query; ties go to the lowest row.
 
     ``kind``: ``flat`` looks at every row; ``ivf`` looks into the nearest 16 of FAISS's inverted lists and may miss the
     best row; ``auto`` is flat up to ``FLAT_ROWS`` rows and ivf beyond. Where FAISS has been built for GPUs and there is
     one, flat searches run on it.
-
-    FAISS runs on one thread here, so that results do not depend on the number of cores.
     """
 
     def __init__(self, kind: str = "auto") -> None:
@@ -41,19 +54,13 @@ class NearestSearch:
         ``queries``: float32 (n, D); ``rows``: float32 (m, D), m > 0, the matrix of the last call with more rows below,
         unless :meth:`reset` was called since.
         """
-        import faiss
-
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        try:
-            ivf = self._kind == "ivf" or (self._kind == "auto" and len(rows) > FLAT_ROWS)
+        ivf = self._kind == "ivf" or (self._kind == "auto" and len(rows) > FLAT_ROWS)
+        with faiss_on_one_thread() as faiss:
             if not ivf and not _has_gpu(faiss):
                 products, found = faiss.knn(queries, rows, 1, metric=faiss.METRIC_INNER_PRODUCT)
             else:
                 self._update(faiss, rows, ivf)
                 products, found = self._index.search(queries, 1)
-        finally:
-            faiss.omp_set_num_threads(threads)
         return products[:, 0], found[:, 0]
 
     def reset(self) -> None:
