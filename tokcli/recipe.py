@@ -129,13 +129,30 @@ class InferRecipe(_Step):
     model: str | None = None
     system: str | None = None
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
-    batch_size: Annotated[int, Field(ge=1)] = 8
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 0
+    schema_file: str | None = None
+    batch_size: Annotated[int, Field(ge=1)] | None = None
     positions: PositionScheme = "original"
     dtype: str = "auto"
     device: str = "auto"
+    attn: str | None = None
+    method: str | None = None
+    select: str | None = None
+    keep: float | None = None
+    max_tokens: int | None = None
+    threshold: float | None = None
+    options: dict[str, str] = {}
+    where: str | None = None
+    sample: Annotated[int, Field(ge=1)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     ids: list[str] = []
+    group_by: str | None = None
     overwrite: bool = False
+    retry_errors: bool = False
+    allow_errors: bool = False
 
     @model_validator(mode="after")
     def _some_prompt(self) -> InferRecipe:

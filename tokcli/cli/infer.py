@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from tokcli.cli.options import Device, Dtype, Json, Quiet
+from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
 from tokcli.cli.output import human_seconds, note, notices, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
@@ -15,45 +15,131 @@ if TYPE_CHECKING:
     from tokcli.recipe import InferRecipe
 
 
+ITEMS, BUDGET, WORDS, MODEL, RUNNING = "Items", "Tokens read", "Answers", "Model", "Running"
+
+
 def infer(
     cache: Annotated[str, typer.Argument(metavar="CACHE", help="Folder that `tokcli compress` wrote.")],
     prompt: Annotated[
-        list[str] | None, typer.Option("--prompt", "-p", help="Question to every item; repeatable.")
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="Question to every item; {label} stands for its column; repeatable."),
     ] = None,
     prompts: Annotated[
         str | None,
-        typer.Option(help="File of prompts: one a line, or .jsonl with 'question' and, for one item only, 'id'."),
+        typer.Option(
+            help="File of prompts: one a line; or .jsonl with 'question', or 'messages' for several turns, and, for "
+            "one item only, 'id'; or a conversation, .json."
+        ),
     ] = None,
     output: Annotated[
         str | None, typer.Option("--output", "-o", help="Write rows to a .jsonl, .csv or .parquet file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Ask only the first N items.")] = None,
-    ids: Annotated[list[str] | None, typer.Option("--id", help="Ask only this item; repeatable.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask only items for which this SQL condition on their columns is true.", rich_help_panel=ITEMS
+        ),
+    ] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ids", "--id", metavar="A,B|FILE", help="Ask only these items; repeatable.", rich_help_panel=ITEMS
+        ),
+    ] = None,
+    sample: Annotated[
+        int | None, typer.Option(help="Ask only N items, drawn by --seed.", metavar="N", rich_help_panel=ITEMS)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Ask only the first N items.", rich_help_panel=ITEMS)] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="Put items with the same value into one prompt together.", rich_help_panel=ITEMS
+        ),
+    ] = None,
+    keep: Annotated[
+        float | None, typer.Option(help="Read only this share of each item's tokens.", rich_help_panel=BUDGET)
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Read at most this many tokens of each item.", rich_help_panel=BUDGET)
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option("--method", "-m", help="Method that chooses them. (default: uniform)", rich_help_panel=BUDGET),
+    ] = None,
+    threshold: Annotated[float | None, typer.Option(help="The method's own threshold.", rich_help_panel=BUDGET)] = None,
+    select: Annotated[
+        str | None,
+        typer.Option(help="Choose them for each prompt: text_cosine; after --method if given.", rich_help_panel=BUDGET),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="K=V", help="An option of method or selector; repeatable.", rich_help_panel=BUDGET
+        ),
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel=WORDS)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.", rich_help_panel=WORDS)] = 64,
+    schema: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="JSON Schema that every answer keeps to.", rich_help_panel=WORDS),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(help="0: the likeliest tokens; above: drawn.", rich_help_panel=WORDS)
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option(help="Draw among the likeliest that together have this probability.", rich_help_panel=WORDS)
+    ] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Draw among this many likeliest tokens; 0: all.", rich_help_panel=WORDS)
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.", rich_help_panel=WORDS)] = 0,
     model: Annotated[
-        str | None, typer.Option(help="Another checkpoint with the same vision tower.", rich_help_panel="Model")
+        str | None, typer.Option(help="Another checkpoint with the same vision tower.", rich_help_panel=MODEL)
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    system: Annotated[str | None, typer.Option(help="System prompt.", rich_help_panel="Model")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.", rich_help_panel="Model")] = 64,
-    batch_size: Annotated[int, typer.Option(help="Questions in one batch.", rich_help_panel="Model")] = 8,
+    attn: Annotated[
+        str | None,
+        typer.Option(help="Attention: sdpa, eager or flash_attention_2 (default: the model's).", rich_help_panel=MODEL),
+    ] = None,
     positions: Annotated[
         str,
-        typer.Option(help="Position scheme: original (as trained), hf, compact.", rich_help_panel="Model"),
+        typer.Option(help="Position scheme: original (as trained), hf, compact.", rich_help_panel=MODEL),
     ] = "original",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Drop the answers that -o holds.")] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Questions in one batch, if memory holds them. (default: by device)", rich_help_panel=RUNNING
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Drop the answers that -o holds.", rich_help_panel=RUNNING)
+    ] = False,
+    retry_errors: Annotated[
+        bool,
+        typer.Option("--retry-errors", help="Ask again what failed in an earlier run.", rich_help_panel=RUNNING),
+    ] = False,
+    allow_errors: Annotated[
+        bool, typer.Option("--allow-errors", help="End with 0 though questions failed.", rich_help_panel=RUNNING)
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Ask the language model about the items of a cache.
 
     No decoding, no vision tower. With -o, a run that was stopped goes on where it was.
+    Many prompts about one item compute it once.
 
     [dim]tokcli infer cache --prompt "What happens here?"[/dim]
     [dim]tokcli infer cache --prompts qa.jsonl -o answers.parquet[/dim]
+    [dim]tokcli infer cache -p "Is there a {label} here?" --where "duration_s > 10 and label = 'cat'"[/dim]
+    [dim]tokcli infer cache -p "Describe the clip as JSON." --schema clip.schema.json -o clips.jsonl[/dim]
+    [dim]tokcli infer cache -p "What is red?" --keep 0.1 --method evs[/dim]
+    [dim]tokcli infer cache -p "Write a caption." --temperature 0.7 --top-p 0.9 --sample 100[/dim]
 
     With --json every answer is an object on a line of its own:
-    id, prompt, answer, visual_tokens, seconds and more.
+    id, prompt, answer, visual_tokens, seconds, error and more.
+    Ends with 3 when questions failed: their rows have an error in place of an answer.
     """
     from tokcli.recipe import InferRecipe, check
 
@@ -62,19 +148,40 @@ def infer(
         "prompt": prompt or [],
         "prompts": prompts,
         "output": output,
-        "model": model,
+        "where": where,
+        "ids": ids or [],
+        "sample": sample,
+        "limit": limit,
+        "group_by": group_by,
+        "keep": keep,
+        "max_tokens": max_tokens,
+        "method": method,
+        "threshold": threshold,
+        "select": select,
+        "options": key_values(settings or [], example="evs.variant=official"),
         "system": system,
         "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size,
-        "positions": positions,
+        "schema_file": schema,
+        "temperature": temperature,
+        "top_p": top_p,
+        "top_k": top_k,
+        "seed": seed,
+        "model": model,
         "dtype": dtype,
         "device": device,
-        "limit": limit,
-        "ids": ids or [],
+        "attn": attn,
+        "positions": positions,
+        "batch_size": batch_size,
         "overwrite": overwrite,
+        "retry_errors": retry_errors,
+        "allow_errors": allow_errors,
     }
     recipe: InferRecipe = check(InferRecipe, values, "infer")
-    run_infer(recipe, quiet, as_json)
+    raise typer.Exit(exit_code(run_infer(recipe, quiet, as_json), recipe))
+
+
+def exit_code(summary: InferSummary, recipe: InferRecipe) -> int:
+    return 3 if summary.failed and not recipe.allow_errors else 0
 
 
 def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> InferSummary:
@@ -104,6 +211,12 @@ def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> InferSummary:
 
 
 def _print_row(row: dict[str, Any]) -> None:
+    if row["error"] is not None:
+        said = "" if row["answer"] is None else f" {escape(row['answer'])}"
+        results.print(
+            f"[dim]{escape(plain(row['id']))}[/dim]  {escape(row['prompt'])}{said} [red]{escape(row['error'])}[/red]"
+        )
+        return
     mark = (
         ""
         if row["right"] is None
@@ -125,5 +238,7 @@ def _print_summary(summary: InferSummary, recipe: InferRecipe) -> None:
         notices.print(f"from {summary.visual_tokens:,} visual tokens, {kept} of {summary.source_tokens:,}")
     if summary.right is not None:
         notices.print(f"{summary.right} of {summary.expected} right ({share(summary.right, summary.expected)})")
+    if summary.failed:
+        notices.print(f"[yellow]{summary.failed} failed[/yellow]: the column 'error' of their rows says why")
     if recipe.output:
         notices.print(f"written to {escape(recipe.output)}")

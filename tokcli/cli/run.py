@@ -11,6 +11,7 @@ from tokcli.cli.compress import exit_code, run_compress
 from tokcli.cli.derive import run_derive
 from tokcli.cli.evaluate import exit_code as eval_exit_code
 from tokcli.cli.evaluate import run_eval
+from tokcli.cli.infer import exit_code as infer_exit_code
 from tokcli.cli.infer import run_infer
 from tokcli.cli.options import Json, Quiet, key_values
 from tokcli.cli.output import notices
@@ -48,7 +49,7 @@ def run(
         code = code or exit_code(run_derive(steps.derive, quiet, as_json), steps.derive)
     if steps.infer is not None:
         _title("infer", quiet)
-        run_infer(steps.infer, quiet, as_json)
+        code = code or infer_exit_code(run_infer(steps.infer, quiet, as_json), steps.infer)
     if steps.eval is not None:
         _title("eval", quiet)
         code = code or eval_exit_code(run_eval(steps.eval, quiet, as_json), steps.eval)

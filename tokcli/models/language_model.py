@@ -182,6 +182,14 @@ class LanguageModel:
         """
         return asking.distributions(self, item, prompts, continuations, scheme=scheme, system=system)
 
+    def text_embeddings(self, text: str) -> torch.Tensor:
+        """Float32 (Q, D) on the CPU: input embeddings of a text without special tokens."""
+        ids = self.tokenizer(text, add_special_tokens=False).input_ids
+        embed = self.model.get_input_embeddings()
+        with torch.inference_mode():
+            rows: torch.Tensor = embed(torch.tensor(ids, dtype=torch.long, device=embed.weight.device))
+        return rows.float().cpu()
+
     def prompt(self, request: Request, scheme: str = "original") -> Prompt:
         """Ids and positions of the request's kept tokens."""
         check_scheme(scheme, self.family.position_schemes)

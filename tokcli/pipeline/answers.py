@@ -19,8 +19,13 @@ from tokcli.errors import CacheConflictError, CacheError, UsageError
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 # Rows of one output must agree in these, or it would hold answers to different questions.
-IDENTITY = ("model", "cache_fingerprint")
+IDENTITY = ("model", "cache_fingerprint", "settings")
 Row = dict[str, Any]
+
+
+def key_of(row: Row) -> tuple[str, str]:
+    """What tells a row's question from all others."""
+    return row["id"], row.get("conversation") or row["prompt"]
 
 
 class AnswerFile:
@@ -30,9 +35,15 @@ class AnswerFile:
     """
 
     def __init__(
-        self, path: Path, identity: Mapping[str, str], overwrite: bool, hashes: Mapping[str, str] | None = None
+        self,
+        path: Path,
+        identity: Mapping[str, str],
+        overwrite: bool,
+        hashes: Mapping[str, str] | None = None,
+        retry_errors: bool = False,
     ) -> None:
-        """``hashes`` gives the source hash of every item as it is in the cache now.
+        """``hashes`` gives the source hash of every item as it is in the cache now; rows with an error are dropped too
+        where ``retry_errors`` says so.
 
         Raises ``UsageError`` for an unknown suffix, ``CacheConflictError`` for answers of another run."""
         if path.suffix not in FORMATS:
@@ -47,23 +58,30 @@ class AnswerFile:
         self.rows = self._existing()
         for row in self.rows:
             for name, value in identity.items():
-                if row.get(name) != value:
+                held = row.get(name) or ""
+                if held != value:
                     raise CacheConflictError(
-                        f"{path} holds answers with {name} {row.get(name)}, this run has {value}; "
+                        f"{path} holds answers with {name} {held or 'of the defaults'}, "
+                        f"this run has {value or 'the defaults'}; "
                         "choose another -o, or --overwrite"
                     )
+        if retry_errors:
+            self._keep([row for row in self.rows if not row.get("error")])
         self.stale = self._drop_stale(hashes or {})
         """How many answers were dropped."""
-        self.done = {(row["id"], row["prompt"]) for row in self.rows}
+        self.done = {key_of(row) for row in self.rows}
         self._file: IO[str] | None = None
 
     def _drop_stale(self, hashes: Mapping[str, str]) -> int:
         current = [row for row in self.rows if row.get("source_hash") == hashes.get(row["id"], row.get("source_hash"))]
         stale = len(self.rows) - len(current)
-        if stale:
-            self.rows = current
-            write_atomically(self.journal, "".join(_line(row) for row in current).encode())
+        self._keep(current)
         return stale
+
+    def _keep(self, rows: list[Row]) -> None:
+        if len(rows) < len(self.rows):
+            self.rows = rows
+            write_atomically(self.journal, "".join(_line(row) for row in rows).encode())
 
     def _existing(self) -> list[Row]:
         if self.journal.exists():
@@ -103,7 +121,7 @@ class AnswerFile:
             self._file.flush()
         except OSError as error:
             raise CacheError(f"{self.path}: cannot write answers: {error.strerror}; make room and run again") from error
-        self.done.update((row["id"], row["prompt"]) for row in rows)
+        self.done.update(key_of(row) for row in rows)
 
     def finish(self) -> None:
         """Make the output complete: csv and parquet are written at once from all rows."""
@@ -135,8 +153,12 @@ def _as_csv(rows: list[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, _columns(rows))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, dict)) else value
 
 
 def _as_parquet(rows: list[Row]) -> bytes:
@@ -144,6 +166,17 @@ def _as_parquet(rows: list[Row]) -> bytes:
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
-    columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
+    columns = {name: _array([row.get(name) for row in rows]) for name in _columns(rows)}
     pq.write_table(pa.table(columns), buffer, write_page_checksum=True)
     return buffer.getvalue()
+
+
+def _array(values: list[Any]) -> Any:
+    """One type for a column; values that have none in common become their JSON."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
+        return pa.array(texts, pa.string())

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 
 from tokcli.cache import Cache, ErrorRow, Manifest, open_cache
-from tokcli.errors import MethodError, UsageError
+from tokcli.errors import UsageError
 from tokcli.methods import Compressor, resolve
-from tokcli.methods.budget import grid_tokens
-from tokcli.methods.compose import chain
+from tokcli.pipeline.further import Further, further_on, stored_dtypes
 from tokcli.pipeline.preflight import library_versions
-from tokcli.pipeline.reduction import stored, with_structural
-from tokcli.pipeline.restore import announced_views, kept_tokens, with_announced
-from tokcli.pipeline.targets import DTYPES, Target, check_targets, parse_also
+from tokcli.pipeline.reduction import stored
+from tokcli.pipeline.targets import Target, check_targets, parse_also
 from tokcli.recipe import DeriveRecipe
 from tokcli.types import EncodedItem, MediaItem
 
@@ -26,34 +24,16 @@ class Derivation:
     """How one cache comes from the source."""
 
     target: Target
-    further: Compressor
+    further: Further
     """What is run on the rows of the source."""
-    composed: bool
-    """Whether the source's own method comes before it; else the source has all tokens."""
-    tower_dtype: torch.dtype | None
-    """What the source's tokens were before they were stored; None where storing rounded them."""
-    shrunk: bool
-    """Whether the source's frames were made smaller before the tower."""
+
+    @property
+    def tower_dtype(self) -> torch.dtype | None:
+        return self.further.tower_dtype
 
     def make(self, item: EncodedItem) -> EncodedItem:
         """The item as compressing it from the media keeps it. Raises ``MethodError``."""
-        first = item.kept
-        rows = grid_tokens(item.views) if self.shrunk else item.source_tokens
-        if first.assignment is not None:
-            rows = len(first.assignment)
-        visual = kept_tokens(item, rows, self.tower_dtype)
-        announced = announced_views(item)
-        if self.target.compressor.streaming:
-            session = self.further.start(item.id, announced)
-            kept = session.push(visual)
-            kept = replace(kept, stats=session.finish())
-        else:
-            kept = self.further.compress(visual, item.id)
-        structural = visual.structural[kept.source]
-        if self.composed:
-            kept = chain(first, kept, rows)
-        kept = with_announced(with_structural(kept, structural), announced, item.views)
-        return replace(item, kept=stored(kept, self.target.torch_dtype))
+        return replace(item, kept=stored(self.further.run(item), self.target.torch_dtype))
 
 
 @dataclass(frozen=True)
@@ -109,19 +89,15 @@ def _derivation(source: Cache, folder: Path, further: Compressor, recipe: Derive
         raise UsageError(f"{folder} is the cache to derive from; name another folder with -o")
     configuration = source.manifest.configuration
     before = Compressor.from_json(configuration["method"])
-    _check_method(source, before, further)
-    composed = before.name != "none"
-    compressor = before.followed_by(further) if composed else further
-    held = str(configuration["tokens_dtype"])
-    computed = str(configuration["model"].get("dtype", held))
-    # Float32 holds the other two exactly; between the others something is always rounded away.
-    exact = held in (computed, "float32") and "method_dtype" not in configuration
+    run = further_on(source, further)
+    compressor = before.followed_by(further) if run.composed else further
+    held, _ = stored_dtypes(source)
     changed: dict[str, Any] = {
         "method": compressor.to_json(),
         "seed": seed,
         "tokens_dtype": held if recipe.tokens_dtype == "auto" else recipe.tokens_dtype,
     }
-    if not exact:
+    if run.tower_dtype is None:
         # Told apart from a cache made from the media, where methods see tokens before they are rounded.
         changed.setdefault("method_dtype", configuration.get("method_dtype", held))
     manifest = Manifest(
@@ -132,23 +108,4 @@ def _derivation(source: Cache, folder: Path, further: Compressor, recipe: Derive
             "derived_from": {"cache": str(source.path), "configuration": source.manifest.digest},
         },
     )
-    tower_dtype = DTYPES[computed] if exact else None
-    return Derivation(Target(folder, compressor, manifest), further, composed, tower_dtype, before.pixel_scale != 1.0)
-
-
-def _check_method(source: Cache, before: Compressor, further: Compressor) -> None:
-    """Raise ``MethodError`` for methods that need what the cache does not hold."""
-    for stage in further.before_tokens:
-        raise MethodError(
-            f"method {stage['name']!r} works before there are tokens, and a cache holds tokens only; "
-            f"use `tokcli compress --method {further.name}` on the media"
-        )
-    first = before.to_json()["methods"][0]
-    held = Compressor.from_json({"methods": [first]}).needs if first["name"] == "none" else frozenset[str]()
-    missing = sorted(further.needs - held - {"tokens"})
-    if missing:
-        there = f"it holds {', '.join(sorted(held))}" if held else "it holds none"
-        raise MethodError(
-            f"method {further.name!r} needs the signal {missing[0]!r}, which {source.path} does not hold ({there}); "
-            f"make it from the media with --method none --keep-signals {','.join(sorted(further.needs - {'tokens'}))}"
-        )
+    return Derivation(Target(folder, compressor, manifest), run)

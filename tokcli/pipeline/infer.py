@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from tokcli.cache import Cache, open_cache
 from tokcli.errors import UsageError
-from tokcli.models import Answer, LanguageModel, Request, load_language_model
+from tokcli.models import Choice, load_language_model, parse_schema
 from tokcli.pipeline.answers import AnswerFile, Row
-from tokcli.pipeline.prompts import Question, load_prompts, questions
+from tokcli.pipeline.asking import Asker
+from tokcli.pipeline.prompts import Prompt, Question, load_prompts, questions
+from tokcli.pipeline.reading import reader
+from tokcli.pipeline.replies import row_of, settings_of
+from tokcli.pipeline.subjects import Subject, known, subjects
+from tokcli.pipeline.templates import check_fields, fill
 from tokcli.recipe import InferRecipe
-from tokcli.types import EncodedItem
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class InferSummary:
     answered: int
     skipped: int
     """Answered in an earlier run."""
+    failed: int
+    """Questions that have an error in place of an answer, those of earlier runs in the same output included."""
     missing: int
     """Prompts that name items which are not in the cache."""
     right: int | None
@@ -46,32 +50,44 @@ def infer(
     """Answer the recipe's prompts from its cache.
 
     ``on_row`` sees each row of this run as soon as it is there; ``on_begin`` gets the number of questions, how many of
-    them are answered already, and what is worth a warning. Raises ``UsageError``, ``ModelError``
-    or ``CacheError`` before the first question for what cannot work.
+    them are answered already, and what is worth a warning. A question that can't be answered is a row with its error.
+    Raises ``UsageError``, ``ModelError`` or ``CacheError`` before the first question for what cannot work at all.
     """
     cache = open_cache(recipe.cache)
-    prompts = load_prompts(recipe)
-    asked, missing = questions(prompts, _chosen(cache, recipe))
+    choice, schema = _choice(recipe)
+    items = reader(cache, recipe)
+    about, notes = subjects(cache, recipe)
+    prompts = _checked(load_prompts(recipe), cache)
+    asked, missing = questions(prompts, [subject.id for subject in about])
+    asked = _filled(asked, about)
     if not asked:
         names = f"; not in it: {', '.join(missing[:3])}" if missing else ""
         raise UsageError(f"{recipe.cache}: no item to ask{names}. `tokcli inspect {recipe.cache}` lists its ids")
-    identity = {"model": _model_name(cache, recipe), "cache_fingerprint": cache.manifest.digest}
-    output = AnswerFile(Path(recipe.output), identity, recipe.overwrite, _hashes(cache)) if recipe.output else None
+    identity = {
+        "model": recipe.model or str(cache.manifest.configuration["model"]["model"]),
+        "cache_fingerprint": cache.manifest.digest,
+        "settings": settings_of(recipe, choice),
+    }
+    hashes = {subject.id: subject.source_hash for subject in about}
+    output = None
+    if recipe.output:
+        output = AnswerFile(Path(recipe.output), identity, recipe.overwrite, hashes, recipe.retry_errors)
     pending = [question for question in asked if output is None or question.key not in output.done]
     if on_begin is not None:
-        on_begin(len(asked), len(asked) - len(pending), _notes(missing, output))
+        on_begin(len(asked), len(asked) - len(pending), notes + _notes(missing, output))
+    failed = sum(bool(row.get("error")) for row in output.rows) if output is not None else 0
     started = time.monotonic()
     rows: list[Row] = []
     try:
         if pending:
-            model = load_language_model(identity["model"], dtype=recipe.dtype, device=recipe.device)
+            model = load_language_model(identity["model"], dtype=recipe.dtype, device=recipe.device, attn=recipe.attn)
             model.check(cache.manifest.configuration["model"])
-            for batch in _answered(model, cache, pending, recipe):
-                new = [_row(question, item, answer, identity) for question, item, answer in batch]
+            for replies in Asker(model, items, about, recipe, choice, schema).replies(pending):
+                new = [row_of(reply, hashes[reply.question.item_id], identity) for reply in replies]
                 if output is not None:
                     output.append(new)
                 for row in new:
-                    rows.append({key: row[key] for key in ("visual_tokens", "source_tokens", "new_tokens", "right")})
+                    rows.append({key: row[key] for key in _COUNTED})
                     if on_row is not None:
                         on_row(row)
         if output is not None:
@@ -82,8 +98,9 @@ def infer(
     judged = [row["right"] for row in rows if row["right"] is not None]
     return InferSummary(
         questions=len(asked),
-        answered=len(rows),
+        answered=sum(row["error"] is None for row in rows),
         skipped=len(asked) - len(pending),
+        failed=failed + sum(row["error"] is not None for row in rows),
         missing=len(missing),
         right=sum(judged) if judged else None,
         expected=len(judged),
@@ -94,13 +111,54 @@ def infer(
     )
 
 
-def _model_name(cache: Cache, recipe: InferRecipe) -> str:
-    return recipe.model or str(cache.manifest.configuration["model"]["model"])
+_COUNTED = ("visual_tokens", "source_tokens", "new_tokens", "right", "error")
 
 
-def _hashes(cache: Cache) -> dict[str, str]:
-    rows = cache.table(columns=["id", "source_blake3"]).to_pylist()
-    return {row["id"]: row["source_blake3"] for row in rows}
+def _choice(recipe: InferRecipe) -> tuple[Choice, object]:
+    """How tokens are chosen, and the schema as JSON. Raises ``UsageError`` for a file that holds no schema."""
+    text, schema = None, None
+    if recipe.schema_file is not None:
+        path = Path(recipe.schema_file)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path}: cannot read the schema: {getattr(error, 'strerror', None) or error}") from None
+        try:
+            schema = parse_schema(text)
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
+    return Choice(recipe.temperature, recipe.top_p, recipe.top_k, recipe.seed, text), schema
+
+
+def _checked(prompts: list[Prompt], cache: Cache) -> list[Prompt]:
+    """The prompts. Raises ``UsageError`` where one that is for all items names a field that the cache doesn't have."""
+    table = known(cache)
+    fields = dict.fromkeys(table.column_names)
+    for prompt in prompts:
+        if prompt.item is None:
+            for text in (prompt.text, *(text for text, _ in prompt.before)):
+                check_fields(text, fields)
+    return prompts
+
+
+def _filled(asked: Sequence[Question], about: Sequence[Subject]) -> list[Question]:
+    """The questions with their fields filled in, each once; a field without a value is the question's problem.
+
+    Questions to one item are left as they are: they were written for it, and may hold any braces.
+    """
+    fields = {subject.id: subject.fields for subject in about}
+    filled: dict[tuple[str, str], Question] = {}
+    for question in asked:
+        prompt = question.prompt
+        if prompt.item is None:
+            values = fields[question.item_id]
+            try:
+                before = tuple((fill(text, values), given) for text, given in prompt.before)
+                question = replace(question, prompt=replace(prompt, text=fill(prompt.text, values), before=before))
+            except UsageError as error:
+                question = replace(question, problem=str(error))
+        filled.setdefault(question.key, question)
+    return list(filled.values())
 
 
 def _notes(missing: list[str], output: AnswerFile | None) -> list[str]:
@@ -111,55 +169,3 @@ def _notes(missing: list[str], output: AnswerFile | None) -> list[str]:
     if output is not None and output.stale:
         notes.append(f"{output.stale} answers are about files that changed since; asking again")
     return notes
-
-
-def _chosen(cache: Cache, recipe: InferRecipe) -> list[str]:
-    ids = list(cache.ids())
-    if recipe.ids:
-        unknown = [item_id for item_id in recipe.ids if item_id not in set(ids)]
-        if unknown:
-            raise UsageError(f"{recipe.cache}: no item {unknown[0]!r}; `tokcli inspect {recipe.cache}` lists its ids")
-        ids = [item_id for item_id in ids if item_id in set(recipe.ids)]
-    return ids[: recipe.limit]
-
-
-def _answered(
-    model: LanguageModel, cache: Cache, pending: list[Question], recipe: InferRecipe
-) -> Iterator[list[tuple[Question, EncodedItem, Answer]]]:
-    for batch in _batches(pending, recipe.batch_size):
-        items = {item_id: cache[item_id] for item_id in dict.fromkeys(question.item_id for question in batch)}
-        requests = [Request([items[q.item_id]], q.prompt.text, recipe.system) for q in batch]
-        answers = model.generate(requests, max_new_tokens=recipe.max_new_tokens, scheme=recipe.positions)
-        yield [(question, items[question.item_id], answer) for question, answer in zip(batch, answers)]
-
-
-def _batches(pending: Iterable[Question], size: int) -> Iterator[list[Question]]:
-    rest = iter(pending)
-    while batch := list(islice(rest, size)):
-        yield batch
-
-
-def _row(question: Question, item: EncodedItem, answer: Answer, identity: dict[str, str]) -> Row:
-    extra: dict[str, Any] = {
-        "expected" if key == "answer" else key: value for key, value in question.prompt.extra.items()
-    }
-    expected = extra.get("expected")
-    return {
-        "id": question.item_id,
-        "prompt": question.prompt.text,
-        "answer": answer.text,
-        **extra,
-        "right": None if expected is None else _normalised(answer.text) == _normalised(str(expected)),
-        "visual_tokens": answer.visual_tokens,
-        "source_tokens": item.source_tokens,
-        "prompt_tokens": answer.prompt_tokens,
-        "new_tokens": len(answer.token_ids),
-        "seconds": round(answer.seconds, 6),
-        "finish_reason": answer.finish_reason,
-        "source_hash": item.source_hash,
-        **identity,
-    }
-
-
-def _normalised(text: str) -> str:
-    return " ".join(text.casefold().split()).rstrip(".!")

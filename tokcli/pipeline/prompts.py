@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokcli.errors import UsageError
+from tokcli.pipeline.conversations import CONVERSATION_KEYS, Turn, read_conversation
 from tokcli.recipe import InferRecipe
 
 TEXT_KEYS = ("prompt", "question")
@@ -24,22 +26,38 @@ class Prompt:
     """Id of the item that it is for, or the end of it after a slash; None: for all."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Other keys of the prompts file (``answer``, ``kind``), carried into the output as ``expected`` and so on."""
+    before: tuple[Turn, ...] = ()
+    """What is asked first, in the same conversation."""
+    system: str | None = None
+    """The conversation's own system message."""
+
+    @property
+    def conversation(self) -> str | None:
+        """What tells this conversation from others that end in the same question; None for a single question."""
+        if not self.before and self.system is None:
+            return None
+        parts = [self.system, [list(turn) for turn in self.before], self.text]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def load_prompts(recipe: InferRecipe) -> list[Prompt]:
     """The recipe's own prompts, or those of its file.
 
     A text file has a prompt a line. A ``.jsonl`` file has an object a line with ``prompt`` (or ``question``) and, for a
-    question to one item, ``id`` (or ``video``, ``image``, ``path``). Raises ``UsageError`` for an empty or bad line.
+    question to one item, ``id`` (or ``video``, ``image``, ``path``); or with ``messages``, a conversation. A ``.json``
+    file holds one such object, or the messages alone. Raises ``UsageError`` for an empty or bad line.
     """
     if recipe.prompts is None:
         return [Prompt(text) for text in recipe.prompt]
     path = Path(recipe.prompts)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{path}: cannot read the prompts: {reason}") from None
+    if path.suffix == ".json":
+        return [_parse_object(text, str(path))]
+    lines = text.splitlines()
     if not lines:
         raise UsageError(f"{path}: no prompts in it; write one a line")
     parse = _parse_object if path.suffix in (".jsonl", ".ndjson") else _parse_line
@@ -59,26 +77,34 @@ def _parse_object(line: str, where: str) -> Prompt:
         data = json.loads(line)
     except ValueError:
         raise UsageError(f"{where}: not a JSON object") from None
+    if isinstance(data, list) and where.endswith(".json"):
+        data = {"messages": data}
     if not isinstance(data, dict):
         raise UsageError(f"{where}: not a JSON object")
+    item = next((str(data[key]) for key in ITEM_KEYS if key in data), None)
+    known = {*TEXT_KEYS, *ITEM_KEYS, *CONVERSATION_KEYS}
+    extra = {key: value for key, value in data.items() if key not in known}
+    if messages := next((data[key] for key in CONVERSATION_KEYS if key in data), None):
+        system, before, last = read_conversation(messages, where)
+        return Prompt(last, item, extra, before, system)
     text = next((data[key] for key in TEXT_KEYS if key in data), None)
     if not isinstance(text, str) or not text.strip():
         raise UsageError(f"{where}: needs a non-empty 'prompt' or 'question'")
-    item = next((str(data[key]) for key in ITEM_KEYS if key in data), None)
-    known = {*TEXT_KEYS, *ITEM_KEYS}
-    return Prompt(text.strip(), item, {key: value for key, value in data.items() if key not in known})
+    return Prompt(text.strip(), item, extra)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with the item that it is put to."""
+    """A prompt with the item, or the group of items, that it is put to."""
 
     item_id: str
     prompt: Prompt
+    problem: str | None = None
+    """Why it can't be asked."""
 
     @property
     def key(self) -> tuple[str, str]:
-        return self.item_id, self.prompt.text
+        return self.item_id, self.prompt.conversation or self.prompt.text
 
 
 def questions(prompts: Iterable[Prompt], ids: list[str]) -> tuple[list[Question], list[str]]:
