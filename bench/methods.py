@@ -50,19 +50,19 @@ class Result:
         return self.of_bare / (self.official_seconds / OFFICIAL_BARE_SECONDS)
 
 
-def make_video() -> VisualTokens:
+def make_video(grid: tuple[int, int, int] = GRID) -> VisualTokens:
     """Frames that drift, so that every method keeps some and drops some."""
     generator = torch.Generator().manual_seed(0)
-    places = GRID[1] * GRID[2]
+    places = grid[1] * grid[2]
     pace = torch.rand(places, 1, generator=generator) * 1.5
-    frames = torch.randn((GRID[0], places, DIM), generator=generator)
-    for step in range(1, GRID[0]):
+    frames = torch.randn((grid[0], places, DIM), generator=generator)
+    for step in range(1, grid[0]):
         frames[step] = frames[step - 1] + pace * frames[step]
-    coords = torch.cartesian_prod(torch.tensor([0]), *(torch.arange(size) for size in GRID)).to(torch.int32)
+    coords = torch.cartesian_prod(torch.tensor([0]), *(torch.arange(size) for size in grid)).to(torch.int32)
     rows = frames.reshape(-1, DIM)
     structural = torch.zeros(len(rows), dtype=torch.bool)
     signals = {name: rows[:, 0].abs() for name in ("pixel_change", "received_attention", "meanq")}
-    return VisualTokens(rows, coords, (View("frames", GRID),), structural, signals, 1.0)
+    return VisualTokens(rows, coords, (View("frames", grid),), structural, signals, 1.0)
 
 
 def best_of(repeats: int, run: Callable[[], object]) -> float:
@@ -91,11 +91,13 @@ def measure(repeats: int) -> list[Result]:
 
     signal_seconds = best_of(repeats, pixel_signal)
 
-    def result(name: str, official: float | None = None, extra: float = 0.0, **arguments: Any) -> Result:
+    def result(
+        name: str, official: float | None = None, extra: float = 0.0, item: VisualTokens = visual, **arguments: Any
+    ) -> Result:
         compressor = resolve(name.split()[0], **arguments)
         # The bare arithmetic again beside each method: other work on the machine comes and goes.
         bare_seconds = best_of(repeats, bare)
-        seconds = best_of(repeats, lambda: compressor.compress(visual, "bench")) + extra
+        seconds = best_of(repeats, lambda: compressor.compress(item, "bench")) + extra
         return Result(name, seconds, bare_seconds, official)
 
     return [
@@ -107,6 +109,13 @@ def measure(repeats: int) -> list[Result]:
         result("holitom", 0.31),
         result("fastvid", 0.57),
         result("prunevid", 0.37),
+        result("temporal_merge", keep=0.05),
+        result("temporal_merge keep 0.2", keep=0.2),
+        result("temporal_merge threshold", threshold=0.8),
+        result("keyframes", keep=0.25),
+        result("vqtoken 32 codes", 2.96 + 10 * 0.06, max_tokens=32, options={"max_iterations": 10}),
+        result("ktv keyframes", 16.3, item=make_video((5400, 1, 1)), options={"keyframes": 12}),
+        result("centerclip", 0.44 * GRID[0] / 2),
         result("none"),
         result("uniform", keep=0.2),
         result("random", keep=0.2),
