@@ -25,7 +25,8 @@ from tokcli.pipeline.restore import ANNOUNCED
 from tokcli.recipe import CompressRecipe, DeriveRecipe
 
 KEEP = 0.3
-SIGNALS = "pixel_change"
+SIGNALS = ("pixel_change", "received_attention", "meanq")
+HELD = {"signals": ",".join(SIGNALS)}
 COMPOSED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     # What is compressed at once: (what its first part made, what is derived from that)
     "dtd,uniform@0.2": ("dtd", {"method": "uniform", "keep": 0.2}),
@@ -39,12 +40,12 @@ COMPOSED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 
 def alone() -> list[str]:
-    """Every method whose signals the bundled model gives, as ``--also`` takes it."""
+    """Every method that works on tokens and signals that the bundled model gives, as ``--also`` takes it."""
     names = []
     for method in METHODS.loaded().values():
         options = {"keep": KEEP} if "keep" in budgets_of(method.options) else {}
         parsed = method.parse(options)
-        if method.where(parsed) == "tokens" and method.signals(parsed) <= {SIGNALS}:
+        if method.where(parsed) == "tokens" and method.signals(parsed) <= set(SIGNALS):
             names.append(f"{method.name}@{KEEP}" if options else method.name)
     return names
 
@@ -78,7 +79,7 @@ def caches(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         recipe(
             media,
             folder / "full",
-            options={"signals": SIGNALS},
+            options=HELD,
             also=[f"{entry}={folder_of(folder, entry)}" for entry in [*ALONE, *COMPOSED, "dtd", "pool2d@0.5", "none"]],
         )
     )
@@ -115,7 +116,7 @@ def test_further_methods_continue_a_composition(caches: Path, tmp_path: Path, en
 
 
 def test_all_tokens_again_are_the_same_cache(caches: Path, tmp_path: Path) -> None:
-    run(caches / "full", tmp_path / "with", method="none", options={"signals": SIGNALS})
+    run(caches / "full", tmp_path / "with", method="none", options=HELD)
     assert_same_caches(tmp_path / "with", caches / "full")
     run(caches / "full", tmp_path / "without", method="none")
     assert_same_caches(tmp_path / "without", folder_of(caches, "none"))
@@ -286,7 +287,7 @@ def test_structural_rows_stay_structural(caches: Path, tmp_path: Path) -> None:
 
 
 def test_a_derived_item_keeps_all_that_is_known_of_its_file(caches: Path, tmp_path: Path) -> None:
-    run(caches / "full", tmp_path / "derived", method="none", options={"signals": SIGNALS})
+    run(caches / "full", tmp_path / "derived", method="none", options=HELD)
     full = open_cache(caches / "full")
     for item in open_cache(tmp_path / "derived"):
         assert_same_items(item, full[item.id])
