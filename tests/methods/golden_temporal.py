@@ -8,7 +8,9 @@ from method_items import Arrays, mask_of, video
 
 from tokcli.methods import resolve
 from tokcli.ops.matching import Merging, bipartite_matching
+from tokcli.ops.pooling import cell_centres
 from tokcli.ops.similarity import cosine
+from tokcli.ops.transport import EPSILON, sinkhorn, transport_over_time
 
 
 def dycoke_ttm(case: str, arrays: Arrays) -> None:
@@ -76,4 +78,62 @@ def tempme_merge(case: str, arrays: Arrays) -> None:
     np.testing.assert_array_equal(went, arrays["source"])
 
 
-RUNNERS = {"dycoke_ttm": dycoke_ttm, "vidcom2": vidcom2, "aim": aim, "tempme_merge": tempme_merge}
+def aot_sinkhorn(case: str, arrays: Arrays) -> None:
+    kernel = torch.exp(-torch.from_numpy(arrays["cost"]) / float(arrays["eps"]))
+    np.testing.assert_allclose(sinkhorn(kernel, int(arrays["max_iter"])), arrays["plan"], rtol=1e-4, atol=1e-7)
+
+
+def aot_temporal_ot(case: str, arrays: Arrays) -> None:
+    assert float(arrays["eps"]) == EPSILON
+    merged, stays, plan = transport_over_time(
+        torch.from_numpy(arrays["anchors"]),
+        torch.from_numpy(arrays["sources"]),
+        int(arrays["dt"]),
+        float(arrays["keep_ratio"]),
+        width=float(arrays["sigma_t"]),
+        max_iterations=int(arrays["max_iter"]),
+    )
+    np.testing.assert_array_equal(stays, arrays["keep_mask"])
+    np.testing.assert_allclose(merged, arrays["new_anchors"], atol=1e-4)
+    np.testing.assert_allclose(plan, arrays["plan"], rtol=1e-4, atol=1e-7)
+
+
+def aot(case: str, arrays: Arrays) -> None:
+    layers = torch.from_numpy(arrays["attention_sum_over_queries_by_layer_mean_heads"])
+    steps, side = arrays["features"].shape[0], 27
+    signals = {"received_attention": layers[-2].flatten(), "cls_attention": layers[5].flatten()}
+    visual = video(arrays["features"], (steps, side, side), **signals)
+    options = {
+        "variant": "official",
+        "local_importance": "cls",
+        "anchors": int(arrays["visual_token_num"]),
+        "global_share": float(arrays["global_ratio"]),
+        "survivors": float(arrays["keep_ratio"]),
+    }
+    # With clips of one step nothing happens over time: what a clip starts from, cell by cell.
+    alone = resolve("aot", options={**options, "clip_steps": 1}).compress(visual, "item")
+    centres = cell_centres(side, 14)
+    cells = (centres.unsqueeze(1) * side + centres).flatten()
+    places = torch.arange(steps).unsqueeze(1) * side * side + cells
+    np.testing.assert_array_equal(torch.isin(places, alone.source), arrays["pooled_mask_196"])
+    clip_steps = int(arrays["segments"][0, 1])
+    kept = resolve("aot", options={**options, "clip_steps": clip_steps}).compress(visual, "item")
+    # The authors emit the anchors of a clip's first step, the survivors of the others, and the anchors as merged.
+    rows = []
+    for start, length in arrays["segments"].tolist():
+        if length > 1:
+            rows.append(alone.tokens[alone.coords[:, 1] == start])
+        later = (kept.coords[:, 1] > start) & (kept.coords[:, 1] < start + length)
+        rows += [kept.tokens[later], kept.tokens[kept.coords[:, 1] == start]]
+    np.testing.assert_allclose(torch.cat(rows), arrays["final_tokens"], atol=1e-4)
+
+
+RUNNERS = {
+    "dycoke_ttm": dycoke_ttm,
+    "vidcom2": vidcom2,
+    "aim": aim,
+    "tempme_merge": tempme_merge,
+    "aot": aot,
+    "aot_sinkhorn": aot_sinkhorn,
+    "aot_temporal_ot": aot_temporal_ot,
+}

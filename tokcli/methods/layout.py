@@ -67,6 +67,19 @@ def steps_of(visual: VisualTokens) -> list[torch.Tensor]:
     return list(rows.tensor_split(starts))
 
 
+def clips_of(visual: VisualTokens, length: int) -> list[list[torch.Tensor]]:
+    """:func:`steps_of` in clips of up to ``length`` neighbouring steps, none of them over two views."""
+    clips: list[list[torch.Tensor]] = []
+    last = -1
+    for rows in steps_of(visual):
+        view = int(visual.coords[rows[0], 0])
+        if view != last or len(clips[-1]) == length:
+            clips.append([])
+        clips[-1].append(rows)
+        last = view
+    return clips
+
+
 def take(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """``values[rows]`` for ascending rows, at least one, without a copy where they follow one another."""
     first, last = int(rows[0]), int(rows[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ from pydantic import Field
 
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
-from tokcli.methods.layout import steps_of, take
+from tokcli.methods.layout import clips_of, take
 from tokcli.methods.output import merge
 from tokcli.ops.allocation import proportional
 from tokcli.ops.matching import Merging, bipartite_matching
@@ -52,7 +51,7 @@ def tempme(visual: VisualTokens, options: TempmeOptions) -> TokenSet:
     schedule is stretched: each round leaves the share that it leaves by default, raised to the one power that meets
     the budget. With a share of 1 nothing merges.
     """
-    clips = list(_clips(visual))
+    clips = clips_of(visual, CLIP)
     if not clips:
         return merge(visual, torch.full((len(visual),), -1), torch.zeros(0, dtype=torch.int64))
     sizes = [[len(rows) for rows in clip] for clip in clips]
@@ -75,20 +74,6 @@ def tempme(visual: VisualTokens, options: TempmeOptions) -> TokenSet:
         values.append(left.tokens[0].to(visual.tokens.dtype))
         groups += len(anchors[-1])
     return merge(visual, labels, torch.cat(anchors), values=torch.cat(values))
-
-
-def _clips(visual: VisualTokens) -> Iterator[list[torch.Tensor]]:
-    """The rows of up to 12 neighbouring steps of one view, int64 (n,) for each step."""
-    clip: list[torch.Tensor] = []
-    view = -1
-    for rows in steps_of(visual):
-        if clip and (len(clip) == CLIP or int(visual.coords[rows[0], 0]) != view):
-            yield clip
-            clip = []
-        view = int(visual.coords[rows[0], 0])
-        clip.append(rows)
-    if clip:
-        yield clip
 
 
 @dataclass(frozen=True)
