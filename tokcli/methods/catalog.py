@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tokcli.methods.aim import aim
+from tokcli.methods.aot import aot
 from tokcli.methods.base import METHODS
 from tokcli.methods.centerclip import centerclip
 from tokcli.methods.downsample import downsample
@@ -11,8 +12,8 @@ from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.holitom import holitom
-from tokcli.methods.ktv import ktv
 from tokcli.methods.keyframes import keyframes
+from tokcli.methods.ktv import ktv
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.prunevid import prunevid
@@ -31,6 +32,7 @@ for _method in (
     vidcom2,
     aim,
     tempme,
+    aot,
     temporal_merge,
     dycoke,
     vqtoken,
