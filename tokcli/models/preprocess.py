@@ -53,14 +53,18 @@ def patchify(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
     return blocks.reshape(steps * rows * columns, channels, temporal * patch * patch)
 
 
-def to_patches(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:
+def to_patches(pixels: torch.Tensor, settings: Settings, chosen: torch.Tensor | None = None) -> torch.Tensor:
     """uint8 (n, h, w, 3) to the tower's float32 rows (patches, 3 * temporal * patch * patch), normalised.
+
+    With bool (patches,) ``chosen`` only those rows.
 
     The rescaling is folded into mean and deviation before they touch the pixels, as in transformers: another order of
     the same arithmetic differs in the last bit. Cutting comes first because bytes are moved faster than floats.
     """
     mean, std = _statistics(settings, pixels.device)
-    return patchify(pixels, settings).to(torch.float32).sub_(mean[:, None]).div_(std[:, None]).flatten(1)
+    rows = patchify(pixels, settings)
+    rows = rows if chosen is None else rows[chosen.to(rows.device)]
+    return rows.to(torch.float32).sub_(mean[:, None]).div_(std[:, None]).flatten(1)
 
 
 def to_planes(pixels: torch.Tensor, settings: Settings) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokcli.errors import ModelError
-from tokcli.models.base import GridAdapter
+from tokcli.models.units import UnitAdapter
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tokcli.types import EncodedItem
 
 
-class Qwen25VL(GridAdapter):
+class Qwen25VL(UnitAdapter):
     """Adapter for checkpoints of the type ``qwen2_5_vl``."""
 
     model_class = "Qwen2_5_VLForConditionalGeneration"
@@ -45,8 +45,18 @@ class Qwen25VL(GridAdapter):
         """Window by window."""
         from tokcli.models.signals import window_order
 
+        return window_order(rows, columns, self._window_side(config))
+
+    def windows(self, config: Any, places: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        side = self._window_side(config)
+        down, across = (-(-size // side) for size in grid)
+        step, row, column = places.unbind(dim=1)
+        return (step * down + row // side) * across + column // side
+
+    def _window_side(self, config: Any) -> int:
+        """Tokens along the side of a window."""
         vision = config.vision_config
-        return window_order(rows, columns, vision.window_size // vision.spatial_merge_size // vision.patch_size)
+        return int(vision.window_size // vision.spatial_merge_size // vision.patch_size)
 
     def interval(self, item: EncodedItem, config: Any) -> float:
         """``tokens_per_second`` times the seconds between steps; 1 s where the item tells none, as in transformers."""

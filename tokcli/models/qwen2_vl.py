@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tokcli.models.base import GridAdapter
+from tokcli.models.units import UnitAdapter
 
 
-class Qwen2VL(GridAdapter):
+class Qwen2VL(UnitAdapter):
     """Adapter for checkpoints of the type ``qwen2_vl``."""
 
     model_class = "Qwen2VLForConditionalGeneration"

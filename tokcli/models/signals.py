@@ -11,7 +11,7 @@ All signals are float32 with a row for each token. docs/signals.md says what eac
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -84,13 +84,31 @@ def grid_signals(
         features: (patches, C) before the merger.
         order: int64 (tokens of a frame,): which token stands where in the tower; None if all stand where they belong.
     """
+    length = len(features) // steps
+    signals = segment_signals(wanted, attention, call, features, lengths=[length] * steps, unit=unit)
+    if order is None:
+        return signals
+    place = torch.argsort(order).to(features.device)
+    return {name: values.unflatten(0, (steps, -1))[:, place].flatten(0, 1) for name, values in signals.items()}
+
+
+def segment_signals(
+    wanted: frozenset[str],
+    attention: Any,
+    call: Call,
+    features: torch.Tensor,
+    *,
+    lengths: Sequence[int],
+    unit: int,
+) -> dict[str, torch.Tensor]:
+    """The same where segments of ``lengths`` patches see themselves alone; rows in the tower's order."""
     states = first_argument(call)
     cos, sin = (table.float() for table in call[1]["position_embeddings"])
-    place = None if order is None else torch.argsort(order).to(states.device)
-    length = len(states) // steps
-    frames: list[dict[str, torch.Tensor]] = []
-    for first in range(0, len(states), length):
+    segments: list[dict[str, torch.Tensor]] = []
+    first = 0
+    for length in lengths:
         rows = slice(first, first + length)
+        first += length
         signals = {}
         if wanted & {"received_attention", "meanq", "keys"}:
             query, key = _heads(attention, states[rows])
@@ -104,8 +122,8 @@ def grid_signals(
                 signals["meanq"] = attend(query.mean(dim=1, keepdim=True), by_token, attention.scaling)
         if "pre_projector" in wanted:
             signals["pre_projector"] = _by_token(features[rows].float(), unit)
-        frames.append(signals if place is None else {name: values[place] for name, values in signals.items()})
-    return {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
+        segments.append(signals)
+    return {name: torch.cat([segment[name] for segment in segments]) for name in segments[0]}
 
 
 def _heads(attention: Any, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

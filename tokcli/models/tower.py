@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,16 +58,24 @@ class VisionTower:
         """Signals that :meth:`start` can be asked for."""
         return self.family.signals
 
-    def start(self, info: MediaInfo, size: tuple[int, int], signals: frozenset[str] = frozenset()) -> Encoding:
+    def start(
+        self,
+        info: MediaInfo,
+        size: tuple[int, int],
+        signals: frozenset[str] = frozenset(),
+        reuse: float | None = None,
+    ) -> Encoding:
         """Begin to encode an item.
 
         Args:
             info: The item, as it was opened.
             size: (height, width) in pixels that its frames will have, as ``sizer`` gives it for this item.
             signals: What a method wants beside the tokens.
+            reuse: Take tokens of unchanged pixels from the step before: 0 where a whole step is equal, which changes
+                no token; more where the pixels under a token differ by that much at most, in [0, 1] on average.
 
         Raises:
-            ModelError: This family doesn't give one of the signals.
+            ModelError: This family doesn't give one of the signals, or can't reuse parts of a step.
         """
         unknown = sorted(signals - self.signals - _ALWAYS)
         if unknown:
@@ -80,6 +89,10 @@ class VisionTower:
             from tokcli.models.tiled import TiledEncoding
 
             return TiledEncoding(self, info, size, signals)
+        if reuse is not None and info.kind == "video":
+            from tokcli.models.reuse import ReusingEncoding
+
+            return ReusingEncoding(self, info, size, signals, reuse)
         return Encoding(self, info, size, signals)
 
 
@@ -93,6 +106,8 @@ class Encoding:
         self._region = tower.sizer.region(info, size)
         self._signals = signals
         self._steps = 0
+        self._chosen: tuple[int, ...] | None = None
+        self._of = 0
         self._closed = False
         self._like: torch.Tensor | None = None
         self._last_first: npt.NDArray[np.uint8] | None = None
@@ -109,7 +124,14 @@ class Encoding:
     def encoded_views(self) -> tuple[View, ...]:
         """What has been encoded so far: fewer steps than ``views`` where decoding ended early."""
         view = self.views[0]
-        return (View(view.kind, (self._steps, *view.grid[1:])),)
+        return (View(view.kind, (self._steps if self._chosen is None else self._of, *view.grid[1:])),)
+
+    def choose(self, steps: Sequence[int], of: int) -> None:
+        """Encode only some temporal steps: the frames that follow are those of ``steps``, ascending.
+
+        Their tokens get the places that they have among all ``of`` steps. To be called before any frame is given.
+        """
+        self._chosen, self._of = tuple(steps), of
 
     def push(self, pixels: npt.NDArray[np.uint8]) -> VisualTokens:
         """Encode the next frames: ``prepare`` and run it at once."""
@@ -144,9 +166,10 @@ class Encoding:
             signals["pixel_change"] = torch.from_numpy(change)
             self._last_first = pixels[-per_step].copy()
         self._steps += len(pixels) // per_step
+        encode = self._plan(pixels)
 
         def run() -> VisualTokens:
-            tokens, from_tower = self._encode(pixels)
+            tokens, from_tower = encode()
             self._like = tokens[:0]
             return VisualTokens(
                 tokens=tokens,
@@ -164,14 +187,18 @@ class Encoding:
         separator = self._tower.family.closing(self._tower.model) if self._kind == "video" else None
         if separator is None or self._like is None:
             return None
-        _, rows, columns = self.views[0].grid
+        steps, rows, columns = self.encoded_views[0].grid
         return VisualTokens(
             tokens=separator.detach()[None].to(self._like),
-            coords=torch.tensor([[0, self._steps - 1, rows - 1, columns]], dtype=torch.int32),
+            coords=torch.tensor([[0, steps - 1, rows - 1, columns]], dtype=torch.int32),
             views=self.views,
             structural=torch.ones(1, dtype=torch.bool),
             seconds_per_step=self.seconds_per_step,
         )
+
+    def _plan(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """What encodes frames when it is called; frames are given here in order."""
+        return partial(self._encode, pixels)
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         tower = self._tower
@@ -189,9 +216,10 @@ class Encoding:
 
     def _coords(self, steps: int) -> torch.Tensor:
         _, rows, columns = self.views[0].grid
-        t, y, x = torch.meshgrid(
-            torch.arange(self._steps, self._steps + steps), torch.arange(rows), torch.arange(columns), indexing="ij"
-        )
+        numbers = torch.arange(self._steps, self._steps + steps)
+        if self._chosen is not None:
+            numbers = torch.tensor(self._chosen)[numbers]
+        t, y, x = torch.meshgrid(numbers, torch.arange(rows), torch.arange(columns), indexing="ij")
         return torch.stack([torch.zeros_like(t), t, y, x], dim=-1).reshape(-1, 4).to(torch.int32)
 
 
