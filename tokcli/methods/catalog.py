@@ -18,6 +18,7 @@ from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
+from tokcli.methods.rlt import rlt
 from tokcli.methods.tempme import tempme
 from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.ts_llava import ts_llava
@@ -28,15 +29,16 @@ from tokcli.methods.vqtoken import vqtoken
 for _method in (
     none,
     dtd,
+    rlt,
     evs,
     vidcom2,
     aim,
     tempme,
     aot,
     temporal_merge,
+    keyframes,
     dycoke,
     vqtoken,
-    keyframes,
     ktv,
     centerclip,
     ts_llava,
