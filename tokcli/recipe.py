@@ -71,6 +71,7 @@ class CompressRecipe(_Step):
     also: list[NonEmpty] = []
     seed: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingRecipe = SamplingRecipe()
+    reuse_unchanged: Annotated[float, Field(ge=0, lt=1)] | None = None
     limits: LimitsRecipe = LimitsRecipe()
     decoder: str = "auto"
     resize: Literal["hf", "swscale"] = "hf"

@@ -91,6 +91,15 @@ def compress(
             help="hf: the model's own kernel, exact; swscale: faster, other pixels.", rich_help_panel=SAMPLING
         ),
     ] = "hf",
+    reuse_unchanged: Annotated[
+        float | None,
+        typer.Option(
+            metavar="CHANGE",
+            help="Encode only what changed since the step before: 0 for whole steps, exact; above 0 for tokens whose "
+            "pixels differ by up to that, in [0, 1].",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     path_col: Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=INPUT)] = "path",
     id_col: Annotated[
         str | None, typer.Option(help="Manifest column with the id (default: the path).", rich_help_panel=INPUT)
@@ -170,6 +179,7 @@ def compress(
         "retain": retain,
         "qa": qa,
         "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
+        "reuse_unchanged": reuse_unchanged,
         "limits": {"max_pixels": limit_pixels, "max_seconds": limit_seconds, "max_source_frames": limit_frames},
         "decoder": decoder,
         "resize": resize,
