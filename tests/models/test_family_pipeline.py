@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from tokcli.cache import Cache, open_cache, verify_cache
 from tokcli.errors import MethodError, ModelError
 from tokcli.models import Request, load_language_model
 from tokcli.pipeline.compress import compress
+from tokcli.pipeline.preflight import check_request, load_job
 from tokcli.pipeline.restore import visual_tokens
 from tokcli.recipe import CompressRecipe
 
@@ -32,27 +33,28 @@ def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def cached(model: Path, media: Path, output: Path, method: str, **options: Any) -> Cache:
+def caches(model: Path, media: Path, folder: Path, *methods: str) -> list[Cache]:
+    """All tokens, then those of other methods from the same encoding, each ``NAME@BUDGET`` or ``NAME:OPTION=VALUE``."""
+    outputs = [folder / str(number) for number in range(1 + len(methods))]
+    also = [f"{method}={output}" for method, output in zip(methods, outputs[1:])]
     recipe = CompressRecipe(
         inputs=[str(media)],
-        output=str(output),
+        output=str(outputs[0]),
         model=str(model),
-        method=method,
+        method="none",
         workers=1,
         tokens_dtype="float32",
-        **options,
+        also=also,
     )
     summary = compress(recipe)
     assert (summary.done, summary.failed) == (2, 0)
-    assert not verify_cache(output)
-    return open_cache(output)
+    assert not any(verify_cache(output) for output in outputs)
+    return [open_cache(output) for output in outputs]
 
 
 def test_levels_reach_the_cache_and_the_language_model(media: Path, tmp_path: Path) -> None:
     halves = open_family(tmp_path / "model", QWEN3_VL)
-    full = cached(halves.folder, media, tmp_path / "full", "none")
-    streamed = cached(halves.folder, media, tmp_path / "streamed", "dtd", threshold=0.5)
-    whole = cached(halves.folder, media, tmp_path / "whole", "pool2d", keep=0.5)
+    full, streamed, whole = caches(halves.folder, media, tmp_path, "dtd:threshold=0.5", "pool2d@0.5")
     assert full.manifest.configuration["model"]["deepstack_levels"] == 2
     for item in full:
         levels = item.kept.deepstack
@@ -66,23 +68,14 @@ def test_levels_reach_the_cache_and_the_language_model(media: Path, tmp_path: Pa
         assert torch.equal(visual_tokens(item).signals["deepstack"], levels)
     answers = halves.language.generate([Request([item], "what is it ?") for item in whole], max_new_tokens=4)
     assert all(answer.token_ids for answer in answers)
-
-
-def test_items_without_levels_are_refused(media: Path, tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    halves = open_family(tmp_path / "model", QWEN3_VL)
-    (item, _) = cached(halves.folder, media, tmp_path / "full", "none")
-    bare = replace(item, kept=replace(item.kept, deepstack=None))
+    bare = [replace(item, kept=replace(item.kept, deepstack=None)) for item in whole]
     with pytest.raises(ModelError, match="has no DeepStack levels, which this model takes"):
-        halves.language.generate([Request([bare], "what is it ?")])
+        halves.language.generate([Request(bare, "what is it ?")])
 
 
 def test_newlines_are_structural_and_stay(media: Path, tmp_path: Path) -> None:
     model = make_family(tmp_path / "model", ONEVISION)
-    full = cached(model, media, tmp_path / "full", "none")
-    few = cached(model, media, tmp_path / "few", "uniform", keep=0.1)
-    streamed = cached(model, media, tmp_path / "streamed", "dtd", threshold=0.5)
+    full, few, streamed = caches(model, media, tmp_path, "uniform@0.1", "dtd:threshold=0.5")
     language = load_language_model(str(model), device="cpu")
     for item in full:
         newlines = visual_tokens(item).structural
@@ -107,4 +100,10 @@ def test_newlines_are_structural_and_stay(media: Path, tmp_path: Path) -> None:
 def test_towers_of_one_size_refuse_smaller_frames(media: Path, tmp_path: Path) -> None:
     model = make_family(tmp_path / "model", ONEVISION)
     with pytest.raises(MethodError, match=r"makes frames smaller, .* takes them in one size only; choose a method"):
-        cached(model, media, tmp_path / "small", "downsample", keep=0.5)
+        load_job(
+            check_request(
+                CompressRecipe(
+                    inputs=[str(media)], output=str(tmp_path / "small"), model=str(model), method="downsample", keep=0.5
+                )
+            )
+        )
