@@ -30,9 +30,28 @@ TEMPORAL = (
     "dtd:threshold=0.8;reference=kept",
     "evs",
 )
+WHOLE = (
+    "temporal_merge",
+    "holitom",
+    "fastvid",
+    "prunevid",
+    "vidcom2",
+    "dycoke",
+    "aim",
+    "aot",
+    "tempme",
+    "ktv",
+    "centerclip",
+    "ts_llava",
+    "vqtoken",
+    "keyframes",
+)
+"""Methods of papers, and two of this toolkit, that take a budget."""
 BASELINES = ("random", "uniform", "pool2d", "downsample")
 """Pictures have no steps to compare."""
-MIXED = ("dtd", "dtd:threshold=0.5", "dtd:threshold=0.8;reference=kept", "evs")
+MIXED = ("dtd", "dtd:threshold=0.5", "dtd:threshold=0.8;reference=kept", "evs", *WHOLE)
+BACK = ("temporal_merge", "holitom")
+"""What should notice that something is shown again, elsewhere or later."""
 SEED = 2026
 
 
@@ -65,7 +84,17 @@ class Set:
 SETS = (
     Set("nano-all", "nano, every kind of scene", "nano", "all", 140, MIXED),
     Set("nano-static", "nano, a camera that stands still", "nano", "static", 60, TEMPORAL, (0.2, 0.1)),
-    Set("nano-drift", "nano, slow drift", "nano", "drift", 60, TEMPORAL, (0.2, 0.1)),
+    Set("nano-drift", "nano, slow drift", "nano", "drift", 60, (*TEMPORAL, *BACK), (0.2, 0.1)),
+    Set("nano-pan", "nano, a camera that pans", "nano", "pan", 40, (*TEMPORAL, *BACK), (0.2, 0.1)),
+    Set(
+        "nano-return",
+        "nano, scenes of which the first may come back",
+        "nano",
+        "return",
+        40,
+        (*TEMPORAL, *BACK),
+        (0.2, 0.1),
+    ),
     Set("nano-needle", "nano, a flash of 0.3 seconds in up to two minutes", "nano", "needle", 40, TEMPORAL, (0.2, 0.1)),
     Set("nano-stills", "nano, pictures", "nano", "still,text", 100, BASELINES, format="png"),
     Set(
@@ -74,7 +103,7 @@ SETS = (
         "nano-clip",
         "all",
         140,
-        TEMPORAL[:4],
+        (*TEMPORAL[:3], "evs", *WHOLE),
         num_frames=8,
     ),
     Set("nano-clip-stills", "nano-clip, pictures", "nano-clip", "still,text", 100, BASELINES, format="png"),

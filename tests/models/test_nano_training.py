@@ -178,7 +178,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
     train(out, device="cpu", length=length, log=lines.append)
     stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "finest-tower", "wide-bank"]
     stages += ["last-tower", "wide-language", "word-tower", "word-bank", "deepening", "catching-up"]
-    stages += ["last-bank", "comparing"]
+    stages += ["last-bank", "comparing", "ordering"]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
@@ -295,7 +295,9 @@ def test_what_questions_are_about() -> None:
     for name, question, scene in forms["place"]:
         (item,) = [item for item in scene.objects if item.shape == name]
         assert item.shape in question.question or item.color in question.question
-    assert all(name is None for name, _, _ in [*forms["count"], *forms["change.count"], *forms["order.after"]])
+    assert all(name is None for name, _, _ in [*forms["count"], *forms["change.count"]])
+    for name, question, _ in forms["order.after"]:
+        assert name != question.answer and str(name) in question.question
 
 
 def test_muon_steps_as_torch_does() -> None:

@@ -191,6 +191,9 @@ MORE = replace(
 """Other scenes again, and above all the kinds that are not learned by then: where, when, and which is larger."""
 
 
+ORDERED = replace(MORE, weight={**MORE.weight, "compare": 1.5, "order": 5.0, "time": 6.0})
+
+
 @dataclass(frozen=True)
 class Course:
     """One stage of the language model's training."""
@@ -214,3 +217,4 @@ DEEPENING = Course(AGAIN, seed=6, peak=1e-3, questions_per_clip=8, clips_per_ste
 """With the tower as it is in the end."""
 CATCHING_UP = Course(LAGGING, seed=7, peak=9e-4, questions_per_clip=8, clips_per_step=16)
 COMPARING = Course(MORE, seed=8, peak=1.1e-3, questions_per_clip=6, clips_per_step=16, stepping_stones=True)
+ORDERING = Course(ORDERED, seed=9, peak=5e-4, questions_per_clip=7, clips_per_step=16, stepping_stones=True)

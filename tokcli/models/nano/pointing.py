@@ -26,7 +26,17 @@ HEADS = slice(0, 2)
 END = 0.25
 """Share of a clip that is its beginning, or its end."""
 BY_ANSWER = ("compare.larger", "compare.smaller", "size.shape", "order.shape_first", "order.shape_last", "shape")
-BY_NAME = ("color", "motion", "place", "time.shape", "compare.size", "change.color", "size.word")
+BY_NAME = (
+    "color",
+    "motion",
+    "place",
+    "time.shape",
+    "compare.size",
+    "change.color",
+    "size.word",
+    "order.after",
+    "order.before",
+)
 
 
 def referent(question: Question, scene: Scene, word: int = 0) -> str | None:

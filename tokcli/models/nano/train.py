@@ -34,6 +34,7 @@ from tokcli.models.nano.curriculum import (
     FIRST_COURSE,
     FLASHES,
     MORE,
+    ORDERING,
     SIMPLE,
     WIDENING,
     WORDS,
@@ -68,7 +69,8 @@ class Length:
     deepening: int = 1000
     catching_up: int = 1450
     last_bank: int = 8000
-    comparing: int = 2800
+    comparing: int = 2000
+    ordering: int = 1000
 
 
 def train(
@@ -176,6 +178,7 @@ def train(
     model.load_state_dict(stage("catching-up", with_help(length.catching_up, CATCHING_UP, bank)))
     bank = bank_of("last-bank", MORE, length.last_bank)
     model.load_state_dict(stage("comparing", with_help(length.comparing, COMPARING, bank, points=True)))
+    model.load_state_dict(stage("ordering", with_help(length.ordering, ORDERING, bank, points=True)))
     snapshot()
     log(f"saved in {out}")
 
