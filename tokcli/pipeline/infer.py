@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokcli.cache import Cache, open_cache
 from tokcli.errors import UsageError
-from tokcli.models import Choice, load_language_model, parse_schema
+from tokcli.models import Choice, LanguageModel, load_language_model, parse_schema
 from tokcli.pipeline.answers import AnswerFile, Row
 from tokcli.pipeline.asking import Asker
 from tokcli.pipeline.prompts import Prompt, Question, load_prompts, questions
@@ -69,6 +69,8 @@ def infer(
         "settings": settings_of(recipe, choice),
     }
     hashes = {subject.id: subject.source_hash for subject in about}
+    # Answers that are to be overwritten stay until it is sure that there can be others.
+    model = _model(recipe, cache, identity["model"], choice) if recipe.overwrite else None
     output = None
     if recipe.output:
         output = AnswerFile(Path(recipe.output), identity, recipe.overwrite, hashes, recipe.retry_errors)
@@ -80,8 +82,7 @@ def infer(
     rows: list[Row] = []
     try:
         if pending:
-            model = load_language_model(identity["model"], dtype=recipe.dtype, device=recipe.device, attn=recipe.attn)
-            model.check(cache.manifest.configuration["model"])
+            model = model or _model(recipe, cache, identity["model"], choice)
             for replies in Asker(model, items, about, recipe, choice, schema).replies(pending):
                 new = [row_of(reply, hashes[reply.question.item_id], identity) for reply in replies]
                 if output is not None:
@@ -112,6 +113,14 @@ def infer(
 
 
 _COUNTED = ("visual_tokens", "source_tokens", "new_tokens", "right", "error")
+
+
+def _model(recipe: InferRecipe, cache: Cache, name: str, choice: Choice) -> LanguageModel:
+    model = load_language_model(name, dtype=recipe.dtype, device=recipe.device, attn=recipe.attn)
+    model.check(cache.manifest.configuration["model"])
+    if choice.schema is not None:
+        model.constraint(choice.schema)
+    return model
 
 
 def _choice(recipe: InferRecipe) -> tuple[Choice, object]:
