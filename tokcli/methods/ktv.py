@@ -137,7 +137,10 @@ def _chosen(frames: list[_Frame], count: int, features: torch.Tensor, options: K
     single = [index for index, frame in enumerate(frames) if not frame.moving]
     if len(moving) <= count:
         return list(range(len(frames)))
-    descriptors = torch.stack([features[frames[index].rows].float().mean(dim=0) for index in moving])
+    # Into one place: small results that stay between large ones that go would leave the memory full of holes.
+    descriptors = torch.empty((len(moving), features.shape[1]))
+    for index, descriptor in zip(moving, descriptors):
+        torch.mean(features[frames[index].rows].float(), dim=0, out=descriptor)
     found = keyframes(descriptors, count, options.variant)
     return sorted(single + [moving[index] for index in found.tolist()])
 

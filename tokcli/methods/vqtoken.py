@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import Field
 
@@ -112,7 +112,7 @@ def _cluster(
     return cosine_kmeans(directions, start, max_iterations=options.max_iterations, tolerance=TOLERANCE)
 
 
-def best_count(distortions: Sequence[float], variant: Literal["official", "fixed"] = "fixed") -> int:
+def best_count(distortions: npt.ArrayLike, variant: Literal["official", "fixed"] = "fixed") -> int:
     """The size of the codebook where the distortions of 12, 13, ... codes, at least three, bend most.
 
     That is in the middle of the largest second difference, the first of several.

@@ -21,7 +21,7 @@ class Directions:
 
     def __init__(self, rows: torch.Tensor) -> None:
         self._rows = rows
-        self.norms = torch.cat([torch.linalg.vector_norm(some.float(), dim=1) for some in rows.split(ROWS_AT_A_TIME)])
+        self.norms = self._of_each(torch.float32, lambda some: torch.linalg.vector_norm(some, dim=1))
         """float32 (N,): lengths of the rows themselves."""
         self._inverse = torch.where(self.norms > TINY, 1.0 / self.norms.clamp_min(TINY), 0.0)
         self._unit_norms = (self.norms > TINY).to(torch.float32)
@@ -29,13 +29,26 @@ class Directions:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def _of_each(
+        self,
+        dtype: torch.dtype,
+        compute: Callable[[torch.Tensor], torch.Tensor],
+        at_a_time: int = ROWS_AT_A_TIME,
+    ) -> torch.Tensor:
+        """(N,) values, computed from some rows in float32 after others."""
+        # Into one place: small results that stay between large ones that go would leave the memory full of holes.
+        values = torch.empty(len(self._rows), dtype=dtype)
+        for some, place in zip(self._rows.split(at_a_time), values.split(at_a_time)):
+            place.copy_(compute(some.float()))
+        return values
+
     def at(self, indices: torch.Tensor) -> torch.Tensor:
         """Unit vectors of some rows: float32 (k, D)."""
         return self._rows[indices].float() * self._inverse[indices].unsqueeze(1)
 
     def dots(self, vector: torch.Tensor) -> torch.Tensor:
         """Scalar product of every unit vector with float32 (D,) ``vector``: float32 (N,)."""
-        return torch.cat([some.float() @ vector for some in self._rows.split(ROWS_AT_A_TIME)]) * self._inverse
+        return self._of_each(torch.float32, lambda some: some @ vector) * self._inverse
 
     def squared_distances(self, index: int) -> torch.Tensor:
         """From every unit vector to the one at ``index``: float32 (N,)."""
@@ -50,13 +63,13 @@ class Directions:
         unit = torch.nn.functional.normalize(centroids, dim=1, eps=TINY).T
         at_a_time = max(1, min(ROWS_AT_A_TIME, COSINES_AT_A_TIME // len(centroids)))
         # The length of a row scales all its products, so it does not change which one is the largest.
-        return torch.cat([(some.float() @ unit).argmax(dim=1) for some in self._rows.split(at_a_time)])
+        return self._of_each(torch.int64, lambda some: (some @ unit).argmax(dim=1), at_a_time)
 
     def closeness(self, centroids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Cosine of every row with the centroid of its own group: float32 (N,)."""
         unit = torch.nn.functional.normalize(centroids, dim=1, eps=TINY)
-        parts = zip(self._rows.split(ROWS_AT_A_TIME), labels.split(ROWS_AT_A_TIME))
-        return torch.cat([(rows.float() * unit[group]).sum(dim=1) for rows, group in parts]) * self._inverse
+        groups = iter(labels.split(ROWS_AT_A_TIME))
+        return self._of_each(torch.float32, lambda some: (some * unit[next(groups)]).sum(dim=1)) * self._inverse
 
 
 class DirectionGroups:
