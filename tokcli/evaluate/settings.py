@@ -128,7 +128,7 @@ def method_settings(
 def _setting(entry: Entry, share: float | None, seed: int) -> Setting:
     compressor = resolve(entry.spec, keep=share, options=entry.options, seed=seed)
     asked = entry.share if share is None else share
-    if compressor.pixel_scale == 1.0:
+    if not compressor.before_tokens:
         return Setting(entry.label, asked, method=compressor)
     # The frames change before the encoder: these tokens come from a cache of their own.
     return Setting(entry.label, asked, source=cache_name(entry.label, asked), encoder=compressor)

@@ -60,7 +60,7 @@ def candidates(recipe: TuneRecipe) -> list[list[Candidate]]:
 
 def _candidate(entry: Entry, seed: int, *, keep: float | None = None, threshold: float | None = None) -> Candidate:
     compressor = resolve(entry.spec, keep=keep, threshold=threshold, options=entry.options, seed=seed)
-    if compressor.pixel_scale != 1.0:
+    if compressor.before_tokens:
         raise UsageError(
             f"method {entry.label!r} changes the frames before the encoder, so each of its budgets would encode the "
             "whole sample again; leave it out and compare it by `tokcli eval`"

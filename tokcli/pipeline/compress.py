@@ -182,12 +182,17 @@ class Run:
                 self._close_session(item)
                 self._decode_failed(event, message)
             elif item.id in self.sessions:  # else the encoder has given it up: let its decoder run out
+                session, failed = self.sessions[item.id], {}
                 if isinstance(message, Chunk) and job.tokens is not None:
-                    failed = self.sessions[item.id].collect(job.tokens.result(), message, ITEM_ERRORS)
-                    for target, error in failed.items():
-                        self._encode_failed(event, error, [target])
-                elif isinstance(message, Finished):
-                    self._complete(event, message)
+                    failed = session.collect(event, message, job.tokens.result(), ITEM_ERRORS)
+                elif job.tokens is not None:
+                    failed = session.collect_chosen(job.tokens.result(), ITEM_ERRORS)
+                for target, error in failed.items():
+                    self._encode_failed(event, error, [target])
+                if isinstance(message, Finished) and item.id in self.sessions:
+                    self._encode_chosen(event, session)
+                    if not session.encoding_on:
+                        self._complete(event, message)
         except (CacheError, _GivenUp):
             raise
         except ITEM_ERRORS as error:
@@ -196,8 +201,16 @@ class Run:
             job.wait()
             event.release()
 
+    def _encode_chosen(self, event: Event, session: ItemSession) -> None:
+        """Submit frames that waited for the end of their clip: enough to keep the lanes busy, not all at once."""
+        for call in session.chosen_runs(self.lanes.count + 1):
+            self.jobs.append(EncodingJob(event, self.lanes.submit(call)))
+
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
-        return ItemSession(item, opened, self.job.tower, list(self.due[item.id]), Path(self.job.recipe.output))
+        targets, folder = list(self.due[item.id]), Path(self.job.recipe.output)
+        return ItemSession(
+            item, opened, self.job.tower, targets, folder, self.job.recipe.reuse_unchanged, self.job.describe
+        )
 
     def _complete(self, event: Event, finished: Finished) -> None:
         progress, session = self.progress, self.sessions[event.item.id]

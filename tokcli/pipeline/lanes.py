@@ -10,12 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
+from tokcli.ops.frames import Floats
 from tokcli.pipeline.decoder_pool import Event
 from tokcli.pipeline.preflight import available_cores
 from tokcli.types import VisualTokens
+
+Result = TypeVar("Result")
 
 # Each lane holds the activations of one call.
 MAX_LANES = 16
@@ -23,10 +27,10 @@ MAX_LANES = 16
 
 @dataclass(frozen=True)
 class EncodingJob:
-    """An event in the order of arrival, with the tokens of its chunk when they are there."""
+    """An event in the order of arrival, with what a lane makes of its frames: tokens, or a description of each step."""
 
     event: Event
-    tokens: Future[VisualTokens] | None
+    tokens: Future[VisualTokens | Floats] | None
 
     @property
     def ready(self) -> bool:
@@ -42,12 +46,14 @@ class EncoderLanes:
     """Runs tower calls in threads."""
 
     def __init__(self, device: torch.device) -> None:
-        lanes = min(available_cores(), MAX_LANES) if device.type == "cpu" else 1
+        self.count = min(available_cores(), MAX_LANES) if device.type == "cpu" else 1
         if device.type == "cpu":
             torch.set_num_threads(1)  # of this thread, which compresses
-        self._executor = ThreadPoolExecutor(lanes, "tokcli-encoder", initializer=torch.set_num_threads, initargs=(1,))
+        self._executor = ThreadPoolExecutor(
+            self.count, "tokcli-encoder", initializer=torch.set_num_threads, initargs=(1,)
+        )
 
-    def submit(self, call: Callable[[], VisualTokens]) -> Future[VisualTokens]:
+    def submit(self, call: Callable[[], Result]) -> Future[Result]:
         """Start a call as soon as a lane is free."""
         return self._executor.submit(call)
 

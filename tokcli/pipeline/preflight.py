@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +13,8 @@ from tokcli.errors import MethodError, UsageError
 from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_inputs
 from tokcli.methods import Compressor, resolve
 from tokcli.models import VisionTower, load_tower, resolve_checkpoint
+from tokcli.models.describing import Describe, describer
+from tokcli.models.reuse import check_takes_units
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, parse_also
 from tokcli.recipe import CompressRecipe, LimitsRecipe
@@ -42,6 +44,8 @@ class Job:
     """The recipe's cache, then those that are filled along with it."""
     tower: VisionTower
     decode: DecodeSettings
+    describe: Describe | None = None
+    """How frames are described that a method chooses among before the tower."""
 
 
 def check_request(recipe: CompressRecipe) -> Request:
@@ -84,6 +88,8 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
                 f"method {target.compressor.name} makes frames smaller, {recipe.model} takes them in one size only; "
                 "choose a method that works on tokens"
             )
+    if recipe.reuse_unchanged:
+        check_takes_units(tower)
     check_targets(targets, recipe.overwrite)
     decode = DecodeSettings(
         sampling=sampling,
@@ -94,7 +100,9 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
         resize_in_decoder=recipe.resize == "swscale",
         frames_per_step=tower.frames_per_step,
     )
-    return Job(recipe, request.scan, targets, tower, decode)
+    choice = request.compressor.frame_choice
+    describe = None if choice is None else describer(choice.features, tower)
+    return Job(recipe, request.scan, targets, tower, decode, describe)
 
 
 def _check_signals(compressor: Compressor, tower: VisionTower, recipe: CompressRecipe) -> None:
@@ -127,7 +135,9 @@ def available_cores() -> int:
 
 
 def _manifest(recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling) -> Manifest:
-    return Manifest.create(
+    # With 0 tokens are what they are without.
+    reused = {"reuse_unchanged": recipe.reuse_unchanged} if recipe.reuse_unchanged else {}
+    manifest = Manifest.create(
         model=tower.identity,
         sampling=asdict(sampling),
         resize=recipe.resize,
@@ -137,6 +147,7 @@ def _manifest(recipe: CompressRecipe, tower: VisionTower, compressor: Compressor
         seed=recipe.seed,
         information={"versions": library_versions(), "inputs": list(recipe.inputs)},
     )
+    return replace(manifest, configuration={**manifest.configuration, **reused})
 
 
 def library_versions() -> dict[str, str]:

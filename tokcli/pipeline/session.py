@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,10 @@ import torch
 from tokcli.cache.levels import joined, parted
 from tokcli.methods.deepstack import DEEPSTACK
 from tokcli.models import VisionTower
+from tokcli.models.describing import Describe
+from tokcli.ops.frames import Floats
+from tokcli.pipeline.decoder_pool import Event
+from tokcli.pipeline.keyframing import Keyframing
 from tokcli.pipeline.messages import Chunk, Finished, Opened
 from tokcli.pipeline.reduction import Reduction
 from tokcli.pipeline.restore import with_announced
@@ -28,14 +32,26 @@ class ItemSession:
     """
 
     def __init__(
-        self, item: MediaItem, opened: Opened, tower: VisionTower, targets: Sequence[Target], folder: Path
+        self,
+        item: MediaItem,
+        opened: Opened,
+        tower: VisionTower,
+        targets: Sequence[Target],
+        folder: Path,
+        reuse: float | None = None,
+        describe: Describe | None = None,
     ) -> None:
-        """``folder`` is where tokens lie that are too many for memory. Raises ``MethodError``, ``ModelError``."""
+        """``folder`` is where tokens lie that are too many for memory; ``describe`` is what frames are chosen by, where
+        some are not to be encoded. Raises ``MethodError``, ``ModelError``."""
         self.item, self.info, self.size, self.tower = item, opened.info, opened.size, tower
         needs = frozenset[str]().union(*(target.compressor.needs for target in targets))
-        self.encoding = tower.start(opened.info, opened.size, needs)
+        self.encoding = tower.start(opened.info, opened.size, needs, reuse)
+        choice = targets[0].compressor.frame_choice
+        self.keyframing: Keyframing | None = None
+        if choice is not None and describe is not None and opened.info.kind == "video":
+            self.keyframing = Keyframing(choice, describe, self.encoding, tower.frames_per_step, folder)
         self.reductions = {
-            target: Reduction(target.compressor, item.id, self.encoding.views, folder, target.torch_dtype)
+            target: Reduction(target.compressor.on_tokens, item.id, self.encoding.views, folder, target.torch_dtype)
             for target in targets
         }
         self.spool = TokenSpool(folder)
@@ -53,12 +69,17 @@ class ItemSession:
         """The caches that the item is still made for."""
         return list(self.reductions)
 
-    def prepare(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], VisualTokens]:
-        """Take uint8 (n, h, w, 3) frames at the tower's size; calling the result runs the tower, in any thread."""
+    def prepare(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], VisualTokens | Floats]:
+        """Take uint8 (n, h, w, 3) frames at the tower's size; calling the result, in any thread, runs the tower.
+
+        Where frames are chosen first, it only describes them.
+        """
+        if self.keyframing is not None:
+            return self.keyframing.describe(pixels)
         return self.encoding.prepare(pixels)
 
     def collect(
-        self, visual: VisualTokens, chunk: Chunk, errors: tuple[type[Exception], ...]
+        self, event: Event, chunk: Chunk, result: VisualTokens | Floats, errors: tuple[type[Exception], ...]
     ) -> dict[Target, Exception]:
         """Compress the tokens of a chunk as far as the methods can; chunks must come in order.
 
@@ -66,7 +87,32 @@ class ItemSession:
         """
         self.times.append(chunk.times)
         self.indices.append(chunk.indices)
+        if isinstance(result, VisualTokens):
+            return self._take(result, errors)
+        assert self.keyframing is not None and event.pixels is not None
+        self.keyframing.collect(result, event.pixels)
+        return {}
+
+    def chosen_runs(self, most: int) -> Iterator[Callable[[], VisualTokens]]:
+        """Calls that encode frames which waited for the end of the clip, until ``most`` are under way.
+
+        What they give goes to ``collect_chosen``, in order. Raises ``MethodError`` where the choice is impossible.
+        """
+        if self.keyframing is not None:
+            yield from self.keyframing.runs(most)
+
+    def collect_chosen(
+        self, visual: VisualTokens | Floats, errors: tuple[type[Exception], ...]
+    ) -> dict[Target, Exception]:
+        """As ``collect``, for what a call of ``chosen_runs`` gave."""
+        assert self.keyframing is not None and isinstance(visual, VisualTokens)
+        self.keyframing.outstanding -= 1
         return self._take(visual, errors)
+
+    @property
+    def encoding_on(self) -> bool:
+        """Whether calls of ``chosen_runs`` have yet to come back."""
+        return self.keyframing is not None and self.keyframing.outstanding > 0
 
     def _take(self, visual: VisualTokens, errors: tuple[type[Exception], ...] = ()) -> dict[Target, Exception]:
         self.tokens_seen += len(visual)
@@ -95,6 +141,8 @@ class ItemSession:
             if closing is not None:
                 self._take(closing)
         kept = self.reductions[target].finish(self._all_tokens)
+        if self.keyframing is not None:
+            kept = self.keyframing.in_clip(kept, self.tokens_seen)
         kept = with_announced(kept, self.encoding.views, self.encoding.encoded_views)
         info = self.info
         return EncodedItem(
@@ -140,7 +188,7 @@ class ItemSession:
     def _source_tokens(self, target: Target) -> int:
         """Tokens at full resolution, also where the method shrank the frames before the encoder."""
         if target.compressor.pixel_scale == 1.0:
-            return self.tokens_seen
+            return self.tokens_seen + (0 if self.keyframing is None else self.keyframing.num_left_out)
         _, height, width = self.tower.sizer.grid(self.info, self.tower.sizer(self.info))
         return self.encoding.encoded_views[0].grid[0] * height * width
 
@@ -148,3 +196,5 @@ class ItemSession:
         for reduction in self.reductions.values():
             reduction.close()
         self.spool.close()
+        if self.keyframing is not None:
+            self.keyframing.close()

@@ -1,0 +1,108 @@
+"""What choosing frames before the vision tower saves, against encoding every frame and choosing then.
+
+The same clips, the same share of the steps, one run beside the other; "full" keeps everything. Seconds are those of the
+whole of `compress` without its start, and the CPU seconds of all its threads and decoders. "kept" is the share of the
+tokens.
+
+    python -m bench.keyframes [--clips 12] [--fps 2] [--keep 0.25] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.checkpoint import make_checkpoint
+from bench.clips import videos
+from tokcli.cache import CacheWriter
+from tokcli.pipeline.compress import Run
+from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.preflight import available_cores, check_request, load_job
+from tokcli.pipeline.progress import Silent
+from tokcli.pipeline.targets import Output
+from tokcli.recipe import CompressRecipe
+
+FEATURES = ("full", "tokens", "preview", "pixels")
+
+
+def cpu_seconds() -> float:
+    """Of this process and of the decoders that have ended."""
+    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
+
+
+def one(paths: Sequence[Path], model: Path, fps: float, keep: float, features: str, folder: Path) -> dict[str, float]:
+    """Seconds of one compression, once everything is loaded."""
+    recipe = CompressRecipe(
+        inputs=[str(path) for path in paths],
+        output=str(folder / f"cache-{time.monotonic_ns()}"),
+        model=str(model),
+        method="none" if features == "full" else "keyframes",
+        options={} if features == "full" else {"features": features, "keep": str(keep)},
+        sampling={"fps": fps},
+        dtype="float32",
+    )
+    request = check_request(recipe)
+    before = cpu_seconds()
+    with DecoderPool(request.workers, recipe.timeout) as pool:
+        job = load_job(request)
+        pool.configure(job.decode)
+        with CacheWriter(recipe.output, job.targets[0].manifest) as writer:
+            run = Run(job, [Output(job.targets[0], writer)], pool, Silent())
+            run.run()
+            writer.commit()
+        ended = time.monotonic()
+    if run.progress.failed or run.work_began is None:
+        raise SystemExit("a clip failed: the measurement is void")
+    return {
+        "seconds": ended - run.work_began,
+        "cpu_seconds": cpu_seconds() - before,
+        "kept": run.progress.kept_tokens / run.progress.source_tokens,
+    }
+
+
+def measure(clips: int, fps: float, keep: float, repeats: int) -> dict[str, dict[str, float]]:
+    """Medians by feature, the runs of all taken in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = make_checkpoint(folder / "model")
+        paths = videos(folder / "clips", clips)
+        found: dict[str, list[dict[str, float]]] = {features: [] for features in FEATURES}
+        for _ in range(repeats):
+            for features in FEATURES:
+                found[features].append(one(paths, model, fps, keep, features, folder))
+    return {
+        features: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        for features, runs in found.items()
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.keyframes", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--clips", type=int, default=12)
+    parser.add_argument("--fps", type=float, default=2.0)
+    parser.add_argument("--keep", type=float, default=0.25)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    rows = measure(chosen.clips, chosen.fps, chosen.keep, chosen.repeats)
+    if chosen.json:
+        print(json.dumps({"cores": available_cores(), "keep": chosen.keep, "keyframes": rows}))
+        return 0
+    print(f"keyframes: {chosen.clips} clips at {chosen.fps:g} fps, {chosen.keep:g} of the steps, 18M-weight tower")
+    print(f"  {'features':10}{'kept':>8}{'seconds':>10}{'CPU s':>9}{'of full CPU':>13}")
+    for features, row in rows.items():
+        share = row["cpu_seconds"] / rows["full"]["cpu_seconds"]
+        print(f"  {features:10}{row['kept']:8.1%}{row['seconds']:10.2f}{row['cpu_seconds']:9.2f}{share:13.2f}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
