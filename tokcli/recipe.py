@@ -1,8 +1,9 @@
 """Recipes: YAML files and command lines become the same checked settings.
 
 A recipe has up to five steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
-``derive`` (cache to smaller cache), ``infer`` (cache to answers), ``eval`` (what compression costs in answers). Unknown keys are refused, with the nearest
-known one. Relative paths are relative to the folder that the command runs in, as in a Makefile.
+``derive`` (cache to smaller cache), ``infer`` (cache to answers), ``eval`` (what compression costs in answers).
+Unknown keys are refused, with the nearest known one. Relative paths are relative to the folder that the command runs
+in, as in a Makefile.
 """
 
 from __future__ import annotations
