@@ -17,6 +17,7 @@ from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept
 from tokcli.models.nano.optimizers import Muon
 from tokcli.models.nano.pointing import Pointing, referent
 from tokcli.models.nano.prompts import draw_other, draw_question
+from tokcli.models.nano.sequence import SequenceProbe, shapes_before
 from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings
 from tokcli.models.nano.train import Length, train
@@ -178,7 +179,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
     train(out, device="cpu", length=length, log=lines.append)
     stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "finest-tower", "wide-bank"]
     stages += ["last-tower", "wide-language", "word-tower", "word-bank", "deepening", "catching-up"]
-    stages += ["last-bank", "comparing", "ordering"]
+    stages += ["last-bank", "comparing", "ordering", "following"]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
@@ -296,8 +297,35 @@ def test_what_questions_are_about() -> None:
         (item,) = [item for item in scene.objects if item.shape == name]
         assert item.shape in question.question or item.color in question.question
     assert all(name is None for name, _, _ in [*forms["count"], *forms["change.count"]])
-    for name, question, _ in forms["order.after"]:
+    for name, question, _ in forms["order.before"]:
         assert name != question.answer and str(name) in question.question
+
+
+def test_every_shot_follows_another(untrained) -> None:  # type: ignore[no-untyped-def]
+    """A layer that hands out the right shapes has next to no loss; one of two tokens wrong has half of all there is."""
+    _, tokenizer = untrained
+    scene = next(scene for seed in range(40) if len((scene := make_scene("cut", seed)).shots) == 3)
+    first, second, third = (1 + SHAPES.index(item.shape) for item in scene.objects)
+    shape = np.zeros(60, int)
+    shape[[2, 22, 42]] = first, second, third
+    clip = replace(clip_without_pixels(0), scene=scene, shown={"shape": shape, "character": np.zeros(60, int)})
+    before = shapes_before(clip)
+    assert before is not None
+    assert before[[2, 22, 42]].tolist() == [0, first, second] and (np.delete(before, [2, 22, 42]) == -1).all()
+    prompt = build_prompt(clip, np.array([22, 30, 42]), questions(scene)[:1], tokenizer)
+    probe = SequenceProbe(layer := torch.nn.Identity(), 6)
+    with torch.no_grad():
+        probe.read.weight.copy_(torch.eye(6))
+        probe.read.bias.zero_()
+    hidden = torch.zeros(1, len(prompt.ids), 6)
+    hidden[0, prompt.visual.start, first] = hidden[0, prompt.visual.start + 2, second] = 40
+    layer(hidden)
+    assert probe.loss([prompt]).item() == pytest.approx(0, abs=1e-6)
+    hidden[0, prompt.visual.start] = 40 * torch.eye(6)[second]
+    layer(hidden)
+    assert probe.loss([prompt]).item() == pytest.approx(40 / 2)
+    assert shapes_before(replace(clip, scene=make_scene("static", 0))) is None
+    probe.close()
 
 
 def test_muon_steps_as_torch_does() -> None:

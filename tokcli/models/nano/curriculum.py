@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -192,6 +192,7 @@ MORE = replace(
 
 
 ORDERED = replace(MORE, weight={**MORE.weight, "compare": 1.5, "order": 5.0, "time": 6.0})
+LAST = replace(MORE, weight={**MORE.weight, "compare": 1.5, "order": 4.0, "time": 4.0, "read": 2.0})
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,8 @@ class Course:
     questions_per_clip: int = 6
     hard_questions: bool = False
     """Whether every clip also gets all questions about the motion of objects that their shape alone names."""
+    often: Mapping[str, float] = field(default_factory=dict)
+    """How many times as often clips of a kind are drawn as others."""
     stepping_stones: bool = False
     """Whether clips of several objects also get questions that lead to comparing two of them."""
 
@@ -218,3 +221,6 @@ DEEPENING = Course(AGAIN, seed=6, peak=1e-3, questions_per_clip=8, clips_per_ste
 CATCHING_UP = Course(LAGGING, seed=7, peak=9e-4, questions_per_clip=8, clips_per_step=16)
 COMPARING = Course(MORE, seed=8, peak=1.1e-3, questions_per_clip=6, clips_per_step=16, stepping_stones=True)
 ORDERING = Course(ORDERED, seed=9, peak=5e-4, questions_per_clip=7, clips_per_step=16, stepping_stones=True)
+FOLLOWING = Course(
+    LAST, seed=10, peak=6e-4, questions_per_clip=7, clips_per_step=16, often={"cut": 3.0, "fade": 3.0, "needle": 1.5}
+)

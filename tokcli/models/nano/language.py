@@ -19,6 +19,7 @@ from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import Course
 from tokcli.models.nano.pointing import Pointing, referents
 from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions, stepping_stones
+from tokcli.models.nano.sequence import SequenceProbe, shapes_before
 from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
@@ -31,6 +32,7 @@ MAX_SCORES = 3_000_000
 LONG_CLIP = 450
 """Tokens."""
 POINTING_WEIGHT = 0.2
+SEQUENCE_WEIGHT = 0.3
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -51,6 +53,8 @@ class Prompt:
     """(place, id that must follow, weight, kind); no kind at the token that ends an answer."""
     pointers: list[tuple[int, np.ndarray]] = field(default_factory=list)
     """(place of an answer's word, places of the visual tokens that show what the question is about)."""
+    before: np.ndarray | None = None
+    """What the shot before each visual token showed, as ``shapes_before`` tells it."""
 
 
 DrawPrompt = Callable[[SeenClip, Sequence[Question], PreTrainedTokenizerFast, np.random.Generator], Prompt]
@@ -70,11 +74,13 @@ def train_language(
     optimizers: Sequence[torch.optim.Optimizer] = (),
     probe: CoordinateProbe | None = None,
     pointing: Pointing | None = None,
+    sequence: SequenceProbe | None = None,
 ) -> None:
     """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``.
 
     ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own. With a ``probe``, which
-    they must step too, the model learns coordinates; with ``pointing`` it learns where to look.
+    they must step too, the model learns coordinates; with ``pointing`` it learns where to look, with
+    ``sequence`` what came before.
     """
     language = model.model.language_model
     optimizers = optimizers or [torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))]
@@ -88,8 +94,9 @@ def train_language(
             batches = _draw(bank, tokenizer, rng, course, draw_prompt or _draw_prompt)
         batch = batches.pop()
         language.zero_grad()
-        if probe is not None:
-            probe.zero_grad()
+        for helper in (probe, sequence):
+            if helper is not None:
+                helper.zero_grad()
         total = sum(weight for prompt in batch for _, _, weight, _ in prompt.targets)
         loss = 0.0
         for part in _parts(batch):
@@ -103,6 +110,8 @@ def train_language(
                 share = share + probe.loss(part) * len(part) / len(batch)
             if pointing is not None:
                 share = share + POINTING_WEIGHT * pointing.loss(part) * len(part) / len(batch)
+            if sequence is not None:
+                share = share + SEQUENCE_WEIGHT * sequence.loss(part) * len(part) / len(batch)
             share.backward()
             for hit, (_, _, _, kind) in zip((scores.argmax(1) == wanted).tolist(), targets):
                 if kind:
@@ -216,7 +225,9 @@ def add_questions(
     visual = slice(start, start + len(kept))
     joined = np.concatenate(positions, -1)
     tokens = clip.tokens[torch.from_numpy(kept)]
-    return Prompt(np.array(ids), joined, np.array(branch), visual, tokens, targets, pointers)
+    before_each = shapes_before(clip)
+    shots = None if before_each is None else before_each[kept]
+    return Prompt(np.array(ids), joined, np.array(branch), visual, tokens, targets, pointers, shots)
 
 
 def draw_kept(clip: SeenClip, rng: np.random.Generator) -> np.ndarray:
@@ -256,7 +267,8 @@ def _draw(
     draw_prompt: DrawPrompt,
 ) -> list[list[Prompt]]:
     prompts = []
-    for index in rng.integers(len(bank), size=STEPS_PER_DRAW * course.clips_per_step):
+    often = np.array([course.often.get(clip.scene.kind, 1.0) for clip in bank])
+    for index in rng.choice(len(bank), STEPS_PER_DRAW * course.clips_per_step, p=often / often.sum()):
         clip = bank[index]
         asked = draw_question(clip.scene, course.questions_per_clip, rng, course.mix.weight)
         if course.hard_questions:

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 HEADS = slice(0, 2)
 END = 0.25
 """Share of a clip that is its beginning, or its end."""
-BY_ANSWER = ("compare.larger", "compare.smaller", "size.shape", "order.shape_first", "order.shape_last", "shape")
+BY_ANSWER = (
+    "compare.larger",
+    "compare.smaller",
+    "size.shape",
+    "order.shape_first",
+    "order.shape_last",
+    "order.after",
+    "shape",
+)
 BY_NAME = (
     "color",
     "motion",
@@ -34,7 +42,6 @@ BY_NAME = (
     "compare.size",
     "change.color",
     "size.word",
-    "order.after",
     "order.before",
 )
 

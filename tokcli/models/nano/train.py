@@ -33,6 +33,7 @@ from tokcli.models.nano.curriculum import (
     FINISHING,
     FIRST_COURSE,
     FLASHES,
+    FOLLOWING,
     MORE,
     ORDERING,
     SIMPLE,
@@ -45,6 +46,7 @@ from tokcli.models.nano.evaluate import measure
 from tokcli.models.nano.language import train_language
 from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.nano.pointing import Pointing
+from tokcli.models.nano.sequence import SequenceProbe
 from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings, train_tower
 from tokcli.models.placement import fast_in_bfloat16
@@ -70,7 +72,8 @@ class Length:
     catching_up: int = 1450
     last_bank: int = 8000
     comparing: int = 2000
-    ordering: int = 1000
+    ordering: int = 500
+    following: int = 600
 
 
 def train(
@@ -126,13 +129,15 @@ def train(
         return run
 
     def with_help(
-        steps: int, course: Course, bank: list[SeenClip], *, points: bool = False
+        steps: int, course: Course, bank: list[SeenClip], *, points: bool = False, follows: bool = False
     ) -> Callable[[], dict[str, torch.Tensor]]:
         def run() -> dict[str, torch.Tensor]:
             inner = model.model.language_model
             probe = CoordinateProbe(inner.layers[1], inner.config.hidden_size).to(device)
             pointing = Pointing(inner.layers[2]) if points else None
+            sequence = SequenceProbe(inner.layers[1], inner.config.hidden_size).to(device) if follows else None
             others = [*inner.embed_tokens.parameters(), *inner.norm.parameters(), *probe.parameters()]
+            others += sequence.parameters() if sequence is not None else []
             optimizers = muon_and_adam(inner.layers.parameters(), others, course.peak, 0.05)
             train_language(
                 model,
@@ -146,10 +151,11 @@ def train(
                 optimizers=optimizers,
                 probe=probe,
                 pointing=pointing,
+                sequence=sequence,
             )
-            probe.close()
-            if pointing is not None:
-                pointing.close()
+            for used in (probe, pointing, sequence):
+                if used is not None:
+                    used.close()
             return model.state_dict()
 
         return run
@@ -179,6 +185,7 @@ def train(
     bank = bank_of("last-bank", MORE, length.last_bank)
     model.load_state_dict(stage("comparing", with_help(length.comparing, COMPARING, bank, points=True)))
     model.load_state_dict(stage("ordering", with_help(length.ordering, ORDERING, bank, points=True)))
+    model.load_state_dict(stage("following", with_help(length.following, FOLLOWING, bank, points=True, follows=True)))
     snapshot()
     log(f"saved in {out}")
 
