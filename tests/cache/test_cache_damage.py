@@ -169,7 +169,7 @@ def put_integer(column: str, row: int, place: int, value: int) -> Callable[[dict
         (put("configuration", 0, "0"), "a row has another configuration than its shard"),
         (put_integer("coords", 0, 0, 1), "row 0 of a: coords name a view that does not exist, or are negative"),
         (put_integer("coords", 0, 1, -1), "row 0 of a: coords name a view that does not exist, or are negative"),
-        (put_integer("coords", 0, 3, 16), "row 0 of a: coords lie outside the view's grid"),
+        (put_integer("coords", 0, 3, 17), "row 0 of a: coords lie outside the view's grid"),
         (put_integer("coords", 0, 1, 3), "row 0 of a: coords are not in (view, t, y, x) order"),
         (put_integer("coords", 2, 1, 0), "row 2 of a: coords are not in (view, t, y, x) order"),
         (put_integer("source", 0, 0, 512), "row 0 of a: source points outside the item's 512 tokens"),
