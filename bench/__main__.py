@@ -1,6 +1,7 @@
 """All measurements, one after the other: ratios taken side by side in one run.
 
 python -m bench [NAME ...] [--json]      names: methods storage decode first_token many_prompts memory compress keyframes
+                                         reuse
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import importlib
 import os
 import sys
 
-NAMES = ("methods", "storage", "decode", "first_token", "many_prompts", "memory", "compress", "keyframes")
+NAMES = ("methods", "storage", "decode", "first_token", "many_prompts", "memory", "compress", "keyframes", "reuse")
 
 
 def main() -> int:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from family_tiny import Tiny, make_family
 from llava_tiny import EXACT, TOKENS, make_llava, planes
 from native_reference import PATCH, TEMPORAL, fill_step, patches_by_index
+from qwen3_vl_tiny import QWEN3_5, QWEN3_VL
 from tiny_checkpoints import Halves, make_info, make_pixels
 
 from tokcli import models
@@ -135,6 +137,32 @@ def test_signals_of_qwen_towers_are_what_eager_attention_computes(halves: Halves
     assert found["keys"].shape == found["pre_projector"].shape == (len(order), HEADS * WIDTH)
     by_frame = found["received_attention"].view(steps, -1).sum(dim=1), found["meanq"].view(steps, -1).sum(dim=1)
     assert torch.allclose(by_frame[0], torch.full((steps,), 0.25)) and torch.allclose(by_frame[1], torch.ones(steps))
+
+
+@pytest.mark.parametrize("tiny", [QWEN3_VL, QWEN3_5], ids=lambda tiny: tiny.family)
+def test_signals_of_later_towers_are_what_their_own_eager_attention_computes(tiny: Tiny, tmp_path: Path) -> None:
+    tower = models.load_tower(str(make_family(tmp_path, tiny)), device="cpu")
+    info = make_info(frames=4)
+    frames = make_pixels(info, tower.sizer(info))
+    visual = tower.model.model.visual
+    module = importlib.import_module(type(visual).__module__)
+    plain, weights = module.eager_attention_forward, []
+
+    def spy(attention: Any, *arguments: Any, **options: Any) -> Any:
+        output, probabilities = plain(attention, *arguments, **options)
+        if attention is visual.blocks[-1].attn:
+            weights.append(probabilities[0])
+        return output, probabilities
+
+    visual.config._attn_implementation = "eager"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "eager_attention_forward", spy)
+        found = in_runs(tower, frames, [4], TOWER_SIGNALS)
+    assert len(weights) == 2
+    received = torch.stack(weights).mean(dim=(1, 2)).view(-1, 4).mean(dim=1)
+    assert float((found["received_attention"] - received).abs().max()) <= 1.5e-6
+    assert torch.allclose(found["meanq"].view(2, -1).sum(dim=1), torch.ones(2))
+    assert len(found["keys"]) == len(found["pre_projector"]) == len(found["tokens"])
 
 
 def test_rows_are_those_of_the_tokens(halves: Halves, frames: np.ndarray) -> None:
