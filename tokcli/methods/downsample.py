@@ -22,7 +22,7 @@ class DownsampleOptions(Budgeted):
     count="by the encoder",
     streaming=True,
     pixel_scale=lambda options: options.keep,
-    where=lambda options: "pixels",
+    where=lambda options: "tokens" if options.keep == 1 else "pixels",
 )
 def downsample(options: DownsampleOptions, views: tuple[View, ...]) -> Stream:
     """Shrink every frame before the vision tower, to ``keep`` of its area, and keep all tokens of that.
