@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tokcli.models.language_model import LanguageModel
 
 SHARED_TOKENS = 512
-"""Visual tokens that a group has to save. Below, a batch of requests about different items is the faster one."""
+"""Visual tokens that a group has to save: sharing them gives up the batches with requests about other items, in which
+all share the steps of decoding. An estimate; where the two ways cost the same depends on the model and the device."""
 
 
 def answer(
