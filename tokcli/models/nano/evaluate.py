@@ -146,13 +146,13 @@ def count(
 
 
 def _whole_answers(hits: Sequence[bool], kinds: Sequence[str]) -> list[bool]:
-    """Join the tokens of each answer, whose first one carries its kind."""
-    answers: list[bool] = []
+    """Join the tokens of each answer, whose last one carries no kind."""
+    answers, right = [], True
     for hit, kind in zip(hits, kinds):
-        if kind:
-            answers.append(hit)
-        else:
-            answers[-1] = answers[-1] and hit
+        right = right and hit
+        if not kind:
+            answers.append(right)
+            right = True
     return answers
 
 
