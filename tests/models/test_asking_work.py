@@ -160,7 +160,8 @@ def test_eager_attention_gives_the_same(speaker: Halves, item: EncodedItem) -> N
         eager.distributions(item, PROMPTS, [[40, 41]] * len(PROMPTS)),
         speaker.language.distributions(item, PROMPTS, [[40, 41]] * len(PROMPTS)),
     ):
-        assert float((ours - other).abs().max()) <= 1e-5
+        # Scores reach -30, where float32 has steps of 2e-6: two ways to sum a few hundred products differ by some.
+        assert float((ours - other).abs().max()) <= 3e-5
 
 
 @pytest.mark.parametrize("setting", ["repetition_penalty", "no_repeat_ngram_size", "suppress_tokens"])

@@ -41,10 +41,10 @@ def test_all_kinds_of_scenes_and_questions() -> None:
                 right[question.kind] += answer(medium, question.question) == question.answer
     assert set(asked) == set(QUESTION_KINDS)
     shares = {kind: right[kind] / asked[kind] for kind in asked}
-    # What it has learned (docs/nano.md has the shares on 2,000 clips): the others are known to be short of it.
-    assert min(shares[kind] for kind in ("color", "shape", "motion", "count", "change", "read")) >= 0.85, shares
-    assert min(shares[kind] for kind in ("order", "needle")) >= 0.7, shares
-    assert right.total() / asked.total() >= 0.85, shares
+    # docs/nano.md has the shares on 2,000 scenes; of some kinds there are a few dozen questions here.
+    assert min(shares[kind] for kind in QUESTION_KINDS if kind not in ("order", "needle")) >= 0.85, shares
+    assert min(shares[kind] for kind in ("order", "needle")) >= 0.75, shares
+    assert right.total() / asked.total() >= 0.94, shares
 
 
 def test_stills() -> None:
