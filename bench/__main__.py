@@ -1,7 +1,7 @@
 """All measurements, one after the other: ratios taken side by side in one run.
 
-python -m bench [NAME ...] [--json]      names: methods storage decode first_token many_prompts memory compress keyframes
-                                         reuse
+python -m bench [NAME ...] [--json]      names: methods storage decode first_token many_prompts memory compress
+                                         keyframes reuse
 """
 
 from __future__ import annotations
