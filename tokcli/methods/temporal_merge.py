@@ -16,7 +16,7 @@ from tokcli.ops.anchors import Anchors, Floats, Indices, unit_rows
 from tokcli.ops.nearest import NearestSearch
 from tokcli.types import TokenSet, VisualTokens
 
-DEFAULT_THRESHOLD = 0.8
+DEFAULT_THRESHOLD = 0.9
 ROWS_AT_A_TIME = 1024
 """Rows of one step that are compared with each other at once: it bounds the memory for large images."""
 LEAVING = 4
@@ -30,7 +30,7 @@ class TemporalMergeOptions(SizeBudget):
         default=None,
         ge=-1,
         le=1,
-        description="Merge a token into a kept one if their cosine is above this; 0.8 where no budget is given.",
+        description="Merge a token into a kept one if their cosine is above this; 0.9 where no budget is given.",
     )
     reference: Literal["anchor", "mean"] = Field(
         default="anchor",

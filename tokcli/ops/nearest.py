@@ -87,7 +87,7 @@ def _has_gpu(faiss: Any) -> bool:
 
 
 def _inverted_lists(faiss: Any, rows: Floats) -> Any:
-    lists = max(1, int(LISTS_PER_ROOT * len(rows) ** 0.5))
+    lists = min(len(rows), int(LISTS_PER_ROOT * len(rows) ** 0.5))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(rows.shape[1]), rows.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.min_points_per_centroid = TRAINING_ROUNDS, 1
     # Every k-th row, so that all of the clip is in the sample; FAISS would draw at random from too many.
