@@ -56,7 +56,7 @@ def build_bank(
             rng = np.random.default_rng((2, seed))
             scene, size, times, fps = _plan(mix, seed, rng)
             views.append((scene, frames_of(scene, times, rng, size), fps))
-            shown.append(shown_in(scene, times, size))
+            shown.append(shown_in(scene, times, size) if mix.labelled else {})
         bank += [replace(clip, shown=labels) for clip, labels in zip(_see(model, views, autocast), shown)]
         if len(bank) % 1000 < CLIPS_PER_CALL:
             log(f"bank {len(bank)} of {count} clips")

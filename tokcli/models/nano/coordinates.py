@@ -9,11 +9,13 @@ coordinates from its hidden state half-way through the layers, and the extent of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from tokcli.models.nano.helps import LayerProbe
 
 if TYPE_CHECKING:
     from tokcli.models.nano.language import Prompt
@@ -22,22 +24,18 @@ SCALE = (32.0, 4.0, 4.0)
 """By which t, y and x are divided, for errors of like size."""
 
 
-class CoordinateProbe(nn.Module):
+class CoordinateProbe(LayerProbe):
     """Reads coordinates from the hidden states of one layer; call ``loss`` right after a forward pass."""
 
-    def __init__(self, layer: nn.Module, width: int) -> None:
-        super().__init__()
-        self.of_token, self.of_block = nn.Linear(width, 3), nn.Linear(width, 3)
-        self._hidden: torch.Tensor | None = None
-        self._hook = layer.register_forward_hook(self._keep)
+    weight = 1.0
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._hidden = output[0] if isinstance(output, tuple) else output
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__(layer)
+        self.of_token, self.of_block = nn.Linear(width, 3), nn.Linear(width, 3)
 
     def loss(self, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Return the mean error over the visual tokens of the last batch, and over the text behind them."""
-        assert self._hidden is not None
-        hidden, self._hidden = self._hidden.float(), None
+        hidden = self.take_hidden()
         scale = torch.tensor(SCALE, device=hidden.device)
         total = hidden.new_zeros(())
         for row, prompt in enumerate(prompts):
@@ -48,7 +46,3 @@ class CoordinateProbe(nn.Module):
             total = total + F.smooth_l1_loss(self.of_token(hidden[row, prompt.visual]), places)
             total = total + F.smooth_l1_loss(self.of_block(behind), extent)
         return total / len(prompts)
-
-    def close(self) -> None:
-        """Leave the layer as it was."""
-        self._hook.remove()

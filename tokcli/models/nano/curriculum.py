@@ -33,6 +33,8 @@ class Mix:
     """Share of these that are seen in one frame of two."""
     shrunk: float = 0.0
     """Share of the scenes whose frames are smaller for the tower than its own rule makes them."""
+    labelled: bool = False
+    """Whether a bank's clips know what each of their tokens shows: help in training asks for it."""
 
     def scene(self, rng: np.random.Generator, seed: int) -> Scene:
         names, shares = list(self.kinds), np.array(list(self.kinds.values()))
@@ -174,6 +176,7 @@ LAGGING = replace(
 MORE = replace(
     ALL,
     bank_seed=2_300_000_000,
+    labelled=True,
     weight={
         "color": 0.5,
         "shape": 0.6,

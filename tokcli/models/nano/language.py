@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 
 from tokcli.models.nano.architecture import REFUSAL
 from tokcli.models.nano.bank import SeenClip
-from tokcli.models.nano.coordinates import CoordinateProbe
 from tokcli.models.nano.curriculum import Course
-from tokcli.models.nano.pointing import Pointing, referents
+from tokcli.models.nano.helps import Help
 from tokcli.models.nano.prompts import draw_other, draw_question, hard_questions, stepping_stones
-from tokcli.models.nano.sequence import SequenceProbe, shapes_before
 from tokcli.models.nano.tower import learning_rate
 from tokcli.models.positions import Block, Text, mrope_positions
 from tokcli.synthetic import Question
@@ -31,8 +29,6 @@ MAX_SCORES = 3_000_000
 """Attention scores that are computed at once, a head: more than fit the caches are slower, and take gigabytes."""
 LONG_CLIP = 450
 """Tokens."""
-POINTING_WEIGHT = 0.2
-SEQUENCE_WEIGHT = 0.3
 SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 
 
@@ -51,10 +47,11 @@ class Prompt:
     """The kept visual tokens, in the places of ``visual``."""
     targets: list[tuple[int, int, float, str]]
     """(place, id that must follow, weight, kind); no kind at the token that ends an answer."""
-    pointers: list[tuple[int, np.ndarray]] = field(default_factory=list)
-    """(place of an answer's word, places of the visual tokens that show what the question is about)."""
-    before: np.ndarray | None = None
-    """What the shot before each visual token showed, as ``shapes_before`` tells it."""
+    clip: SeenClip
+    kept: np.ndarray
+    """int64 (K,): which of the clip's tokens ``tokens`` are."""
+    asked: list[tuple[int, int, Question]]
+    """(place from which an answer is told, its words, the question)."""
 
 
 DrawPrompt = Callable[[SeenClip, Sequence[Question], PreTrainedTokenizerFast, np.random.Generator], Prompt]
@@ -72,31 +69,28 @@ def train_language(
     course: Course,
     draw_prompt: DrawPrompt | None = None,
     optimizers: Sequence[torch.optim.Optimizer] = (),
-    probe: CoordinateProbe | None = None,
-    pointing: Pointing | None = None,
-    sequence: SequenceProbe | None = None,
+    helps: Sequence[Help] = (),
 ) -> None:
     """Train ``model.model.language_model`` in place on the course's questions about the clips of ``bank``.
 
-    ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own. With a ``probe``, which
-    they must step too, the model learns coordinates; with ``pointing`` it learns where to look, with
-    ``sequence`` what came before.
+    ``optimizers`` are AdamW by default; a group of parameters may have a ``peak`` of its own. They step everything that
+    is trained, the weights of ``helps`` too.
     """
     language = model.model.language_model
     optimizers = optimizers or [torch.optim.AdamW(language.parameters(), weight_decay=0.05, betas=(0.9, 0.95))]
     rng = np.random.default_rng(course.seed)
     right: dict[str, list[float]] = defaultdict(list)
     batches: list[list[Prompt]] = []
+    often = np.array([course.often.get(clip.scene.kind, 1.0) for clip in bank])
+    chances = often / often.sum() if course.often else None
     for step in range(steps):
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate(step, steps, group.get("peak", course.peak), warmup=100)
         if not batches:
-            batches = _draw(bank, tokenizer, rng, course, draw_prompt or _draw_prompt)
+            batches = _draw(bank, chances, tokenizer, rng, course, draw_prompt or _draw_prompt)
         batch = batches.pop()
-        language.zero_grad()
-        for helper in (probe, sequence):
-            if helper is not None:
-                helper.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         total = sum(weight for prompt in batch for _, _, weight, _ in prompt.targets)
         loss = 0.0
         for part in _parts(batch):
@@ -106,12 +100,8 @@ def train_language(
             weight = torch.tensor([weight for _, _, weight, _ in targets], device=scores.device)
             share = (F.cross_entropy(scores, wanted, reduction="none") * weight).sum() / total
             loss += share.item()
-            if probe is not None:
-                share = share + probe.loss(part) * len(part) / len(batch)
-            if pointing is not None:
-                share = share + POINTING_WEIGHT * pointing.loss(part) * len(part) / len(batch)
-            if sequence is not None:
-                share = share + SEQUENCE_WEIGHT * sequence.loss(part) * len(part) / len(batch)
+            for help_ in helps:
+                share = share + help_.weight * help_.loss(part) * len(part) / len(batch)
             share.backward()
             for hit, (_, _, _, kind) in zip((scores.argmax(1) == wanted).tolist(), targets):
                 if kind:
@@ -206,7 +196,7 @@ def add_questions(
     positions, branch = [full[..., :start], full[..., start + kept], full[..., rest:]], [0] * len(ids)
     after = full[..., -1:] + 1
     targets: list[tuple[int, int, float, str]] = []
-    pointers: list[tuple[int, np.ndarray]] = []
+    told: list[tuple[int, int, Question]] = []
     for number, question in enumerate(asked, 1):
         prompt = encode(tokenizer, f"{question.question}<|im_end|>\n<|im_start|>assistant\n")
         answer = encode(tokenizer, f"{question.answer}<|im_end|>")
@@ -216,8 +206,7 @@ def add_questions(
             # The refusal is long and soon learned; so is the token that ends an answer. A second word is learned last.
             weight = 0.15 if question.answer == REFUSAL or ends else 1.0 + index
             targets.append((place + index, token, weight, "" if ends else question.kind))
-            if not ends and question.form and (shown := np.flatnonzero(referents(question, clip, index)[kept])).size:
-                pointers.append((place + index, start + shown))
+        told.append((place, len(answer) - 1, question))
         length = len(prompt) + len(answer) - 1
         ids += [*prompt, *answer[:-1]]
         positions.append(after + np.arange(length))
@@ -225,9 +214,7 @@ def add_questions(
     visual = slice(start, start + len(kept))
     joined = np.concatenate(positions, -1)
     tokens = clip.tokens[torch.from_numpy(kept)]
-    before_each = shapes_before(clip)
-    shots = None if before_each is None else before_each[kept]
-    return Prompt(np.array(ids), joined, np.array(branch), visual, tokens, targets, pointers, shots)
+    return Prompt(np.array(ids), joined, np.array(branch), visual, tokens, targets, clip, kept, told)
 
 
 def draw_kept(clip: SeenClip, rng: np.random.Generator) -> np.ndarray:
@@ -261,14 +248,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 def _draw(
     bank: Sequence[SeenClip],
+    chances: np.ndarray | None,
     tokenizer: PreTrainedTokenizerFast,
     rng: np.random.Generator,
     course: Course,
     draw_prompt: DrawPrompt,
 ) -> list[list[Prompt]]:
     prompts = []
-    often = np.array([course.often.get(clip.scene.kind, 1.0) for clip in bank])
-    for index in rng.choice(len(bank), STEPS_PER_DRAW * course.clips_per_step, p=often / often.sum()):
+    for index in rng.choice(len(bank), STEPS_PER_DRAW * course.clips_per_step, p=chances):
         clip = bank[index]
         asked = draw_question(clip.scene, course.questions_per_clip, rng, course.mix.weight)
         if course.hard_questions:

@@ -16,7 +16,7 @@ from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb
 
 from tokcli.models.nano.clips import LABELS
-from tokcli.synthetic import COLORS, SHAPES, Question, Scene
+from tokcli.synthetic import SHAPES, Question, Scene
 
 if TYPE_CHECKING:
     from tokcli.models.nano.bank import SeenClip
@@ -35,9 +35,7 @@ BY_ANSWER = (
     "shape",
 )
 BY_NAME = (
-    "color",
     "motion",
-    "place",
     "time.shape",
     "compare.size",
     "change.color",
@@ -73,7 +71,7 @@ def _named(text: str, scene: Scene) -> str | None:
     for word in words:
         if word in SHAPES:
             return word
-    of_color = [item.shape for item in scene.objects if item.color in words and item.color in COLORS]
+    of_color = [item.shape for item in scene.objects if item.color in words]
     return of_color[0] if len(of_color) == 1 else None
 
 
@@ -92,8 +90,21 @@ def referents(question: Question, clip: SeenClip, word: int = 0) -> np.ndarray:
     return rows
 
 
+def pointers(prompt: Prompt) -> list[tuple[int, np.ndarray]]:
+    """Return, by the place of each word of an answer, the places of the visual tokens that it is to be found in."""
+    found = []
+    for place, words, question in prompt.asked:
+        for word in range(words):
+            shown = np.flatnonzero(referents(question, prompt.clip, word)[prompt.kept])
+            if shown.size:
+                found.append((place + word, prompt.visual.start + shown))
+    return found
+
+
 class Pointing:
     """Rewards ``HEADS`` of one decoder layer for looking at referents; call ``loss`` right after a forward pass."""
+
+    weight = 0.2
 
     def __init__(self, layer: Any) -> None:
         self._attention = layer.self_attn
@@ -116,15 +127,16 @@ class Pointing:
         key = key.repeat_interleave(query.shape[1] // key.shape[1], 1)
         masses = []
         for row, prompt in enumerate(prompts):
-            if not prompt.pointers:
+            pointed = pointers(prompt)
+            if not pointed:
                 continue
-            places = [place for place, _ in prompt.pointers]
+            places = [place for place, _ in pointed]
             length = len(prompt.ids)
             branch = torch.from_numpy(prompt.branch)
             order = torch.arange(length)
             sees = (order <= torch.tensor(places)[:, None]) & ((branch == 0) | (branch == branch[places][:, None]))
             wanted = torch.zeros(len(places), length)
-            for index, (_, rows) in enumerate(prompt.pointers):
+            for index, (_, rows) in enumerate(pointed):
                 wanted[index, torch.from_numpy(rows)] = 1
             scores = query[row][:, places] @ key[row, :, :length].transpose(1, 2) * attention.scaling
             scores = scores.float().masked_fill(~sees.to(scores.device), -torch.inf)

@@ -9,13 +9,14 @@ is thrown away afterwards rewards that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tokcli.models.nano.helps import LayerProbe
 from tokcli.synthetic import SHAPES
 
 if TYPE_CHECKING:
@@ -38,31 +39,23 @@ def shapes_before(clip: SeenClip) -> np.ndarray | None:
     return np.where(clip.shown["shape"] > 0, before[clip.shown["shape"]], -1)
 
 
-class SequenceProbe(nn.Module):
+class SequenceProbe(LayerProbe):
     """Reads the shape before from the hidden states of one layer; call ``loss`` right after a forward pass."""
 
-    def __init__(self, layer: nn.Module, width: int) -> None:
-        super().__init__()
-        self.read = nn.Linear(width, 1 + len(SHAPES))
-        self._hidden: torch.Tensor | None = None
-        self._hook = layer.register_forward_hook(self._keep)
+    weight = 0.3
 
-    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._hidden = output[0] if isinstance(output, tuple) else output
+    def __init__(self, layer: nn.Module, width: int) -> None:
+        super().__init__(layer)
+        self.read = nn.Linear(width, 1 + len(SHAPES))
 
     def loss(self, prompts: Sequence[Prompt]) -> torch.Tensor:
         """Return the mean error over the tokens of the last batch that have a shot; 0 where none has."""
-        assert self._hidden is not None
-        hidden, self._hidden = self._hidden.float(), None
+        hidden = self.take_hidden()
         scores, labels = [], []
         for row, prompt in enumerate(prompts):
-            if prompt.before is not None:
+            if (before := shapes_before(prompt.clip)) is not None:
                 scores.append(self.read(hidden[row, prompt.visual]))
-                labels.append(torch.from_numpy(prompt.before).to(hidden.device))
+                labels.append(torch.from_numpy(before[prompt.kept]).to(hidden.device))
         if not labels or bool((torch.cat(labels) < 0).all()):
             return hidden.new_zeros(())
         return F.cross_entropy(torch.cat(scores), torch.cat(labels), ignore_index=-1)
-
-    def close(self) -> None:
-        """Leave the layer as it was."""
-        self._hook.remove()

@@ -43,6 +43,7 @@ from tokcli.models.nano.curriculum import (
     Mix,
 )
 from tokcli.models.nano.evaluate import measure
+from tokcli.models.nano.helps import Help, LayerProbe
 from tokcli.models.nano.language import train_language
 from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.models.nano.pointing import Pointing
@@ -133,29 +134,17 @@ def train(
     ) -> Callable[[], dict[str, torch.Tensor]]:
         def run() -> dict[str, torch.Tensor]:
             inner = model.model.language_model
-            probe = CoordinateProbe(inner.layers[1], inner.config.hidden_size).to(device)
-            pointing = Pointing(inner.layers[2]) if points else None
-            sequence = SequenceProbe(inner.layers[1], inner.config.hidden_size).to(device) if follows else None
-            others = [*inner.embed_tokens.parameters(), *inner.norm.parameters(), *probe.parameters()]
-            others += sequence.parameters() if sequence is not None else []
+            helps: list[Help] = [CoordinateProbe(inner.layers[1], inner.config.hidden_size).to(device)]
+            helps += [Pointing(inner.layers[2])] if points else []
+            helps += [SequenceProbe(inner.layers[1], inner.config.hidden_size).to(device)] if follows else []
+            others = [*inner.embed_tokens.parameters(), *inner.norm.parameters()]
+            others += [weight for one in helps if isinstance(one, LayerProbe) for weight in one.parameters()]
             optimizers = muon_and_adam(inner.layers.parameters(), others, course.peak, 0.05)
             train_language(
-                model,
-                tokenizer,
-                bank,
-                steps,
-                log,
-                autocast,
-                snapshot,
-                course,
-                optimizers=optimizers,
-                probe=probe,
-                pointing=pointing,
-                sequence=sequence,
+                model, tokenizer, bank, steps, log, autocast, snapshot, course, optimizers=optimizers, helps=helps
             )
-            for used in (probe, pointing, sequence):
-                if used is not None:
-                    used.close()
+            for one in helps:
+                one.close()
             return model.state_dict()
 
         return run
