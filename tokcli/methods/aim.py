@@ -76,7 +76,7 @@ def aim(visual: VisualTokens, options: AimOptions) -> TokenSet:
 
 def _rounds(visual: VisualTokens, options: AimOptions, sizes: list[int]) -> list[tuple[int, ...]]:
     """How many tokens of each step merge in every round."""
-    if options.keep is None and options.max_tokens is None:
+    if not options.budget_given:
         return [
             tuple(size >> (index + 1) for index in range(options.halvings) if size >> (index + 1)) for size in sizes
         ]

@@ -51,7 +51,7 @@ class AotOptions(ImportanceOptions, SizeBudget):
 
     @model_validator(mode="after")
     def _budget_is_ours(self) -> AotOptions:
-        if self.variant == "official" and (self.keep is not None or self.max_tokens is not None):
+        if self.variant == "official" and self.budget_given:
             raise ValueError("variant='official' knows no budget; set anchors and survivors, or take variant='fixed'")
         return self
 
@@ -139,7 +139,7 @@ class _Step:
 
 def _plans(visual: VisualTokens, clips: list[list[torch.Tensor]], options: AotOptions) -> list[_Plan]:
     sizes = [[len(rows) for rows in clip] for clip in clips]
-    if options.keep is None and options.max_tokens is None:
+    if not options.budget_given:
         share = options.anchors / OFFICIAL_PLACES
         return [_Plan([min(size, max(1, round(share * size))) for size in clip], None) for clip in sizes]
     count = rows_to_keep("aot", options, visual, floor=len(clips), floor_is=f"a token for {options.clip_steps} steps")

@@ -11,9 +11,9 @@ The rules, for every method:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -29,10 +29,27 @@ class Budgeted(Options):
 
     budget_required: ClassVar[bool] = False
     budgets_together: ClassVar[bool] = False
+    own_budgets: ClassVar[tuple[str, ...]] = ()
+    """Options of the method's own that say how much to keep, in place of a budget."""
+    default_budget: ClassVar[Mapping[str, float]] = {}
+    """What holds where none is given."""
+
+    @property
+    def budget_given(self) -> bool:
+        return bool(self._given())
+
+    def _given(self) -> list[str]:
+        return [name for name in (*budgets_of(type(self)), *self.own_budgets) if getattr(self, name) is not None]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _or_default(cls, values: dict[str, Any]) -> dict[str, Any]:
+        given = any(values.get(name) is not None for name in (*budgets_of(cls), *cls.own_budgets))
+        return values if given else {**values, **cls.default_budget}
 
     @model_validator(mode="after")
     def _one_budget(self) -> Budgeted:
-        given = [name for name in budgets_of(type(self)) if getattr(self, name) is not None]
+        given = self._given()
         if len(given) > 1 and not self.budgets_together:
             raise ValueError(f"{' and '.join(given)} cannot both be given; leave all but one out")
         if not given and self.budget_required:

@@ -103,7 +103,7 @@ def _segments(block: Block, options: CenterclipOptions) -> list[torch.Tensor]:
 
 def _counts(visual: VisualTokens, segments: list[torch.Tensor], options: CenterclipOptions) -> list[int]:
     """How many tokens to keep of each segment."""
-    if options.keep is None and options.max_tokens is None:
+    if not options.budget_given:
         steps = [len(visual.coords[rows, 1].unique()) for rows in segments]
         return [-(-len(rows) // frames) for rows, frames in zip(segments, steps)]
     count = rows_to_keep("centerclip", options, visual, floor=len(segments), floor_is="a token of every segment")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
@@ -23,6 +24,9 @@ DEFAULT_RATIO = 0.7
 
 
 class DycokeOptions(VariantOptions, ShareBudget):
+    own_budgets: ClassVar[tuple[str, ...]] = ("merging_ratio",)
+    default_budget: ClassVar[Mapping[str, float]] = {"merging_ratio": DEFAULT_RATIO}
+
     merging_ratio: float | None = Field(
         default=None,
         ge=0,
@@ -30,15 +34,8 @@ class DycokeOptions(VariantOptions, ShareBudget):
         description="Share to drop of every step that is not kept whole; 0.7 where no budget is given.",
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_ratio(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {"merging_ratio": DEFAULT_RATIO, **values} if values.get("keep") is None else values
-
     @model_validator(mode="after")
-    def _one_amount(self) -> DycokeOptions:
-        if self.keep is not None and self.merging_ratio is not None:
-            raise ValueError("keep and merging_ratio cannot both be given; leave one out")
+    def _official_ratio(self) -> DycokeOptions:
         if self.keep is not None and self.variant == "official":
             raise ValueError("variant='official' knows no keep; give merging_ratio, or take variant='fixed'")
         return self

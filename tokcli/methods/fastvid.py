@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch.nn.utils.rnn import pad_sequence
 
 from tokcli.methods.base import method
@@ -32,6 +32,8 @@ Segments = Sequence[Sequence[torch.Tensor]]
 
 
 class FastvidOptions(VariantOptions, ImportanceOptions, SizeBudget):
+    default_budget: ClassVar[Mapping[str, float]] = {"keep": DEFAULT_KEEP}
+
     keep: float | None = Field(
         default=None, gt=0, le=1, description="Share of the item's tokens to keep; 0.1 where no budget is given."
     )
@@ -51,12 +53,6 @@ class FastvidOptions(VariantOptions, ImportanceOptions, SizeBudget):
         default=4, ge=1, description="Every how many steps, from a segment's last back, one has tokens to merge into."
     )
     beta: float = Field(default=0.6, ge=0, le=1, description="Least weight of a token against the mean of the merged.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_keep(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = [name for name in ("keep", "max_tokens") if values.get(name) is not None]
-        return values if given else {**values, "keep": DEFAULT_KEEP}
 
 
 @method(

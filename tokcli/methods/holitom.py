@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, grid_tokens, rows_to_keep
@@ -28,6 +29,8 @@ DEFAULT_KEEP = 0.1
 
 
 class HolitomOptions(VariantOptions, ImportanceOptions, SizeBudget):
+    default_budget: ClassVar[Mapping[str, float]] = {"keep": DEFAULT_KEEP}
+
     keep: float | None = Field(
         default=None, gt=0, le=1, description="Share of the item's tokens to keep; 0.1 where no budget is given."
     )
@@ -46,12 +49,6 @@ class HolitomOptions(VariantOptions, ImportanceOptions, SizeBudget):
     )
     neighbours: int = Field(default=7, ge=1, description="Nearest points, itself among them, that make up a density.")
     max_window: int = Field(default=1024, ge=1, description="Longest window in steps.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_keep(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = [name for name in ("keep", "max_tokens") if values.get(name) is not None]
-        return values if given else {**values, "keep": DEFAULT_KEEP}
 
     @property
     def stillness(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,6 +21,9 @@ DEFAULT_SHARE = 0.25
 
 
 class KeyframesOptions(SizeBudget):
+    own_budgets: ClassVar[tuple[str, ...]] = ("frames",)
+    default_budget: ClassVar[Mapping[str, float]] = {"keep": DEFAULT_SHARE}
+
     frames: int | None = Field(
         default=None,
         ge=1,
@@ -42,14 +46,6 @@ class KeyframesOptions(SizeBudget):
         description="What steps are compared by: 'tokens', 'pixels', 'preview' (the tower on small frames), or an "
         "image model, a folder or hub name. All but 'tokens' choose before the tower, which then encodes the chosen.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_share(cls, values: dict[str, Any]) -> dict[str, Any]:
-        budgets = [name for name in ("keep", "max_tokens", "threshold", "frames") if values.get(name) is not None]
-        if "frames" in budgets and len(budgets) > 1:
-            raise ValueError(f"{' and '.join(budgets)} cannot both be given; leave all but one out")
-        return values if budgets else {**values, "keep": DEFAULT_SHARE}
 
     @model_validator(mode="after")
     def _cuts(self) -> KeyframesOptions:

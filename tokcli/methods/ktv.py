@@ -112,7 +112,7 @@ def _shares(
 ) -> tuple[list[_Frame], torch.Tensor]:
     """The frames that tokens are kept of, and how many of each: int64, one a frame."""
     sizes = torch.tensor([len(frame.rows) for frame in frames])
-    if options.keep is None and options.max_tokens is None:
+    if not options.budget_given:
         chosen = _chosen(frames, options.keyframes, features, options)
         return [frames[index] for index in chosen], sizes[chosen].clamp_max(TOKENS_PER_KEYFRAME)
     count = rows_to_keep("ktv", options, visual)

@@ -80,7 +80,7 @@ def prunevid(visual: VisualTokens, options: PrunevidOptions) -> TokenSet:
                 still = (mean_pairwise_cosine(frames[start:stop]) > options.tau) & present[start:stop].all(dim=0)
             parts += parts_of(block, start, stop, still)
     candidates = candidates_of(parts)
-    if options.keep is None and options.max_tokens is None:
+    if not options.budget_given:
         counts = [size if size <= FEW else max(1, int(size * options.cluster_share)) for size in candidates.tolist()]
     else:
         count = rows_to_keep("prunevid", options, visual)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from tokcli.methods.budget import SizeBudget, grid_tokens, rows_to_keep
 from tokcli.methods.options import VariantOptions
@@ -13,20 +14,15 @@ from tokcli.types import VisualTokens
 
 
 class PruningRateOptions(VariantOptions, SizeBudget):
+    own_budgets: ClassVar[tuple[str, ...]] = ("pruning_rate",)
+    default_budget: ClassVar[Mapping[str, float]] = {"pruning_rate": 0.7}
+
     pruning_rate: float | None = Field(
         default=None,
         ge=0,
         lt=1,
         description="Share to drop, as vLLM's --video-pruning-rate; 0.7 where no budget is given.",
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_rate(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = [name for name in ("keep", "max_tokens", "pruning_rate") if values.get(name) is not None]
-        if "pruning_rate" in given and len(given) > 1:
-            raise ValueError(f"{' and '.join(given)} cannot both be given; leave all but one out")
-        return values if given else {**values, "pruning_rate": 0.7}
 
 
 def rows_after_pruning(

@@ -56,7 +56,7 @@ def tempme(visual: VisualTokens, options: TempmeOptions) -> TokenSet:
         return merge(visual, torch.full((len(visual),), -1), torch.zeros(0, dtype=torch.int64))
     sizes = [[len(rows) for rows in clip] for clip in clips]
     targets: list[int | None] = [None] * len(clips)
-    if options.keep is not None or options.max_tokens is not None:
+    if options.budget_given:
         count = rows_to_keep("tempme", options, visual, floor=len(clips), floor_is="a token for every 12 steps")
         targets = [*proportional(torch.tensor([sum(clip) for clip in sizes]), count).tolist()]
     labels = torch.full((len(visual),), -1, dtype=torch.int64)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,8 @@ SLACK = 4
 
 
 class TemporalMergeOptions(SizeBudget):
+    default_budget: ClassVar[Mapping[str, float]] = {"threshold": DEFAULT_THRESHOLD}
+
     threshold: float | None = Field(
         default=None,
         ge=-1,
@@ -49,12 +51,6 @@ class TemporalMergeOptions(SizeBudget):
     forget: Literal["oldest", "lightest"] = Field(
         default="oldest", description="Who leaves a full memory: the tokens kept first, or those that fewest joined."
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_threshold(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = any(values.get(name) is not None for name in ("keep", "max_tokens", "threshold"))
-        return values if given else {**values, "threshold": DEFAULT_THRESHOLD}
 
     @model_validator(mode="after")
     def _fitting(self) -> TemporalMergeOptions:

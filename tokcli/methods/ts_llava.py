@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
-from pydantic import model_validator
 
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
@@ -17,11 +17,7 @@ OFFICIAL_TOKENS = 2880
 
 
 class TsLlavaOptions(SizeBudget):
-    @model_validator(mode="before")
-    @classmethod
-    def _default_budget(cls, values: dict[str, Any]) -> dict[str, Any]:
-        given = any(values.get(name) is not None for name in ("keep", "max_tokens"))
-        return values if given else {**values, "max_tokens": OFFICIAL_TOKENS}
+    default_budget: ClassVar[Mapping[str, float]] = {"max_tokens": OFFICIAL_TOKENS}
 
 
 @method(

@@ -94,7 +94,7 @@ def vqtoken(visual: VisualTokens, options: VqtokenOptions, generator: np.random.
 def _codes_wanted(options: VqtokenOptions, visual: VisualTokens) -> int | None:
     """The number of codes, None where it is to be searched for."""
     available = int((~visual.structural).sum())
-    if options.keep is not None or options.max_tokens is not None:
+    if options.budget_given:
         return rows_to_keep("vqtoken", options, visual)
     return min(available, FEWEST) if available < FEWEST + 2 else None
 
