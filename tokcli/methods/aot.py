@@ -16,7 +16,7 @@ from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.importance import Importance, ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.layout import clips_of, take
-from tokcli.methods.output import merge
+from tokcli.methods.output import Groups
 from tokcli.ops.allocation import proportional
 from tokcli.ops.pooling import cell_centres, grid_cells
 from tokcli.ops.selection import top_k_mask, top_k_masks
@@ -101,17 +101,14 @@ def aot(visual: VisualTokens, options: AotOptions) -> TokenSet:
     anchors, all that is left goes to survivors.
     """
     clips = clips_of(visual, options.clip_steps)
-    labels = torch.full((len(visual),), -1, dtype=torch.int64)
-    anchors, values = [torch.zeros(0, dtype=torch.int64)], [visual.tokens[:0]]
-    groups = 0
+    groups = Groups(visual)
     for steps, plan in _merged_inside(visual, list(zip(clips, _plans(visual, clips, options))), options):
         left = _over_time(steps, plan, options)
-        for step in left:
-            labels[step.rows] = torch.where(step.into >= 0, step.into + groups, -1)
-            anchors.append(step.anchors)
-            values.append(step.tokens.to(visual.tokens.dtype))
-        groups += sum(len(step.anchors) for step in left)
-    return merge(visual, labels, torch.cat(anchors), values=torch.cat(values))
+        rows, into, anchors, tokens = (
+            torch.cat([getattr(step, name) for step in left]) for name in ("rows", "into", "anchors", "tokens")
+        )
+        groups.add(rows, into, anchors, tokens)
+    return groups.merged()
 
 
 @dataclass(frozen=True)

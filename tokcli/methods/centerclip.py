@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.layout import Block, blocks
-from tokcli.methods.output import merge
+from tokcli.methods.output import Groups
 from tokcli.ops.allocation import proportional
 from tokcli.ops.medoids import (
     affinity,
@@ -80,15 +80,13 @@ def centerclip(visual: VisualTokens, options: CenterclipOptions) -> TokenSet:
     ``sigma`` must fit the distances of the tokens, or no two of them are related.
     """
     segments = [rows for block in blocks(visual) for rows in _segments(block, options)]
-    labels = torch.full((len(visual),), -1, dtype=torch.int64)
-    anchors = [torch.zeros(0, dtype=torch.int64)]
-    for rows, count in zip(segments, _counts(visual, segments, options)):
-        members, groups = _clusters(visual, rows, count, options)
-        labels[rows] = torch.where(groups >= 0, groups + sum(map(len, anchors)), -1)
-        anchors.append(rows[members])
-    middles = torch.cat(anchors)
     means = options.aggregate == "mean" or options.algorithm == "pooling"
-    return merge(visual, labels, middles, values=None if means else visual.tokens[middles])
+    groups = Groups(visual)
+    for rows, count in zip(segments, _counts(visual, segments, options)):
+        members, into = _clusters(visual, rows, count, options)
+        middles = rows[members]
+        groups.add(rows, into, middles, None if means else visual.tokens[middles])
+    return groups.merged()
 
 
 def _segments(block: Block, options: CenterclipOptions) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from tokcli.methods.budget import SizeBudget, grid_tokens, rows_to_keep
 from tokcli.methods.importance import Importance, ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.layout import blocks
 from tokcli.methods.options import VariantOptions
-from tokcli.methods.output import merge
+from tokcli.methods.output import Groups, unmerged
 from tokcli.ops.allocation import proportional
 from tokcli.ops.density import DensityPeaks
 from tokcli.ops.pooling import frame_means
@@ -114,21 +114,21 @@ def merge_segments(visual: VisualTokens, options: FastvidOptions, segments: Segm
         count = rows_to_keep("fastvid", options, visual)
         available = int((~visual.structural).sum())
         if count == available:
-            return _everything(visual)
+            return unmerged(visual)
         plans = _plans(options, segments, count)
     scores = importance_of(visual, options)
-    kept = _Kept(visual, options.beta)
+    groups = Groups(visual)
     for steps, plan in zip(segments, plans):
         salient = [top_k_mask(scores[rows], count) for rows, count in zip(steps, plan.salient)]
-        kept.add_salient(torch.cat([rows[chosen] for rows, chosen in zip(steps, salient)]))
+        groups.add_alone(torch.cat([rows[chosen] for rows, chosen in zip(steps, salient)]))
         pools = [rows[~chosen] for rows, chosen in zip(steps, salient)]
         anchors = {step: _dense(visual.tokens, pools[step], count) for step, count in plan.context.items() if count}
         if plan.alone:
             for step, rows in anchors.items():
-                kept.add_context({0: rows}, [pools[step]])
+                _add_context(groups, visual.tokens, {0: rows}, [pools[step]], options.beta)
         elif anchors:
-            kept.add_context(anchors, pools)
-    return kept.merged()
+            _add_context(groups, visual.tokens, anchors, pools, options.beta)
+    return groups.merged()
 
 
 @dataclass(frozen=True)
@@ -194,61 +194,30 @@ def _dense(tokens: torch.Tensor, pool: torch.Tensor, count: int) -> torch.Tensor
     return pool[DensityPeaks(tokens.index_select(0, pool), NEIGHBOURS).centres(count).sort().values]
 
 
-def _everything(visual: VisualTokens) -> TokenSet:
-    rows = torch.nonzero(~visual.structural).flatten()
-    labels = torch.full((len(visual),), -1, dtype=torch.int64)
-    labels[rows] = torch.arange(len(rows))
-    return merge(visual, labels, rows, values=visual.tokens[rows])
-
-
-class _Kept:
-    """Kept rows, what they become, and which rows went into them."""
-
-    def __init__(self, visual: VisualTokens, beta: float) -> None:
-        self._visual, self._beta = visual, beta
-        self._labels = torch.full((len(visual),), -1, dtype=torch.int64)
-        self._anchors = [torch.zeros(0, dtype=torch.int64)]
-        self._values = [visual.tokens[:0]]
-        self._count = 0
-
-    def _add(self, rows: torch.Tensor, values: torch.Tensor) -> int:
-        first = self._count
-        self._labels[rows] = torch.arange(first, first + len(rows))
-        self._anchors.append(rows)
-        self._values.append(values.to(self._visual.tokens.dtype))
-        self._count += len(rows)
-        return first
-
-    def add_salient(self, rows: torch.Tensor) -> None:
-        self._add(rows, self._visual.tokens.index_select(0, rows))
-
-    def add_context(self, anchors: dict[int, torch.Tensor], pools: list[torch.Tensor]) -> None:
-        """Merge the rows of all ``pools`` into the anchors of each step, int64 (a,) by the number of their pool."""
-        tokens = self._visual.tokens
-        rows = torch.cat(list(anchors.values()))
-        own = tokens[rows].float()
-        numbers = torch.arange(len(rows)).split([len(its) for its in anchors.values()])
-        # One column for each anchor; where a step has fewer than others, its first once more.
-        columns = pad_sequence(list(numbers), batch_first=True, padding_value=-1)
-        columns = torch.where(columns >= 0, columns, columns[:, :1])
-        directions = F.normalize(own, dim=1)[columns.flatten()].T
-        sums, assigned, into = torch.zeros_like(own), [], []
-        for step, pool in enumerate(pools):
-            members = tokens.index_select(0, pool).float()
-            # What the length of the member would change is the same for all anchors.
-            likeness, chosen = (members @ directions).view(-1, *columns.shape).max(dim=2)
-            nearest = columns.gather(1, chosen.T)
-            for of_step, (place, its), ours in zip(nearest, anchors.items(), numbers):
-                if place == step:
-                    of_step[torch.searchsorted(pool, its)] = ours
-                sums.index_add_(0, of_step, members)
-            into.append(nearest.flatten())
-            assigned.append(nearest.T[torch.arange(len(pool)), likeness.argmax(dim=1)])
-        sizes = torch.bincount(torch.cat(into), minlength=len(rows))
-        weight = (1.0 / (sizes + 1)).clamp_min(self._beta).unsqueeze(1)
-        blended = weight * own + (1 - weight) * sums / sizes.unsqueeze(1)
-        self._labels[torch.cat(pools)] = self._count + torch.cat(assigned)
-        self._add(rows, blended)
-
-    def merged(self) -> TokenSet:
-        return merge(self._visual, self._labels, torch.cat(self._anchors), values=torch.cat(self._values))
+def _add_context(
+    groups: Groups, tokens: torch.Tensor, anchors: dict[int, torch.Tensor], pools: list[torch.Tensor], beta: float
+) -> None:
+    """Merge the rows of all ``pools`` into the anchors of each step, int64 (a,) by the number of their pool."""
+    rows = torch.cat(list(anchors.values()))
+    own = tokens[rows].float()
+    numbers = torch.arange(len(rows)).split([len(its) for its in anchors.values()])
+    # One column for each anchor; where a step has fewer than others, its first once more.
+    columns = pad_sequence(list(numbers), batch_first=True, padding_value=-1)
+    columns = torch.where(columns >= 0, columns, columns[:, :1])
+    directions = F.normalize(own, dim=1)[columns.flatten()].T
+    sums, assigned, into = torch.zeros_like(own), [], []
+    for step, pool in enumerate(pools):
+        members = tokens.index_select(0, pool).float()
+        # What the length of the member would change is the same for all anchors.
+        likeness, chosen = (members @ directions).view(-1, *columns.shape).max(dim=2)
+        nearest = columns.gather(1, chosen.T)
+        for of_step, (place, its), ours in zip(nearest, anchors.items(), numbers):
+            if place == step:
+                of_step[torch.searchsorted(pool, its)] = ours
+            sums.index_add_(0, of_step, members)
+        into.append(nearest.flatten())
+        assigned.append(nearest.T[torch.arange(len(pool)), likeness.argmax(dim=1)])
+    sizes = torch.bincount(torch.cat(into), minlength=len(rows))
+    weight = (1.0 / (sizes + 1)).clamp_min(beta).unsqueeze(1)
+    blended = weight * own + (1 - weight) * sums / sizes.unsqueeze(1)
+    groups.add(torch.cat(pools), torch.cat(assigned), rows, blended)

@@ -16,8 +16,8 @@ from tokcli.methods.budget import SizeBudget, grid_tokens, rows_to_keep
 from tokcli.methods.importance import ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.layout import Block, blocks
 from tokcli.methods.options import VariantOptions
-from tokcli.methods.output import merge
-from tokcli.methods.windows import Groups, all_candidates, candidates_of, parts_of, points_of
+from tokcli.methods.output import Groups
+from tokcli.methods.windows import all_candidates, candidates_of, parts_of, points_of
 from tokcli.ops.allocation import proportional
 from tokcli.ops.density import DensityPeaks
 from tokcli.ops.pooling import group_means
@@ -161,24 +161,21 @@ def _official_counts(parts: list[torch.Tensor], visual: VisualTokens, keep: floa
 
 def _reduce(visual: VisualTokens, options: HolitomOptions, parts: list[torch.Tensor], counts: list[int]) -> TokenSet:
     scores = importance_of(visual, options)
-    groups = Groups(len(visual))
-    values = [visual.tokens[:0]]
+    groups = Groups(visual)
     for part, count in zip(parts, counts):
         if count == 0:
             continue
         if len(part) == 1:
             chosen = torch.nonzero(top_k_mask(scores[part[0]], count)).flatten()
-            groups.add(part, chosen)
-            values.append(visual.tokens.index_select(0, part[0, chosen]))
+            groups.add_alone(part[0, chosen])
         else:
             points = points_of(visual, part)
             least = 1 if options.variant == "official" else 2
             peaks = DensityPeaks(points, max(least, min(options.neighbours, count)))
             chosen = peaks.centres(count).sort().values
             nearest = peaks.nearest(chosen)
-            groups.add(part, chosen, nearest)
-            values.append(blend(points, chosen, nearest, options.beta).to(visual.tokens.dtype))
-    return merge(visual, groups.labels, groups.anchors, values=torch.cat(values))
+            groups.add(part, nearest, part[0, chosen], blend(points, chosen, nearest, options.beta))
+    return groups.merged()
 
 
 def blend(points: torch.Tensor, centres: torch.Tensor, nearest: torch.Tensor, beta: float | None) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from tokcli.errors import MethodError
 from tokcli.methods.base import FrameChoice, method
 from tokcli.methods.budget import SizeBudget, rows_to_keep, share_count
-from tokcli.methods.layout import blocks
+from tokcli.methods.layout import frames_of
 from tokcli.methods.output import select
 from tokcli.ops.frames import Floats, Indices, by_clusters, by_cuts, evenly, unit_features
 from tokcli.types import TokenSet, View, VisualTokens
@@ -122,13 +122,11 @@ def keyframes(visual: VisualTokens, options: KeyframesOptions) -> TokenSet:
             f"method 'keyframes' with features={options.features!r} chooses before the encoder, and these are tokens; "
             "use it with `tokcli compress` on media, or features=tokens"
         )
-    frames = [
-        (rows[rows >= 0], visual.views[block.view].grid[0] > 1) for block in blocks(visual) for rows in block.rows
-    ]
-    moving = [rows for rows, moves in frames if moves]
+    frames = frames_of(visual)
+    moving = [frame.rows for frame in frames if frame.moving]
     keep = torch.zeros(len(visual), dtype=torch.bool)
-    for rows, moves in frames:
-        keep[rows] = not moves
+    for frame in frames:
+        keep[frame.rows] = not frame.moving
     if moving:
         features = np.stack([visual.tokens[rows].float().mean(dim=0).numpy() for rows in moving])
         for step in options.choose(features, _steps_of_tokens(visual, options, moving, int(keep.sum()))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -11,7 +10,7 @@ from pydantic import Field
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.importance import ImportanceOptions, importance_of, importance_signals
-from tokcli.methods.layout import blocks
+from tokcli.methods.layout import Frame, frames_of
 from tokcli.methods.options import VariantOptions
 from tokcli.methods.output import select
 from tokcli.ops.allocation import proportional
@@ -41,14 +40,6 @@ class KtvOptions(ImportanceOptions, VariantOptions, SizeBudget):
         default="tokens",
         description="What frames and tokens are compared by: the tokens, or the tower's features before the projector.",
     )
-
-
-@dataclass(frozen=True)
-class _Frame:
-    rows: torch.Tensor
-    """int64 (P,), ascending: its rows that are not structural."""
-    moving: bool
-    """Whether it is one of a video's frames, not a single picture."""
 
 
 def _signals(options: KtvOptions) -> tuple[str, ...]:
@@ -88,7 +79,7 @@ def ktv(visual: VisualTokens, options: KtvOptions) -> TokenSet:
 
     Pictures beside a video, thumbnails and crops take no part in the choice of keyframes: they count as chosen.
     """
-    frames = _frames(visual)
+    frames = frames_of(visual)
     if not frames:
         return select(visual, torch.zeros(len(visual), dtype=torch.bool))
     features = visual.signals["pre_projector"] if options.features == "pre_projector" else visual.tokens
@@ -101,15 +92,9 @@ def ktv(visual: VisualTokens, options: KtvOptions) -> TokenSet:
     return select(visual, keep)
 
 
-def _frames(visual: VisualTokens) -> list[_Frame]:
-    return [
-        _Frame(rows[rows >= 0], visual.views[block.view].grid[0] > 1) for block in blocks(visual) for rows in block.rows
-    ]
-
-
 def _shares(
-    visual: VisualTokens, frames: list[_Frame], options: KtvOptions, features: torch.Tensor
-) -> tuple[list[_Frame], torch.Tensor]:
+    visual: VisualTokens, frames: list[Frame], options: KtvOptions, features: torch.Tensor
+) -> tuple[list[Frame], torch.Tensor]:
     """The frames that tokens are kept of, and how many of each: int64, one a frame."""
     sizes = torch.tensor([len(frame.rows) for frame in frames])
     if not options.budget_given:
@@ -131,7 +116,7 @@ def _shares(
     return [frames[index] for index in chosen], proportional(sizes[chosen], count)
 
 
-def _chosen(frames: list[_Frame], count: int, features: torch.Tensor, options: KtvOptions) -> list[int]:
+def _chosen(frames: list[Frame], count: int, features: torch.Tensor, options: KtvOptions) -> list[int]:
     """Numbers of the frames to keep tokens of, ascending: ``count`` keyframes, and all single pictures."""
     moving = [index for index, frame in enumerate(frames) if frame.moving]
     single = [index for index, frame in enumerate(frames) if not frame.moving]

@@ -57,6 +57,23 @@ def blocks(visual: VisualTokens) -> list[Block]:
     return found
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A temporal step of a view."""
+
+    rows: torch.Tensor
+    """int64 (P,), ascending: its rows that are not structural."""
+    moving: bool
+    """Whether it is one of a video's frames, not a single picture."""
+
+
+def frames_of(visual: VisualTokens) -> list[Frame]:
+    """The frames of all views, in their order."""
+    return [
+        Frame(rows[rows >= 0], visual.views[block.view].grid[0] > 1) for block in blocks(visual) for rows in block.rows
+    ]
+
+
 def steps_of(visual: VisualTokens) -> list[torch.Tensor]:
     """The rows that are not structural, int64 (n,) for each temporal step of each view that has any, in order."""
     rows = torch.nonzero(~visual.structural).flatten()

@@ -62,3 +62,49 @@ def merge(
         assignment=assignment.to(torch.int32),
         stats=stats or {},
     )
+
+
+class Groups:
+    """Which rows become one token, some rows after others; :meth:`merged` is how a method ends then."""
+
+    def __init__(self, visual: VisualTokens) -> None:
+        self._visual = visual
+        self.labels = torch.full((len(visual),), -1, dtype=torch.int64)
+        """As :func:`merge` takes them."""
+        self._anchors = [torch.zeros(0, dtype=torch.int64)]
+        self._values: list[torch.Tensor] = []
+        self._count = 0
+
+    @property
+    def anchors(self) -> torch.Tensor:
+        return torch.cat(self._anchors)
+
+    def add(
+        self, rows: torch.Tensor, into: torch.Tensor, anchors: torch.Tensor, values: torch.Tensor | None = None
+    ) -> None:
+        """Take ``rows``, int64 of any shape, and make tokens of them.
+
+        ``into``: int64, of that shape or one that goes with it: which of the anchors each row joins, -1 for dropped.
+        ``anchors``: int64 (c,), a row for each token, which joins itself whatever ``into`` says. ``values``: (c, D)
+        float, what they become; given always or never.
+        """
+        self.labels[rows] = torch.where(into >= 0, into + self._count, -1)
+        self.labels[anchors] = self._count + torch.arange(len(anchors))
+        self._anchors.append(anchors)
+        self._count += len(anchors)
+        if values is not None:
+            self._values.append(values.to(self._visual.tokens.dtype))
+
+    def add_alone(self, rows: torch.Tensor) -> None:
+        """Keep each of ``rows``, int64 (n,), as it is, beside groups that have values."""
+        self.add(rows, torch.arange(len(rows)), rows, self._visual.tokens.index_select(0, rows))
+
+    def merged(self) -> TokenSet:
+        return merge(self._visual, self.labels, self.anchors, values=torch.cat(self._values) if self._values else None)
+
+
+def unmerged(visual: VisualTokens) -> TokenSet:
+    """What a merging method gives that keeps all rows as they are."""
+    groups = Groups(visual)
+    groups.add_alone(torch.nonzero(~visual.structural).flatten())
+    return groups.merged()

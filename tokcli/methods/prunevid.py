@@ -12,8 +12,8 @@ from pydantic import Field
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.layout import blocks
-from tokcli.methods.output import merge
-from tokcli.methods.windows import Groups, all_candidates, candidates_of, parts_of, points_of
+from tokcli.methods.output import Groups
+from tokcli.methods.windows import all_candidates, candidates_of, parts_of, points_of
 from tokcli.ops.allocation import proportional
 from tokcli.ops.density import DensityPeaks
 from tokcli.ops.pooling import frame_means
@@ -87,16 +87,15 @@ def prunevid(visual: VisualTokens, options: PrunevidOptions) -> TokenSet:
         if count >= int(candidates.sum()):
             return all_candidates(visual, parts, count)
         counts = proportional(candidates, count).tolist()
-    groups = Groups(len(visual))
+    groups = Groups(visual)
     for part, count in zip(parts, counts):
-        every = torch.arange(part.shape[1])
-        if count == len(every):
-            groups.add(part, every, every)
+        if count == part.shape[1]:
+            groups.add(part, torch.arange(count), part[0])
         elif count > 0:
             peaks = DensityPeaks(points_of(visual, part), options.neighbours)
             centres = peaks.centres(count)
-            groups.add(part, centres, peaks.nearest(centres))
-    return merge(visual, groups.labels, groups.anchors)
+            groups.add(part, peaks.nearest(centres), part[0, centres])
+    return groups.merged()
 
 
 def _scene_labels(means: torch.Tensor, options: PrunevidOptions) -> npt.NDArray[np.int64]:

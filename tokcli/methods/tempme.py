@@ -11,7 +11,7 @@ from pydantic import Field
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.layout import clips_of, take
-from tokcli.methods.output import merge
+from tokcli.methods.output import Groups, unmerged
 from tokcli.ops.allocation import proportional
 from tokcli.ops.matching import Merging, bipartite_matching
 from tokcli.types import TokenSet, VisualTokens
@@ -53,27 +53,21 @@ def tempme(visual: VisualTokens, options: TempmeOptions) -> TokenSet:
     """
     clips = clips_of(visual, CLIP)
     if not clips:
-        return merge(visual, torch.full((len(visual),), -1), torch.zeros(0, dtype=torch.int64))
+        return unmerged(visual)
     sizes = [[len(rows) for rows in clip] for clip in clips]
     targets: list[int | None] = [None] * len(clips)
     if options.budget_given:
         count = rows_to_keep("tempme", options, visual, floor=len(clips), floor_is="a token for every 12 steps")
         targets = [*proportional(torch.tensor([sum(clip) for clip in sizes]), count).tolist()]
-    labels = torch.full((len(visual),), -1, dtype=torch.int64)
-    anchors: list[torch.Tensor] = []
-    values: list[torch.Tensor] = []
-    groups = 0
+    groups = Groups(visual)
     for clip, lengths, target in zip(clips, sizes, targets):
         rounds = _schedule(lengths, options)
         if target is not None:
             rounds = _stretched(rounds, lengths, target)
         left = _after(rounds, [Merging.start(take(visual.tokens, rows).float().unsqueeze(0)) for rows in clip])
         rows = torch.cat(clip)
-        labels[rows] = left.labels[0] + groups
-        anchors.append(rows[left.anchors[0]])
-        values.append(left.tokens[0].to(visual.tokens.dtype))
-        groups += len(anchors[-1])
-    return merge(visual, labels, torch.cat(anchors), values=torch.cat(values))
+        groups.add(rows, left.labels[0], rows[left.anchors[0]], left.tokens[0])
+    return groups.merged()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pydantic import Field
 from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.options import SeededOptions, VariantOptions
-from tokcli.methods.output import merge
+from tokcli.methods.output import merge, unmerged
 from tokcli.ops.directions import DirectionGroups, Directions, cosine_kmeans, farthest_first, plus_plus
 from tokcli.ops.pooling import nearest_members
 from tokcli.ops.selection import top_k
@@ -75,11 +75,9 @@ def vqtoken(visual: VisualTokens, options: VqtokenOptions, generator: np.random.
     has cosine 0 with every code (the authors' code returns NaN).
     """
     rows = torch.nonzero(~visual.structural).flatten()
-    labels = torch.full((len(visual),), -1, dtype=torch.int64)
     wanted = _codes_wanted(options, visual)
     if wanted is not None and wanted >= len(rows):
-        labels[rows] = torch.arange(len(rows))
-        return merge(visual, labels, rows)
+        return unmerged(visual)
     directions = Directions(visual.tokens if len(rows) == len(visual) else visual.tokens[rows])
     counts = [wanted] if wanted is not None else list(range(FEWEST, min(options.max_codes, len(rows)) + 1))
     first = _start(directions, options, counts[-1], generator)

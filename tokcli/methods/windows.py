@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from tokcli.methods.layout import Block
-from tokcli.methods.output import merge
+from tokcli.methods.output import Groups, merge
 from tokcli.ops.pooling import ROWS_AT_A_TIME
 from tokcli.ops.selection import top_k
 from tokcli.ops.similarity import cosine
@@ -40,42 +40,15 @@ def points_of(visual: VisualTokens, part: torch.Tensor) -> torch.Tensor:
     return points / len(part)
 
 
-class Groups:
-    """Which rows become one token, part after part: the labels and anchors of :func:`output.merge`."""
-
-    def __init__(self, num_rows: int) -> None:
-        self.labels = torch.full((num_rows,), -1, dtype=torch.int64)
-        self._anchors = [torch.zeros(0, dtype=torch.int64)]
-        self._count = 0
-
-    @property
-    def anchors(self) -> torch.Tensor:
-        return torch.cat(self._anchors)
-
-    def add(self, part: torch.Tensor, chosen: torch.Tensor, nearest: torch.Tensor | None = None) -> None:
-        """A token for each ``chosen`` candidate, int64 (c,), anchored on its row in the first step.
-
-        ``nearest``: int64 (n,), which of them each candidate joins; without it those that were not chosen are dropped.
-        """
-        numbers = self._count + torch.arange(len(chosen))
-        if nearest is None:
-            self.labels[part[:, chosen]] = numbers
-        else:
-            self.labels[part] = numbers[nearest]
-        self._anchors.append(part[0, chosen])
-        self._count += len(chosen)
-
-
 def all_candidates(visual: VisualTokens, parts: list[torch.Tensor], count: int) -> TokenSet:
     """A token for every candidate, and for as many more rows as make up ``count``.
 
     Those rows leave the mean of a place that stands still: the ones that are least like the first row there. So a
     budget that exceeds the number of candidates is met too, up to all rows unchanged.
     """
-    groups = Groups(len(visual))
+    groups = Groups(visual)
     for part in parts:
-        every = torch.arange(part.shape[1])
-        groups.add(part, every, every)
+        groups.add(part, torch.arange(part.shape[1]), part[0])
     labels, anchors = groups.labels, groups.anchors
     extra = count - len(anchors)
     if extra > 0:
