@@ -7,7 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from tokcli.cli.options import Also, Device, Dtype, Json, Quiet, key_values, with_importance
+from tokcli.cli.options import (
+    METHOD,
+    RUNNING,
+    AllowErrors,
+    Also,
+    Device,
+    Dtype,
+    Json,
+    Keep,
+    MaxTokens,
+    OneMethodImportance,
+    OneMethodOptions,
+    OnError,
+    Quiet,
+    RetryErrors,
+    Threshold,
+    key_values,
+    with_importance,
+)
 from tokcli.cli.output import human_bytes, human_seconds, plain, print_json, results, share
 from tokcli.errors import UsageError
 
@@ -15,7 +33,7 @@ if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
     from tokcli.recipe import CompressRecipe, DeriveRecipe
 
-INPUT, METHOD, SAMPLING, RUNNING = "Input", "Method and budget", "Sampling and limits", "Running"
+INPUT, SAMPLING = "Input", "Sampling and limits"
 
 
 def compress(
@@ -27,24 +45,11 @@ def compress(
         str,
         typer.Option("--method", "-m", help="Method, or several: 'a,b'; auto: see below.", rich_help_panel=METHOD),
     ] = "dtd",
-    keep: Annotated[
-        float | None, typer.Option(help="Share of each item's tokens to keep, 0 < R <= 1.", rich_help_panel=METHOD)
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens to keep of each item at most.", rich_help_panel=METHOD)
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="The method's own threshold.", rich_help_panel=METHOD)] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
-    ] = None,
-    importance: Annotated[
-        str | None,
-        typer.Option(
-            help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
+    keep: Keep = None,
+    max_tokens: MaxTokens = None,
+    threshold: Threshold = None,
+    settings: OneMethodOptions = None,
+    importance: OneMethodImportance = None,
     keep_signals: Annotated[
         str | None,
         typer.Option(help="With --method none: signals to store beside the tokens, a,b.", rich_help_panel=METHOD),
@@ -117,16 +122,9 @@ def compress(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an existing cache and begin anew.", rich_help_panel=RUNNING)
     ] = False,
-    retry_errors: Annotated[
-        bool,
-        typer.Option("--retry-errors", help="Try items again that failed in an earlier run.", rich_help_panel=RUNNING),
-    ] = False,
-    on_error: Annotated[
-        str, typer.Option(help="skip: note the item and go on; fail: stop.", rich_help_panel=RUNNING)
-    ] = "skip",
-    allow_errors: Annotated[
-        bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
-    ] = False,
+    retry_errors: RetryErrors = False,
+    on_error: OnError = "skip",
+    allow_errors: AllowErrors = False,
     workers: Annotated[
         int | None,
         typer.Option("--num-workers", help="Decoder processes (default: the cores).", rich_help_panel=RUNNING),

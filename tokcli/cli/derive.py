@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokcli.cli.compress import exit_code, print_summary
-from tokcli.cli.options import Also, Json, Quiet, key_values, with_importance
+from tokcli.cli.options import (
+    METHOD,
+    RUNNING,
+    AllowErrors,
+    Also,
+    Json,
+    Keep,
+    MaxTokens,
+    OneMethodImportance,
+    OneMethodOptions,
+    OnError,
+    Quiet,
+    Threshold,
+    key_values,
+    with_importance,
+)
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
     from tokcli.recipe import DeriveRecipe
-
-METHOD, RUNNING = "Method and budget", "Running"
 
 
 def derive(
@@ -22,24 +35,11 @@ def derive(
     method: Annotated[
         str, typer.Option("--method", "-m", help="Method, or several: 'a,b'.", rich_help_panel=METHOD)
     ] = "dtd",
-    keep: Annotated[
-        float | None, typer.Option(help="Share of each item's tokens to keep, 0 < R <= 1.", rich_help_panel=METHOD)
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(help="Tokens to keep of each item at most.", rich_help_panel=METHOD)
-    ] = None,
-    threshold: Annotated[float | None, typer.Option(help="The method's own threshold.", rich_help_panel=METHOD)] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
-    ] = None,
-    importance: Annotated[
-        str | None,
-        typer.Option(
-            help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
+    keep: Keep = None,
+    max_tokens: MaxTokens = None,
+    threshold: Threshold = None,
+    settings: OneMethodOptions = None,
+    importance: OneMethodImportance = None,
     seed: Annotated[
         int | None, typer.Option(help="Seed of methods that draw (default: CACHE's).", rich_help_panel=METHOD)
     ] = None,
@@ -55,12 +55,8 @@ def derive(
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Try items again that the method failed on.", rich_help_panel=RUNNING)
     ] = False,
-    on_error: Annotated[
-        str, typer.Option(help="skip: note the item and go on; fail: stop.", rich_help_panel=RUNNING)
-    ] = "skip",
-    allow_errors: Annotated[
-        bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
-    ] = False,
+    on_error: OnError = "skip",
+    allow_errors: AllowErrors = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:

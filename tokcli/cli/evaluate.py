@@ -11,6 +11,7 @@ from tokcli.cli.options import (
     ASKING,
     RUNNING,
     WHAT,
+    AllowErrors,
     Device,
     Dtype,
     Fps,
@@ -104,9 +105,7 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Delete what -o holds and begin anew.", rich_help_panel=RUNNING)
     ] = False,
     retry_errors: RetryErrors = False,
-    allow_errors: Annotated[
-        bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
-    ] = False,
+    allow_errors: AllowErrors = False,
     workers: Workers = None,
     timeout: Timeout = 60.0,
     quiet: Quiet = False,

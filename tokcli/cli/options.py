@@ -52,13 +52,36 @@ RetryErrors = Annotated[
 Workers = Annotated[int | None, typer.Option("--num-workers", help="Decoder processes.", rich_help_panel=RUNNING)]
 Timeout = Annotated[float, typer.Option(help="Seconds of work a file may take.", rich_help_panel=RUNNING)]
 
+METHOD = "Method and budget"
+"""Panel of `tokcli compress` and `tokcli derive`, which make caches by the same methods."""
+
+Keep = Annotated[
+    float | None, typer.Option(help="Share of each item's tokens to keep, 0 < R <= 1.", rich_help_panel=METHOD)
+]
+MaxTokens = Annotated[int | None, typer.Option(help="Tokens to keep of each item at most.", rich_help_panel=METHOD)]
+Threshold = Annotated[float | None, typer.Option(help="The method's own threshold.", rich_help_panel=METHOD)]
+OneMethodOptions = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="K=V", help="An option of the method; repeatable.", rich_help_panel=METHOD),
+]
+OneMethodImportance = Annotated[
+    str | None,
+    typer.Option(
+        help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
+        rich_help_panel=METHOD,
+    ),
+]
 Also = Annotated[
     list[str] | None,
     typer.Option(
         metavar="M@B=FOLDER",
         help="Fill another cache too: method, @ share or number of tokens, :option=value,...; repeatable.",
-        rich_help_panel="Method and budget",
+        rich_help_panel=METHOD,
     ),
+]
+OnError = Annotated[str, typer.Option(help="skip: note the item and go on; fail: stop.", rich_help_panel=RUNNING)]
+AllowErrors = Annotated[
+    bool, typer.Option("--allow-errors", help="End with 0 though items failed.", rich_help_panel=RUNNING)
 ]
 
 
