@@ -58,18 +58,29 @@ class LimitsRecipe(_Step):
     max_source_frames: Annotated[int, Field(ge=1)] | None = None
 
 
-class CompressRecipe(_Step):
-    """Media in, token cache out."""
+class _MakingCaches(_Step):
+    """What compressing and deriving have in common: a cache or several, each by a method."""
 
-    inputs: Annotated[list[NonEmpty], Field(min_length=1)]
     output: NonEmpty
-    model: str = "nano"
     method: str = "dtd"
     keep: float | None = None
     max_tokens: int | None = None
     threshold: float | None = None
     options: dict[str, str] = {}
     also: list[NonEmpty] = []
+    tokens_dtype: TokensDtype = "auto"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    overwrite: bool = False
+    retry_errors: bool = False
+    on_error: Literal["skip", "fail"] = "skip"
+    allow_errors: bool = False
+
+
+class CompressRecipe(_MakingCaches):
+    """Media in, token cache out."""
+
+    inputs: Annotated[list[NonEmpty], Field(min_length=1)]
+    model: str = "nano"
     seed: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingRecipe = SamplingRecipe()
     reuse_unchanged: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -78,17 +89,11 @@ class CompressRecipe(_Step):
     resize: Literal["hf", "swscale"] = "hf"
     dtype: str = "auto"
     device: str = "auto"
-    tokens_dtype: TokensDtype = "auto"
     path_col: str = "path"
     id_col: str | None = None
     columns: list[str] | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
     retain: Annotated[float, Field(gt=0, lt=1)] | None = None
     qa: str | None = None
-    overwrite: bool = False
-    retry_errors: bool = False
-    on_error: Literal["skip", "fail"] = "skip"
-    allow_errors: bool = False
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 60.0
 
@@ -101,24 +106,11 @@ class CompressRecipe(_Step):
         return self
 
 
-class DeriveRecipe(_Step):
+class DeriveRecipe(_MakingCaches):
     """A token cache in, another with fewer tokens out: no media, no vision tower."""
 
     cache: NonEmpty
-    output: NonEmpty
-    method: str = "dtd"
-    keep: float | None = None
-    max_tokens: int | None = None
-    threshold: float | None = None
-    options: dict[str, str] = {}
-    also: list[NonEmpty] = []
     seed: Annotated[int, Field(ge=0)] | None = None
-    tokens_dtype: TokensDtype = "auto"
-    limit: Annotated[int, Field(ge=1)] | None = None
-    overwrite: bool = False
-    retry_errors: bool = False
-    on_error: Literal["skip", "fail"] = "skip"
-    allow_errors: bool = False
 
 
 class InferRecipe(_Step):

@@ -10,11 +10,11 @@ import torch
 
 from tokcli.cache import Cache, ErrorRow, Manifest, open_cache
 from tokcli.errors import UsageError
-from tokcli.methods import Compressor, resolve
+from tokcli.methods import Compressor
 from tokcli.pipeline.further import Further, further_on, stored_dtypes
 from tokcli.pipeline.preflight import library_versions
 from tokcli.pipeline.reduction import stored
-from tokcli.pipeline.targets import Target, check_targets, parse_also
+from tokcli.pipeline.targets import Target, check_targets, wanted_caches
 from tokcli.recipe import DeriveRecipe
 from tokcli.types import EncodedItem, MediaItem
 
@@ -58,15 +58,7 @@ def check_derivation(recipe: DeriveRecipe) -> DeriveJob:
     source = open_cache(recipe.cache)
     configuration = source.manifest.configuration
     seed = int(configuration.get("seed", 0)) if recipe.seed is None else recipe.seed
-    further = resolve(
-        recipe.method,
-        keep=recipe.keep,
-        max_tokens=recipe.max_tokens,
-        threshold=recipe.threshold,
-        options=recipe.options,
-        seed=seed,
-    )
-    wanted = [(Path(recipe.output), further), *(parse_also(text, seed) for text in recipe.also)]
+    wanted = wanted_caches(recipe, seed)
     derivations = tuple(_derivation(source, folder, method, recipe, seed) for folder, method in wanted)
     check_targets([one.target for one in derivations], recipe.overwrite)
     names = ("id", "path", "source_bytes", "source_modified_ns", "source_blake3")

@@ -11,12 +11,12 @@ from pathlib import Path
 from tokcli.cache import Manifest
 from tokcli.errors import MethodError, UsageError
 from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_inputs
-from tokcli.methods import Compressor, resolve
+from tokcli.methods import Compressor
 from tokcli.models import VisionTower, load_tower, resolve_checkpoint
 from tokcli.models.describing import Describe, describer
 from tokcli.models.reuse import check_takes_units
 from tokcli.pipeline.messages import DecodeSettings
-from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, parse_also
+from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
 from tokcli.recipe import CompressRecipe, LimitsRecipe
 
 VERSIONED = ("torch", "transformers", "av", "pillow", "pyarrow", "numpy")
@@ -50,14 +50,7 @@ class Job:
 
 def check_request(recipe: CompressRecipe) -> Request:
     """The checks that cost next to nothing. Raises ``UsageError`` or one of its subclasses for what cannot work."""
-    compressor = resolve(
-        recipe.method,
-        keep=recipe.keep,
-        max_tokens=recipe.max_tokens,
-        threshold=recipe.threshold,
-        options=recipe.options,
-        seed=recipe.seed,
-    )
+    (output, compressor), *also = wanted_caches(recipe, recipe.seed)
     if recipe.decoder not in decoder_names():
         raise UsageError(f"unknown decoder {recipe.decoder!r}; known: {', '.join(decoder_names())}")
     resolve_checkpoint(recipe.model)
@@ -67,9 +60,8 @@ def check_request(recipe: CompressRecipe) -> Request:
         scan = ScanResult(
             items=items, failures=scan.failures[: recipe.limit - len(items)], passed_over=scan.passed_over
         )
-    also = tuple(parse_also(text, recipe.seed) for text in recipe.also)
-    check_same_pixels([(Path(recipe.output), compressor), *also])
-    return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))), also)
+    check_same_pixels([(output, compressor), *also])
+    return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))), tuple(also))
 
 
 def load_job(request: Request, tower: VisionTower | None = None) -> Job:

@@ -14,6 +14,7 @@ from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
 from tokcli.methods import Compressor, resolve
 from tokcli.pipeline.progress import CompressSummary
+from tokcli.recipe import CompressRecipe, DeriveRecipe
 from tokcli.types import EncodedItem, MediaItem
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -80,6 +81,19 @@ def check_targets(targets: Sequence[Target], overwrite: bool) -> None:
     if not overwrite:
         for target in targets:
             check_configuration(target.folder, target.manifest)
+
+
+def wanted_caches(recipe: CompressRecipe | DeriveRecipe, seed: int) -> list[tuple[Path, Compressor]]:
+    """The folders that a recipe fills, its output first, each with its method. Raises ``UsageError``."""
+    compressor = resolve(
+        recipe.method,
+        keep=recipe.keep,
+        max_tokens=recipe.max_tokens,
+        threshold=recipe.threshold,
+        options=recipe.options,
+        seed=seed,
+    )
+    return [(Path(recipe.output), compressor), *(parse_also(text, seed) for text in recipe.also)]
 
 
 def parse_also(text: str, seed: int) -> tuple[Path, Compressor]:
