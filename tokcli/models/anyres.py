@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import Part
-from tokcli.models.flat import FlatAdapter, kept_tokens
+from tokcli.models.base import Part, kept_tokens
+from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter
 from tokcli.types import View
 
 if TYPE_CHECKING:
@@ -35,18 +35,7 @@ class AnyresAdapter(FlatAdapter):
         for name in ("vision_tower.vision_model.", "vision_tower.", "multi_modal_projector.", "image_newline")
     )
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "video"}
-    vision_settings: ClassVar[tuple[str, ...]] = (
-        "model_type",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_channels",
-        "image_size",
-        "patch_size",
-        "hidden_act",
-        "layer_norm_eps",
-    )
+    vision_settings: ClassVar[tuple[str, ...]] = ("model_type", *CLIP_SETTINGS)
     feature_settings: ClassVar[tuple[str, ...]] = (
         "vision_feature_layer",
         "vision_feature_select_strategy",
@@ -142,9 +131,6 @@ class AnyresAdapter(FlatAdapter):
         run = max(1, at_once // tile_tokens(model.config) ** 2)
         features = torch.cat([self.features(model, to_planes(part, settings)) for part in tiles.split(run)])
         return self.pack(model, features, torch.tensor([pixels.shape[1:3]]))
-
-    def placeholder(self, config: Any, kind: MediaKind) -> int:
-        return int(config.image_token_id if kind == "image" else config.video_token_id)
 
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         from tokcli.models.positions import Block

@@ -161,7 +161,34 @@ def only_view(item: EncodedItem) -> View:
     return item.views[0]
 
 
-class GridAdapter:
+def kept_tokens(item: EncodedItem, like: torch.Tensor) -> torch.Tensor:
+    """An item's tokens in the dtype and on the device of ``like``."""
+    return item.kept.tokens.to(device=like.device, dtype=like.dtype)
+
+
+class PlainAdapter:
+    """What most families are without: levels, tiles, separators, an id of their own for visual tokens."""
+
+    def deepstack_levels(self, config: Any) -> int:
+        return 0
+
+    def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
+        raise NotImplementedError("this family cuts no tiles")
+
+    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
+        raise NotImplementedError("this family cuts no tiles")
+
+    def closing(self, model: Any) -> torch.Tensor | None:
+        return None
+
+    def placeholder(self, config: Any, kind: MediaKind) -> int:
+        return int(config.image_token_id if kind == "image" else config.video_token_id)
+
+    def visual_token(self, config: Any, kind: MediaKind) -> int:
+        return self.placeholder(config, kind)
+
+
+class GridAdapter(PlainAdapter):
     """Families whose tower takes patches with a (t, h, w) grid, and whose language model takes M-RoPE positions.
 
     Temporal steps do not see one another in these towers, so a clip may be encoded in any runs of steps.
@@ -187,18 +214,6 @@ class GridAdapter:
 
     def tower_settings(self, config: Any) -> dict[str, Any]:
         return {name: getattr(config.vision_config, name) for name in self.vision_settings}
-
-    def deepstack_levels(self, config: Any) -> int:
-        return 0
-
-    def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
-        raise NotImplementedError("this family cuts no tiles")
-
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
-        raise NotImplementedError("this family cuts no tiles")
-
-    def closing(self, model: Any) -> torch.Tensor | None:
-        return None
 
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
@@ -241,12 +256,6 @@ class GridAdapter:
         """int64 (rows * columns,): the order in which the tower has a frame's tokens; None for rows, then columns."""
         return None
 
-    def placeholder(self, config: Any, kind: MediaKind) -> int:
-        return int(config.image_token_id if kind == "image" else config.video_token_id)
-
-    def visual_token(self, config: Any, kind: MediaKind) -> int:
-        return self.placeholder(config, kind)
-
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         from tokcli.models.positions import Block
 
@@ -267,5 +276,5 @@ class GridAdapter:
         outputs: dict[str, Any] = {}
         for item in items:
             output = outputs.setdefault(item.kind, BaseModelOutputWithPooling(pooler_output=[]))
-            output.pooler_output.append(item.kept.tokens.to(device=like.device, dtype=like.dtype))
+            output.pooler_output.append(kept_tokens(item, like))
         return outputs

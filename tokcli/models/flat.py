@@ -9,43 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokcli.models.base import SCHEMES, Part
+from tokcli.models.base import SCHEMES, PlainAdapter, kept_tokens
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import torch
 
     from tokcli.models.positions import Block, Text
-    from tokcli.models.settings import Settings
-    from tokcli.types import EncodedItem, MediaKind
+    from tokcli.types import EncodedItem
 
 
-class FlatAdapter:
-    """Base of adapters: one run of positions, no tiles, no levels, no separators."""
+class FlatAdapter(PlainAdapter):
+    """Base of adapters with one run of positions."""
 
     language_modules = ("language_model",)
     system_as_parts = True
     position_schemes = SCHEMES
     signals: frozenset[str] = frozenset()
-
-    def deepstack_levels(self, config: Any) -> int:
-        return 0
-
-    def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
-        raise NotImplementedError("this family cuts no tiles")
-
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
-        raise NotImplementedError("this family cuts no tiles")
-
-    def placeholder(self, config: Any, kind: MediaKind) -> int:
-        raise NotImplementedError
-
-    def visual_token(self, config: Any, kind: MediaKind) -> int:
-        return self.placeholder(config, kind)
-
-    def closing(self, model: Any) -> torch.Tensor | None:
-        return None
 
     def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
         """int64 (K,)."""
@@ -57,6 +36,24 @@ class FlatAdapter:
         return torch.arange(len(kept)) if scheme == "compact" else kept
 
 
-def kept_tokens(item: EncodedItem, like: torch.Tensor) -> torch.Tensor:
-    """An item's tokens in the dtype and on the device of ``like``."""
-    return item.kept.tokens.to(device=like.device, dtype=like.dtype)
+CLIP_SETTINGS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+)
+"""Fields of ``vision_config`` that change what a tower like CLIP's or SigLIP's computes."""
+
+
+def as_stills(items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+    """``mm_encoder_outputs`` of families whose language model is given everything as stills."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    if not items:
+        return {}
+    return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
-from tokcli.models.base import CHATML_WITHOUT_SYSTEM, Part
-from tokcli.models.flat import FlatAdapter, kept_tokens
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, Part, kept_tokens
+from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter
 from tokcli.types import View, ViewKind
 
 if TYPE_CHECKING:
@@ -135,18 +135,10 @@ def _tile_tokens(config: Any) -> int:
 
 _KINDS: tuple[ViewKind, ...] = ("crop", "thumbnail")
 _VISION_SETTINGS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_channels",
-    "image_size",
-    "patch_size",
-    "hidden_act",
+    *CLIP_SETTINGS,
     "attention_bias",
     "use_qk_norm",
     "norm_type",
-    "layer_norm_eps",
     "layer_scale_init_value",
     "use_mask_token",
     "use_absolute_position_embeddings",

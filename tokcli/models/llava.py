@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.base import TOWER_SIGNALS, only_view
-from tokcli.models.flat import FlatAdapter, kept_tokens
+from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter, as_stills
 
 if TYPE_CHECKING:
     import torch
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
     from tokcli.models.sizing import FixedSize
     from tokcli.types import EncodedItem, MediaKind
 
-_VISION_SETTINGS = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_channels",
-    "image_size",
-    "patch_size",
-    "hidden_act",
-    "layer_norm_eps",
-)
 _FEATURE_SETTINGS = (
     "vision_feature_layer",
     "vision_feature_select_strategy",
@@ -91,7 +80,7 @@ class Llava(FlatAdapter):
         return Preprocessing(settings, settings)
 
     def tower_settings(self, config: Any) -> dict[str, Any]:
-        vision = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
+        vision = {name: getattr(config.vision_config, name) for name in CLIP_SETTINGS}
         return vision | {name: getattr(config, name) for name in _FEATURE_SETTINGS}
 
     def encode(
@@ -129,11 +118,7 @@ class Llava(FlatAdapter):
         return [Block(only_view(item).grid)]
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        if not items:
-            return {}
-        return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}
+        return as_stills(items, like)
 
 
 def _signal_block(model: Any) -> Any:

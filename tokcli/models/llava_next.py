@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
-from tokcli.models.flat import kept_tokens
+from tokcli.models.flat import as_stills
 from tokcli.models.llava import Llava
 
 if TYPE_CHECKING:
@@ -57,11 +57,7 @@ class LlavaNext(AnyresAdapter):
         return int(config.image_token_id)
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        if not items:
-            return {}
-        return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}
+        return as_stills(items, like)
 
 
 class LlavaNextVideo(LlavaNext):
