@@ -175,14 +175,20 @@ def check_input(stages: Sequence[Stage], visual: VisualTokens) -> None:
             )
     if visual.tokens.numel() == 0:
         return
-    # The extremes tell at a thirtieth of the price of looking at each number; NaN passes through both.
-    if not bool(torch.isfinite(torch.stack(torch.aminmax(visual.tokens))).all()):
-        bad = torch.nonzero(~torch.isfinite(visual.tokens).all(dim=1)).flatten()
+    bad = _not_finite(visual.tokens)
+    if bad.numel():
         place = tuple(visual.coords[int(bad[0])].tolist())
         raise MethodError(
             f"{bad.numel()} of {len(visual)} tokens are not finite, the first at (view, t, y, x) = {place}; "
             "the vision tower overflowed: encode with dtype float32 or bfloat16"
         )
+
+
+def _not_finite(tokens: torch.Tensor) -> torch.Tensor:
+    """The rows of (N, D) float tokens that hold an infinity or a NaN: int64."""
+    # Either passes on to the sum of its row, which takes no longer than reading; sums of finite numbers may overflow.
+    doubtful = torch.nonzero(~torch.isfinite(tokens.sum(dim=1))).flatten()
+    return doubtful[~torch.isfinite(tokens[doubtful]).all(dim=1)]
 
 
 def in_turn(visual: VisualTokens, steps: Iterable[Callable[[VisualTokens], TokenSet]]) -> TokenSet:

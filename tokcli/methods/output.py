@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from tokcli.ops.pooling import group_means
+from tokcli.ops.rows import gathered
 from tokcli.types import TokenSet, VisualTokens
 
 
@@ -17,7 +18,7 @@ def select(visual: VisualTokens, keep: torch.Tensor, stats: Mapping[str, npt.NDA
     source = torch.nonzero(keep | visual.structural).flatten()
     everything = source.numel() == len(visual)
     return TokenSet(
-        tokens=visual.tokens if everything else visual.tokens.index_select(0, source),
+        tokens=visual.tokens if everything else gathered(visual.tokens, source),
         coords=visual.coords if everything else visual.coords[source],
         mass=torch.ones(source.numel(), dtype=torch.float32),
         source=source,
@@ -52,7 +53,7 @@ def merge(
         if structural.numel():
             tokens = torch.cat([tokens, visual.tokens[structural]])
         if bool((order.diff() != 1).any()):
-            tokens = tokens.index_select(0, order)
+            tokens = gathered(tokens, order)
         sizes = torch.bincount(assignment[assignment >= 0], minlength=order.numel())
     return TokenSet(
         tokens=tokens,
@@ -97,7 +98,7 @@ class Groups:
 
     def add_alone(self, rows: torch.Tensor) -> None:
         """Keep each of ``rows``, int64 (n,), as it is, beside groups that have values."""
-        self.add(rows, torch.arange(len(rows)), rows, self._visual.tokens.index_select(0, rows))
+        self.add(rows, torch.arange(len(rows)), rows, gathered(self._visual.tokens, rows))
 
     def merged(self) -> TokenSet:
         return merge(self._visual, self.labels, self.anchors, values=torch.cat(self._values) if self._values else None)
