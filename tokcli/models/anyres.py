@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 class AnyresAdapter(FlatAdapter):
     """Base of the families; each has its own way with video."""
 
+    stored = "tiles, overview and newlines of a still, frames of a video, with their grids"
+
     vision_modules: tuple[str, ...] = ("vision_tower", "multi_modal_projector")
     vision_prefixes = tuple(
         start + name

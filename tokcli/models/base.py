@@ -27,6 +27,8 @@ SCHEMES = ("original", "hf", "compact")
 TOWER_SIGNALS = frozenset({"received_attention", "meanq", "keys", "pre_projector"})
 """Signals that come out of every tower; explained in docs/signals.md."""
 
+ONE_SIZE = "frames and tiles come in one size: --method downsample and features=preview are refused"
+"""The limit of towers that can't be given a smaller frame."""
 
 _SYSTEM = (
     "{% if loop.first and message['role'] != 'system' %}"
@@ -83,6 +85,10 @@ class FamilyAdapter(Protocol):
     position_schemes: ClassVar[tuple[str, ...]]
     signals: ClassVar[frozenset[str]]
     """Signals that encoding can add to the tokens."""
+    stored: ClassVar[str]
+    """What a cache holds of an item, beside what every cache holds."""
+    limits: ClassVar[tuple[str, ...]]
+    """What users of the family should know that it can't do, or does by a convention of tokcli's."""
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         """How the checkpoint wants its pixels, checked against what its tower is made for.
@@ -168,6 +174,9 @@ def kept_tokens(item: EncodedItem, like: torch.Tensor) -> torch.Tensor:
 
 class PlainAdapter:
     """What most families are without: levels, tiles, separators, an id of their own for visual tokens."""
+
+    stored: ClassVar[str] = "tokens as the projector gives them, with their grid"
+    limits: ClassVar[tuple[str, ...]] = ()
 
     def deepstack_levels(self, config: Any) -> int:
         return 0

@@ -29,6 +29,10 @@ class Glm4V(GridAdapter):
     """Adapter for checkpoints of the type ``glm4v``."""
 
     model_class = "Glm4vForConditionalGeneration"
+    stored = "tokens, grid, frame indices and rate (seconds are text)"
+    limits = (
+        "a still and a video in one prompt: works from a cache; transformers has no such prompt to compare it with",
+    )
     vision_settings: ClassVar[tuple[str, ...]] = (
         "depth",
         "hidden_size",

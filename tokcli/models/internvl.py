@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
-from tokcli.models.base import CHATML_WITHOUT_SYSTEM, Part, kept_tokens
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, ONE_SIZE, Part, kept_tokens
 from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter
 from tokcli.types import View, ViewKind
 
@@ -32,6 +32,8 @@ class InternVL(FlatAdapter):
     """Adapter for checkpoints of the type ``internvl``."""
 
     model_class = "InternVLForConditionalGeneration"
+    stored = "tiles and overview of a still, frames of a video, with their grids"
+    limits = (ONE_SIZE,)
     vision_modules = ("vision_tower", "multi_modal_projector")
     vision_prefixes = tuple(
         start + name for start in ("", "model.") for name in ("vision_tower.", "multi_modal_projector.")

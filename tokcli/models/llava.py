@@ -35,6 +35,10 @@ class Llava(FlatAdapter):
     """Adapter for checkpoints of the type ``llava`` with a CLIP tower."""
 
     model_class = "LlavaForConditionalGeneration"
+    limits = (
+        "made for stills: a video is its frames in one run of placeholders, which is tokcli's convention",
+        "a CLIP tower and vision_feature_select_strategy=default only",
+    )
     vision_modules = ("vision_tower", "multi_modal_projector")
     vision_prefixes = tuple(
         start + name

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
+from tokcli.models.base import ONE_SIZE
 from tokcli.models.flat import as_stills
 from tokcli.models.llava import Llava
 
@@ -27,6 +28,10 @@ class LlavaNext(AnyresAdapter):
     """Adapter for checkpoints of the type ``llava_next``."""
 
     model_class = "LlavaNextForConditionalGeneration"
+    limits: ClassVar[tuple[str, ...]] = (
+        "made for stills: a video is its frames, a tile each, in one run of placeholders, tokcli's convention",
+        ONE_SIZE,
+    )
     default_template = Llava.default_template
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
 
@@ -64,6 +69,7 @@ class LlavaNextVideo(LlavaNext):
     """Adapter for checkpoints of the type ``llava_next_video``, whose frames are pooled before the projector."""
 
     model_class = "LlavaNextVideoForConditionalGeneration"
+    limits = (ONE_SIZE,)
     vision_modules = ("vision_tower", "multi_modal_projector", "vision_resampler")
     vision_prefixes = (*LlavaNext.vision_prefixes, "vision_resampler.", "model.vision_resampler.")
     feature_settings = (*LlavaNext.feature_settings, "spatial_pool_mode", "spatial_pool_stride")

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
+from tokcli.models.base import ONE_SIZE
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,11 @@ class LlavaOnevision(AnyresAdapter):
     """Adapter for checkpoints of the type ``llava_onevision``."""
 
     model_class = "LlavaOnevisionForConditionalGeneration"
+    stored = "tiles, overview and newlines of a still; pooled frames of a video and one newline; with their grids"
+    limits = (
+        "several stills in a prompt are each as one alone; transformers' processor gives a list of them one tile each",
+        ONE_SIZE,
+    )
     feature_settings = (*AnyresAdapter.feature_settings, "vision_aspect_ratio")
     default_template = (
         "{% for message in messages %}"

@@ -22,6 +22,11 @@ class Qwen35(Qwen3VL):
     """Adapter for checkpoints of the type ``qwen3_5``."""
 
     model_class = "Qwen3_5ForConditionalGeneration"
+    stored = "tokens, grid, frame indices and rate (seconds are text)"
+    limits = (
+        "layers with a recurrent state: prompts about one item can't share its prefill, and eval needs full attention",
+        "a dropped token is one that the state never saw, not one that is hidden by a mask",
+    )
     vision_settings = tuple(name for name in Qwen3VL.vision_settings if name != "deepstack_visual_indexes")
 
     def deepstack_levels(self, config: Any) -> int:

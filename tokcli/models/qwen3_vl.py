@@ -33,6 +33,7 @@ class Qwen3VL(GridAdapter):
     """Adapter for checkpoints of the type ``qwen3_vl``."""
 
     model_class = "Qwen3VLForConditionalGeneration"
+    stored = "tokens, a vector beside each for every DeepStack level, grid, frame indices and rate (seconds are text)"
     vision_settings: ClassVar[tuple[str, ...]] = (
         "depth",
         "hidden_size",
