@@ -151,6 +151,29 @@ WORDS = replace(
 )
 """All kinds, and words for what questions name too: digit or letter, small or large."""
 
+SHARP = replace(
+    WORDS,
+    kinds={
+        "needle": 0.33,
+        "small": 0.14,
+        "text": 0.12,
+        "counter": 0.08,
+        "static": 0.06,
+        "drift": 0.05,
+        "fade": 0.05,
+        "still": 0.04,
+        "cut": 0.03,
+        "pan": 0.03,
+        "shake": 0.03,
+        "noisy": 0.02,
+        "return": 0.02,
+    },
+    first_seed=1_600_000_000,
+    flashes=0.8,
+    shrunk=0.1,
+)
+"""The same words, and again above all what is hardest to see."""
+
 AGAIN = replace(ALL, bank_seed=2_200_000_000)
 """Other scenes, as the tower sees them in the end."""
 
@@ -196,6 +219,12 @@ MORE = replace(
 
 ORDERED = replace(MORE, weight={**MORE.weight, "compare": 1.5, "order": 5.0, "time": 6.0})
 LAST = replace(MORE, weight={**MORE.weight, "compare": 1.5, "order": 4.0, "time": 4.0, "read": 2.0})
+SHARPER = replace(
+    LAST,
+    bank_seed=2_400_000_000,
+    weight={**LAST.weight, "compare": 1.2, "color": 0.7, "shape": 0.9, "place": 1.6, "count": 1.2, "read": 3.0},
+)
+"""Other scenes, as the tower sees them in the end."""
 
 
 @dataclass(frozen=True)
@@ -227,3 +256,7 @@ ORDERING = Course(ORDERED, seed=9, peak=5e-4, questions_per_clip=7, clips_per_st
 FOLLOWING = Course(
     LAST, seed=10, peak=6e-4, questions_per_clip=7, clips_per_step=16, often={"cut": 3.0, "fade": 3.0, "needle": 1.5}
 )
+SETTLING = Course(
+    SHARPER, seed=11, peak=6e-4, questions_per_clip=7, clips_per_step=16, often={"cut": 2.0, "fade": 2.0, "needle": 1.7}
+)
+"""With the tower of the last stage."""

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGenera
 from tokcli.models.nano.architecture import PIXELS
 from tokcli.models.nano.clips import LABELS, dense_labels, frames_of, patches_of, tower_size
 from tokcli.models.nano.curriculum import SIMPLE, Mix
+from tokcli.models.nano.optimizers import muon_and_adam
 from tokcli.synthetic import Scene
 
 CLIPS_PER_STEP = 32
@@ -49,27 +50,37 @@ def train_tower(
     autocast: Callable[[], Any],
     mix: Mix = SIMPLE,
     peak: float = 2e-3,
+    muon: bool = False,
 ) -> None:
-    """Train ``model.model.visual`` in place on scenes of ``mix``; the words stay what they are."""
+    """Train ``model.model.visual`` in place on scenes of ``mix``; the words stay what they are.
+
+    ``peak`` is the highest rate of learning, by AdamW or, with ``muon``, of what Muon leaves to it.
+    """
     tower, device = model.model.visual, model.device
     flatten_patch_embedding(tower)
     words = {kind: tokenizer.convert_tokens_to_ids(list(LABELS[kind])) for kind in mix.words}
     table = model.get_input_embeddings().weight.detach()
     bias = nn.ParameterDict({kind: nn.Parameter(torch.zeros(1, device=device)) for kind in mix.words})
-    optimizer = torch.optim.AdamW([*tower.parameters(), *bias.parameters()], weight_decay=0.02, betas=(0.9, 0.95))
+    weights = [*tower.parameters(), *bias.parameters()]
+    optimizers: list[torch.optim.Optimizer] = (
+        muon_and_adam(weights, (), peak, weight_decay=0.02)
+        if muon
+        else [torch.optim.AdamW([{"params": weights, "peak": peak}], weight_decay=0.02, betas=(0.9, 0.95))]
+    )
     right: dict[str, list[float]] = {kind: [] for kind in mix.words}
     for step in range(steps):
-        rate = learning_rate(step, steps, peak)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = learning_rate(step, steps, group["peak"])
         patches, grid, labels = _batch(mix, step)
         with autocast():
             tokens = tower(patches.to(device), grid.to(device)).pooler_output.float()
         loss = word_loss(tokens, labels, words, table, bias, right)
-        optimizer.zero_grad()
+        tower.zero_grad()
+        bias.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         if (step + 1) % 50 == 0 or step + 1 == steps:
             shares = ", ".join(f"{kind} {np.mean(values[-50:]):.3f}" for kind, values in right.items() if values)
             log(f"tower step {step + 1}/{steps}: loss {loss.item():.3f}, tokens right: {shares}")

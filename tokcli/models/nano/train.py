@@ -36,6 +36,9 @@ from tokcli.models.nano.curriculum import (
     FOLLOWING,
     MORE,
     ORDERING,
+    SETTLING,
+    SHARP,
+    SHARPER,
     SIMPLE,
     WIDENING,
     WORDS,
@@ -75,6 +78,9 @@ class Length:
     comparing: int = 2000
     ordering: int = 500
     following: int = 600
+    sharp_tower: int = 2400
+    sharp_bank: int = 6000
+    settling: int = 1000
 
 
 def train(
@@ -115,9 +121,9 @@ def train(
             torch.save(result, file)
         return result
 
-    def tower(steps: int, mix: Mix, peak: float) -> Callable[[], dict[str, torch.Tensor]]:
+    def tower(steps: int, mix: Mix, peak: float, *, muon: bool = False) -> Callable[[], dict[str, torch.Tensor]]:
         def run() -> dict[str, torch.Tensor]:
-            train_tower(model, tokenizer, steps, log, autocast, mix, peak)
+            train_tower(model, tokenizer, steps, log, autocast, mix, peak, muon)
             return model.state_dict()
 
         return run
@@ -175,6 +181,9 @@ def train(
     model.load_state_dict(stage("comparing", with_help(length.comparing, COMPARING, bank, points=True)))
     model.load_state_dict(stage("ordering", with_help(length.ordering, ORDERING, bank, points=True)))
     model.load_state_dict(stage("following", with_help(length.following, FOLLOWING, bank, points=True, follows=True)))
+    model.load_state_dict(stage("sharp-tower", tower(length.sharp_tower, SHARP, 5e-4, muon=True)))
+    bank = bank_of("sharp-bank", SHARPER, length.sharp_bank)
+    model.load_state_dict(stage("settling", with_help(length.settling, SETTLING, bank, points=True, follows=True)))
     snapshot()
     log(f"saved in {out}")
 
