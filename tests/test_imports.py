@@ -24,6 +24,7 @@ ROWS = {
     "pipeline": 4,
     "evaluate": 5,
     "report": 5,
+    "api": 6,
     "cli": 6,
 }
 # Foreign packages that one part of the package alone may import.

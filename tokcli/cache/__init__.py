@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokcli.cache.manifest import Manifest as Manifest
+    from tokcli.cache.plain import decode_row as decode_row
+    from tokcli.cache.plain import decode_rows as decode_rows
     from tokcli.cache.reader import Cache as Cache
     from tokcli.cache.reader import open_cache as open_cache
     from tokcli.cache.records import ErrorRow as ErrorRow
@@ -23,11 +25,23 @@ _HOME = {
     "ErrorRow": "records",
     "Manifest": "manifest",
     "Problem": "verify",
+    "decode_row": "plain",
+    "decode_rows": "plain",
     "open_cache": "reader",
     "verify_cache": "verify",
 }
 
-__all__ = ["Cache", "CacheWriter", "ErrorRow", "Manifest", "Problem", "open_cache", "verify_cache"]
+__all__ = [
+    "Cache",
+    "CacheWriter",
+    "ErrorRow",
+    "Manifest",
+    "Problem",
+    "decode_row",
+    "decode_rows",
+    "open_cache",
+    "verify_cache",
+]
 
 
 def __getattr__(name: str) -> Any:

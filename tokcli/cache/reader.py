@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +52,7 @@ class Cache:
         self.complete = told is not None
         """Whether the run that wrote it reached its end; a run that is going on, or was stopped, did not."""
         self._files = ShardFiles(self._index.shards, self.manifest)
+        self._selected = False
 
     def _told(self) -> dict[str, int] | None:
         try:
@@ -67,8 +69,8 @@ class Cache:
                 f"{found} are left: a shard is missing; run the compress command again: only what is missing is redone"
             )
 
-    def __reduce__(self) -> tuple[type[Cache], tuple[Path]]:
-        return Cache, (self.path,)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (type(self), self.path, self._ids if self._selected else None)
 
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r}, {len(self)} items, {len(self._index.failed)} failed)"
@@ -104,6 +106,40 @@ class Cache:
     def ids(self) -> list[str]:
         """Ids of the finished items in the order in which they were written."""
         return list(self._ids)
+
+    def ids_by_shard(self) -> list[list[str]]:
+        """The same, those of each shard in a list of their own: a shard's items are read fastest one after another."""
+        shards: dict[int, list[str]] = {}
+        for item_id, place in self._index.items.items():
+            shards.setdefault(place.shard, []).append(item_id)
+        return list(shards.values())
+
+    def select(self, ids: Iterable[str]) -> Self:
+        """The same cache with only these items, in the order in which they were written, and without failures.
+
+        Raises ``CacheError`` for an id that the cache does not have.
+        """
+        wanted = set(ids)
+        if unknown := sorted(wanted - self._index.items.keys()):
+            raise CacheError(self._unknown(unknown[0]))
+        chosen = object.__new__(type(self))
+        chosen.__dict__.update(self.__dict__)
+        chosen._ids = [item_id for item_id in self._ids if item_id in wanted]
+        chosen._index = replace(
+            self._index, items={item_id: self._index.items[item_id] for item_id in chosen._ids}, failed={}
+        )
+        chosen._selected = True
+        return chosen
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the configuration that made the cache, 64 hex digits; answers carry it as ``cache_fingerprint``."""
+        return self.manifest.digest
+
+    @property
+    def tower_fingerprint(self) -> str:
+        """Digest of the weights and the preprocessing of the tower that made the tokens."""
+        return str(self.manifest.configuration["model"]["fingerprint"])
 
     def tensors(self, item_id: str | int) -> dict[str, torch.Tensor]:
         """One item as tensors: ``tokens`` (K, D), ``coords`` int32 (K, 4), ``mass`` float32 (K,), ``source`` int64
@@ -173,6 +209,12 @@ class Cache:
         near = difflib.get_close_matches(str(item_id), self._ids[:10_000], n=1, cutoff=0.4)
         hint = f"; the nearest is {near[0]}" if near else ""
         return f"{self.path} has no item {item_id!r}{hint}; `tokcli inspect` lists all {len(self)}"
+
+
+def _reopened(kind: type[Cache], path: Path, ids: list[str] | None) -> Cache:
+    """What a pickled cache is; ``ids`` of a selection."""
+    cache = kind(path)
+    return cache if ids is None else cache.select(ids)
 
 
 def open_cache(path: str | Path) -> Cache:

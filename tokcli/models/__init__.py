@@ -9,10 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tokcli.models.catalog import describe_model
     from tokcli.models.checkpoints import resolve_checkpoint
     from tokcli.models.choosing import Choice
     from tokcli.models.constraint import parse_schema, problem_of
     from tokcli.models.families import list_models
+    from tokcli.models.inputs import Inputs, collate, language_of, make_inputs
     from tokcli.models.language_model import LanguageModel, load_language_model
     from tokcli.models.preprocess import resize_frames
     from tokcli.models.prompt import Request
@@ -24,14 +26,19 @@ __all__ = [
     "Answer",
     "Choice",
     "Encoding",
+    "Inputs",
     "LanguageModel",
     "OptionScore",
     "Request",
     "Sizer",
     "VisionTower",
+    "collate",
+    "describe_model",
+    "language_of",
     "list_models",
     "load_language_model",
     "load_tower",
+    "make_inputs",
     "parse_schema",
     "problem_of",
     "resize_frames",
@@ -42,14 +49,19 @@ _HOMES = {
     "Answer": "replies",
     "Choice": "choosing",
     "Encoding": "tower",
+    "Inputs": "inputs",
     "LanguageModel": "language_model",
     "OptionScore": "replies",
     "Request": "prompt",
     "Sizer": "sizing",
     "VisionTower": "tower",
+    "collate": "inputs",
+    "describe_model": "catalog",
+    "language_of": "inputs",
     "list_models": "families",
     "load_language_model": "language_model",
     "load_tower": "tower",
+    "make_inputs": "inputs",
     "parse_schema": "constraint",
     "problem_of": "constraint",
     "resize_frames": "preprocess",

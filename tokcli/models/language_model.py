@@ -22,7 +22,7 @@ from tokcli.models.loading import load_config, load_half, load_tokenizer
 from tokcli.models.memory import batch_tokens
 from tokcli.models.placement import pick_device, pick_dtype
 from tokcli.models.positions import check_scheme
-from tokcli.models.prompt import Prompt, Request, build_prompt, read_template
+from tokcli.models.prompt import Padding, Prompt, Request, build_prompt, read_template
 from tokcli.models.replies import Answer, OptionScore
 from tokcli.types import EncodedItem
 
@@ -212,17 +212,20 @@ class LanguageModel:
         """
         return self.collate(requests, [self.prompt(request, scheme) for request in requests])
 
-    def collate(self, requests: Sequence[Request], prompts: Sequence[Prompt]) -> dict[str, Any]:
+    def collate(
+        self, requests: Sequence[Request], prompts: Sequence[Prompt], padding: Padding = "left"
+    ) -> dict[str, Any]:
         """The same for requests whose prompts are there already."""
         length = max(len(prompt.ids) for prompt in prompts)
         ids = torch.full((len(prompts), length), self.pad_id())
         mask = torch.zeros_like(ids)
         positions = torch.zeros(*prompts[0].positions.shape[:-1], len(prompts), length, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            start = length - len(prompt.ids)
-            ids[row, start:] = prompt.ids
-            mask[row, start:] = 1
-            positions[..., row, start:] = prompt.positions
+            start = length - len(prompt.ids) if padding == "left" else 0
+            own = slice(start, start + len(prompt.ids))
+            ids[row, own] = prompt.ids
+            mask[row, own] = 1
+            positions[..., row, own] = prompt.positions
         items = [item for request in requests for item in request.items]
         weight = self.model.get_input_embeddings().weight
         check_width(self, items)

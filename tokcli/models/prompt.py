@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,6 +14,9 @@ from tokcli.models.base import FamilyAdapter
 from tokcli.models.positions import Block, Text
 from tokcli.models.settings import read_json
 from tokcli.types import EncodedItem
+
+Padding = Literal["left", "right"]
+"""Where the shorter rows of a batch are filled up: on the left to generate, on the right to train."""
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ def subjects(cache: Cache, recipe: InferRecipe) -> tuple[list[Subject], list[str
         wanted = set(_named(rows, recipe.ids, where))
         rows = [row for row in rows if row["id"] in wanted]
     if recipe.where is not None:
-        passing = _passing(table, recipe.where)
-        rows = [row for row in rows if row["id"] in passing]
+        found = passing(table, recipe.where)
+        rows = [row for row in rows if row["id"] in found]
     if recipe.sample is not None:
         drawn = sorted(rows, key=lambda row: hashlib.sha256(f"{recipe.seed} {row['id']}".encode()).digest())
         drawn_ids = {row["id"] for row in drawn[: recipe.sample]}
@@ -106,8 +106,8 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _passing(table: pa.Table, condition: str) -> set[str]:
-    """Ids of the rows for which an SQL condition is true."""
+def passing(table: pa.Table, condition: str) -> set[str]:
+    """Ids of the rows for which an SQL condition is true. Raises ``UsageError`` for a condition that is none."""
     import duckdb
 
     # A condition may come from a stranger's recipe: it sees this table and no file.
