@@ -104,6 +104,8 @@ class Method:
     can be run on those of a cache."""
     frame_choice: Callable[[Any], FrameChoice | None] = _no_frame_choice
     """How it chooses frames before the tower; None where it does not."""
+    refuses_not_finite: bool = False
+    """Whether it calls ``finite.refuse_not_finite`` by itself, having seen in a pass of its own that it must."""
     golden: tuple[str, ...] = ()
     """Folders of golden cases, the outputs of the authors' own code, that tests compare it with."""
     code: str = ""
@@ -203,6 +205,7 @@ def method(
     pixel_scale: Callable[[Any], float] = _unscaled,
     where: Callable[[Any], Where] = _on_tokens,
     frame_choice: Callable[[Any], FrameChoice | None] = _no_frame_choice,
+    refuses_not_finite: bool = False,
     golden: Collection[str] = (),
     code: str = "",
     licence: str = "",
@@ -226,6 +229,7 @@ def method(
             pixel_scale=pixel_scale,
             where=where,
             frame_choice=frame_choice,
+            refuses_not_finite=refuses_not_finite,
             golden=tuple(golden),
             code=code,
             licence=licence,

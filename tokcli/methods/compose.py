@@ -15,6 +15,7 @@ import torch
 from tokcli.errors import MethodError
 from tokcli.methods.base import METHODS, FrameChoice, Method, Stats, Stream
 from tokcli.methods.deepstack import with_deepstack
+from tokcli.methods.finite import refuse_not_finite
 from tokcli.methods.options import Options
 from tokcli.types import TokenSet, View, VisualTokens
 
@@ -173,22 +174,8 @@ def check_input(stages: Sequence[Stage], visual: VisualTokens) -> None:
                 f"method {stage.method.name!r} needs the signal {signal!r}, which this vision tower does not give; "
                 f"it gives {', '.join(sorted(visual.signals)) or 'none'}"
             )
-    if visual.tokens.numel() == 0:
-        return
-    bad = _not_finite(visual.tokens)
-    if bad.numel():
-        place = tuple(visual.coords[int(bad[0])].tolist())
-        raise MethodError(
-            f"{bad.numel()} of {len(visual)} tokens are not finite, the first at (view, t, y, x) = {place}; "
-            "the vision tower overflowed: encode with dtype float32 or bfloat16"
-        )
-
-
-def _not_finite(tokens: torch.Tensor) -> torch.Tensor:
-    """The rows of (N, D) float tokens that hold an infinity or a NaN: int64."""
-    # Either passes on to the sum of its row, which takes no longer than reading; sums of finite numbers may overflow.
-    doubtful = torch.nonzero(~torch.isfinite(tokens.sum(dim=1))).flatten()
-    return doubtful[~torch.isfinite(tokens[doubtful]).all(dim=1)]
+    if not (stages and stages[0].method.refuses_not_finite):
+        refuse_not_finite(visual)
 
 
 def in_turn(visual: VisualTokens, steps: Iterable[Callable[[VisualTokens], TokenSet]]) -> TokenSet:

@@ -12,14 +12,17 @@ from pydantic import Field, model_validator
 
 from tokcli.methods.base import Stats, Stream, method
 from tokcli.methods.budget import ShareBudget, grid_tokens, share_count
+from tokcli.methods.finite import refuse_not_finite
 from tokcli.methods.layout import Block, blocks
 from tokcli.methods.options import VariantOptions
 from tokcli.methods.output import select
 from tokcli.ops.selection import top_k_masks
-from tokcli.ops.similarity import cosine_from, norms, row_dots
+from tokcli.ops.similarity import cosine_from_squares, squares_and_dots
 from tokcli.types import TokenSet, View, VisualTokens
 
 GROUP = 4
+STEPS_AT_A_TIME = 4
+"""Compared while they are in the processor's cache, and held in float32."""
 DEFAULT_RATIO = 0.7
 
 
@@ -49,7 +52,8 @@ class _Reference:
     """In the group."""
     tokens: torch.Tensor
     """float32 (P, D)."""
-    norms: torch.Tensor
+    squares: torch.Tensor
+    """float32 (P,): squared lengths."""
     known: torch.Tensor
     """bool (P,): where it has a token."""
 
@@ -86,50 +90,69 @@ class TemporalTokenMerging:
         self._share = None if options.keep is None else _Share(options.keep, views)
         self._group = GROUP if self._share is None else self._share.group
         self._tracks: dict[int, _Track] = {}
+        self._all_finite = True
+        """Whether the squared lengths of the last chunk's tokens prove that."""
 
     def push(self, chunk: VisualTokens) -> TokenSet:
         keep = torch.zeros(len(chunk), dtype=torch.bool)
+        self._all_finite = not bool(chunk.structural.any())
         for block in blocks(chunk):
             keep[block.rows[self._kept_places(block, block.gather(chunk.tokens))]] = True
+        if not self._all_finite:
+            refuse_not_finite(chunk)
         return select(chunk, keep)
 
     def _kept_places(self, block: Block, frames: torch.Tensor) -> torch.Tensor:
         """bool (T, P), false where a place has no row."""
-        track = self._tracks.setdefault(block.view, _Track())
-        counts, dots, lengths, reference_lengths, known = [], [], [], [], []
-        for tokens, present, available in zip(frames, block.present, block.present.sum(dim=1).tolist()):
-            counts.append(self._count(block.view, track, available))
-            position = track.steps % self._group
-            step = _Reference(position, tokens.float(), norms(tokens.float()), present)
-            reference = track.reference_for(position) or step
-            dots.append(step.norms.square() if reference is step else row_dots(reference.tokens, step.tokens))
-            lengths.append(step.norms)
-            reference_lengths.append(reference.norms)
-            known.append(reference.known)
-            if position % 2 == 0:
-                track.references.append(step)
-            track.steps += 1
+        track, present = self._tracks.setdefault(block.view, _Track()), block.present
+        counts = [
+            self._count(block.view, track, step, available)
+            for step, available in enumerate(present.sum(dim=1).tolist(), start=track.steps)
+        ]
+        parts = zip(frames.split(STEPS_AT_A_TIME), present.split(STEPS_AT_A_TIME))
+        similarity = torch.cat([self._similarity(track, tokens.float(), having) for tokens, having in parts])
         track.own()
-        similarity = cosine_from(torch.stack(dots), torch.stack(reference_lengths), torch.stack(lengths))
-        # A method before this one may have left gaps: what can't be compared is not redundant.
-        similarity.masked_fill_(~torch.stack(known), -1.0)
-        return top_k_masks((-similarity).masked_fill_(~block.present, -torch.inf), torch.tensor(counts))
+        return top_k_masks((-similarity).masked_fill_(~present, -torch.inf), torch.tensor(counts))
 
-    def _count(self, view: int, track: _Track, available: int) -> int:
+    def _similarity(self, track: _Track, tokens: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """Cosines of the next steps' float32 (T, P, D) tokens with what they are compared with: float32 (T, P).
+
+        1 for steps that are not compared. A method before this one may have left gaps: -1 where there is no other, for
+        what can't be compared is not redundant.
+        """
+        squares, others = torch.empty(present.shape), []
+        references: list[_Reference | None] = []
+        known = torch.ones_like(present)
+        for index, own in enumerate(squares):
+            position = track.steps % self._group
+            reference = track.reference_for(position)
+            references.append(reference)
+            others.append(own if reference is None else reference.squares)
+            if reference is not None:
+                known[index] = reference.known
+            if position % 2 == 0:
+                track.references.append(_Reference(position, tokens[index], own, present[index]))
+            track.steps += 1
+        # Into the places that the references look at, some of which are of these steps.
+        squares[:], dots = squares_and_dots(tokens, [None if step is None else step.tokens for step in references])
+        self._all_finite &= bool(torch.isfinite(squares).all())
+        return cosine_from_squares(dots, squares, torch.stack(others)).masked_fill_(~known, -1.0)
+
+    def _count(self, view: int, track: _Track, step: int, available: int) -> int:
         """How many tokens of a step are left; counts them as spent."""
-        position, official = track.steps % self._group, self._options.variant == "official"
-        if official and self._is_lost(view, track.steps):
+        position, official = step % self._group, self._options.variant == "official"
+        if official and self._is_lost(view, step):
             return 0
         if position == 0:
             return available
         if self._share is not None:
-            allowed = min(available, self._share.until(view, track.steps) - track.spent)
+            allowed = min(available, self._share.until(view, step) - track.spent)
             track.spent += allowed
             return allowed
         ratio = self._options.merging_ratio or 0.0
         if not official:
             return int((1 - Decimal(repr(ratio))) * available)
-        in_last_group = track.steps - position >= self._views[view].grid[0] - GROUP
+        in_last_group = step - position >= self._views[view].grid[0] - GROUP
         return available if position == 2 and in_last_group else int((1 - ratio) * available)
 
     def _is_lost(self, view: int, step: int) -> bool:
@@ -180,6 +203,7 @@ class _Share:
     count="exact",
     paper="arXiv:2411.15024",
     streaming=True,
+    refuses_not_finite=True,
     golden=("dycoke_ttm",),
     code="KD-TAO/DyCoke @ dd746349",
     licence="Apache-2.0",
