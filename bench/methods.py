@@ -5,6 +5,7 @@ array operations) and the time of the authors' code. That was measured once, whe
 it is scaled by the bare arithmetic of this run: a slower or busier machine changes both.
 
     python -m bench.methods [--json] [--repeats N]
+    python -m bench.methods --growth [--json] [NAME ...]      time and memory for 64, 256 and 1024 frames
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench import growth
 from tokcli.methods import resolve
 from tokcli.models.preprocess import pixel_change
 from tokcli.types import View, VisualTokens
@@ -119,6 +121,8 @@ def measure(repeats: int) -> list[Result]:
         result("temporal_merge threshold", threshold=0.8),
         result("keyframes", keep=0.25),
         result("vqtoken 32 codes", 2.96 + 10 * 0.06, max_tokens=32, options={"max_iterations": 10}),
+        result("rlt"),
+        result("ts_llava"),
         result("ktv keyframes", 16.3, item=make_video((5400, 1, 1)), options={"keyframes": 12}),
         result("centerclip", 0.44 * GRID[0] / 2),
         result("none"),
@@ -132,7 +136,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--growth", action="store_true", help="measure 64, 256 and 1024 frames instead")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="with --growth: which settings, by default all")
     arguments = parser.parse_args(argv)
+    if arguments.growth:
+        return growth.main(arguments.names, arguments.json)
     torch.set_num_threads(1)
     results = measure(arguments.repeats)
     late = [result.name for result in results if result.of_official is not None and result.of_official > TARGET]
