@@ -39,7 +39,7 @@ bench: $(READY)  ## ratios measured side by side in one run
 benchmark: $(READY)  ## answers kept by every method on the bundled models: writes docs/benchmark.md
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m bench.answers
 
-docs: $(READY)  ## regenerate docs/cli.md and docs/methods.md from the code
+docs: $(READY)  ## regenerate docs/cli.md, docs/methods.md and docs/models.md from the code
 	$(BIN)/python docs/generate.py
 
 clean:

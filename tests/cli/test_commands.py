@@ -119,6 +119,16 @@ def test_methods_and_models(tokcli: Tokcli) -> None:
     assert "qwen2_5_vl" in families and "qwen2_vl" in families and "nano" in families
 
 
+def test_a_model_in_full(tokcli: Tokcli) -> None:
+    page = tokcli("models", "nano", "--json").document
+    checkpoint = page["checkpoint"]
+    assert (checkpoint["width"], checkpoint["bytes_per_token"], checkpoint["deepstack_levels"]) == (192, 384, 0)
+    folder = tokcli("models", page["family"], "--json").document
+    assert folder["stored"] == page["stored"] and "checkpoint" not in folder
+    refused = tokcli("models", "qwen9_vl")
+    assert refused.code == 2 and "qwen9_vl" in refused.stderr
+
+
 def test_doctor(tokcli: Tokcli) -> None:
     result = tokcli("doctor", "--json")
     assert result.code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,18 @@ def quiet_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         patch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
         yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def difference(record_property: Callable[[str, object], None]) -> Callable[..., float]:
+    """Largest difference of two tensors, noted for ``bench/equality.py`` under a family and a key."""
+
+    def measure(family: str, key: str, own: torch.Tensor, reference: torch.Tensor) -> float:
+        largest = float((own - reference).abs().max())
+        record_property(f"equality {family} {key}", largest)
+        return largest
+
+    return measure
 
 
 @pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen2_vl"])

@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Json
-from tokcli.cli.output import results, show, table
+from tokcli.cli.output import human_bytes, results, show, table
 
 
 def methods(
@@ -79,15 +79,29 @@ def _draw_method(page: dict[str, Any]) -> None:
     results.print(escape(page["recipe"]), end="")
 
 
-def models(as_json: Json = False) -> None:
-    """List the model families that tokcli drives.
+def models(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Show one: a family, a checkpoint folder or a hub id."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the model families that tokcli drives, or show one in full.
 
-    Any checkpoint folder of a listed family works, and the bundled `nano`:
+    Any checkpoint folder of a listed family works, and the bundled `nano`. Of a family: what a
+    cache holds, positions, signals, limits, and how equal the answers are. Of a checkpoint also
+    its size, bytes for a token, and tokens of some examples; no weights are loaded.
 
-    [dim]tokcli compress videos/ -o cache --model /path/to/Qwen2.5-VL-7B-Instruct[/dim]
+    [dim]tokcli models qwen3_vl
+    tokcli models /path/to/Qwen2.5-VL-7B-Instruct
+    tokcli compress videos/ -o cache --model /path/to/Qwen2.5-VL-7B-Instruct[/dim]
     """
-    from tokcli.models import list_models
+    from tokcli.models import describe_model, list_models
 
+    if name is not None:
+        page = describe_model(name)
+        show(page, as_json, lambda: _draw_model(page))
+        return
     listed = list_models()
 
     def draw() -> None:
@@ -102,3 +116,35 @@ def models(as_json: Json = False) -> None:
 
 def _schemes(row: dict[str, Any]) -> str:
     return ", ".join(row["position_schemes"])
+
+
+def _draw_model(page: dict[str, Any]) -> None:
+    results.print(f"[bold]{escape(page['name'])}[/bold]  {escape(page['title'])}\n")
+    facts = [*model_facts(page), *(("limit", limit) for limit in page["limits"])]
+    if checkpoint := page.get("checkpoint"):
+        levels = checkpoint["deepstack_levels"]
+        facts += [
+            ("width of a token", f"{checkpoint['width']}" + (f", and {levels} more for DeepStack" if levels else "")),
+            ("bytes of a token", f"{checkpoint['bytes_per_token']} in half precision"),
+            ("weights of the tower", human_bytes(checkpoint["tower_bytes"])),
+            ("of the language model", human_bytes(checkpoint["language_bytes"])),
+            *((f"tokens of a {example}", f"{tokens:,}") for example, tokens in checkpoint["tokens"].items()),
+        ]
+    results.print(table("", ("", ""), [(name, escape(fact)) for name, fact in facts if fact]))
+
+
+def model_facts(page: dict[str, Any]) -> list[tuple[str, str]]:
+    """What holds for all checkpoints of a family, in words."""
+    from tokcli.models.catalog import FIGURES
+
+    tested = page["tested_with"]
+    return [
+        ("family", page["family"]),
+        ("checkpoints, for example", ", ".join(page["checkpoints"])),
+        ("media", ", ".join(page["media"])),
+        ("a cache holds", page["stored"]),
+        ("position schemes", ", ".join(page["position_schemes"])),
+        ("signals", ", ".join(page["signals"]) or "none"),
+        *((f"equality: {FIGURES[key]}", f"{largest:.1g}") for key, largest in page["equality"].items()),
+        ("tested with", ", ".join(f"{name} {version}" for name, version in tested.items())),
+    ]

@@ -39,9 +39,9 @@ def resolve_checkpoint(name: str) -> Path:
     if folder.exists():
         raise ModelError(f"model {name!r} is a file; give the checkpoint folder that holds config.json and the weights")
     if name.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(name):
-        known = ", ".join(known_models())
         raise ModelError(
-            f"unknown model {name!r}: no such folder, and not one of the known names: {known}{_nearest(name)}"
+            f"unknown model {name!r}: no such folder, no hub id, and not bundled ({', '.join(BUNDLED)}); "
+            f"`tokcli models` lists the families{_nearest(name)}"
         )
     return _complete(_from_hub(name), name)
 
@@ -128,4 +128,4 @@ def _snapshot(name: str, *, local_files_only: bool) -> Path:
 def _nearest(name: str) -> str:
     by_lower = {known.lower(): known for known in known_models()}
     nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; nearest: {by_lower[nearest[0]]}" if nearest else f"; bundled: {', '.join(BUNDLED)}"
+    return f"; nearest: {by_lower[nearest[0]]}" if nearest else ""

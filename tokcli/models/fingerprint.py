@@ -89,6 +89,18 @@ def stored_tensors(file: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
+def half_bytes(folder: Path, family: FamilyAdapter) -> tuple[int, int]:
+    """Bytes of the vision half's and of the language half's tensors in the checkpoint's files.
+
+    Raises:
+        ModelError: As :func:`tower_fingerprint`.
+    """
+    files = weight_files(folder)
+    sizes = [tensor.end - tensor.begin for file in files for tensor in stored_tensors(file).values()]
+    tower = sum(tensor.end - tensor.begin for tensor in _vision_tensors(folder, family, files).values())
+    return tower, sum(sizes) - tower
+
+
 def _vision_tensors(folder: Path, family: FamilyAdapter, files: Sequence[Path]) -> Mapping[str, StoredTensor]:
     """Tensors of the vision half by the name they have inside it."""
     # Longest first: "model.visual." must not be taken for a tensor "visual." of something called "model".
