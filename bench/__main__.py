@@ -1,7 +1,7 @@
 """All measurements, one after the other: ratios taken side by side in one run.
 
-python -m bench [NAME ...] [--json]      names: methods storage decode first_token many_prompts memory compress
-                                         keyframes reuse
+python -m bench [NAME ...] [--json]      names: methods storage decode first_token many_prompts memory halves
+                                         compress keyframes reuse
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ import importlib
 import os
 import sys
 
-NAMES = ("methods", "storage", "decode", "first_token", "many_prompts", "memory", "compress", "keyframes", "reuse")
+NAMES = (
+    "methods",
+    "storage",
+    "decode",
+    "first_token",
+    "many_prompts",
+    "memory",
+    "halves",
+    "compress",
+    "keyframes",
+    "reuse",
+)
 
 
 def main() -> int:
