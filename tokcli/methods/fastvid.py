@@ -205,19 +205,22 @@ def _add_context(
     columns = pad_sequence(list(numbers), batch_first=True, padding_value=-1)
     columns = torch.where(columns >= 0, columns, columns[:, :1])
     directions = F.normalize(own, dim=1)[columns.flatten()].T
-    sums, assigned, into = torch.zeros_like(own), [], []
+    sums, sizes, assigned = torch.zeros_like(own), torch.zeros(len(rows), dtype=torch.int64), []
+    longest = max(map(len, pools))
+    gathered = torch.empty((longest, tokens.shape[1]), dtype=tokens.dtype)
+    products = torch.empty((longest, columns.numel()))
     for step, pool in enumerate(pools):
-        members = tokens.index_select(0, pool).float()
+        members = torch.index_select(tokens, 0, pool, out=gathered[: len(pool)]).float()
         # What the length of the member would change is the same for all anchors.
-        likeness, chosen = (members @ directions).view(-1, *columns.shape).max(dim=2)
+        likeness = torch.mm(members, directions, out=products[: len(pool)])
+        likeness, chosen = likeness.view(-1, *columns.shape).max(dim=2)
         nearest = columns.gather(1, chosen.T)
         for of_step, (place, its), ours in zip(nearest, anchors.items(), numbers):
             if place == step:
                 of_step[torch.searchsorted(pool, its)] = ours
             sums.index_add_(0, of_step, members)
-        into.append(nearest.flatten())
+        sizes += torch.bincount(nearest.flatten(), minlength=len(rows))
         assigned.append(nearest.T[torch.arange(len(pool)), likeness.argmax(dim=1)])
-    sizes = torch.bincount(torch.cat(into), minlength=len(rows))
     weight = (1.0 / (sizes + 1)).clamp_min(beta).unsqueeze(1)
     blended = weight * own + (1 - weight) * sums / sizes.unsqueeze(1)
     groups.add(torch.cat(pools), torch.cat(assigned), rows, blended)
