@@ -17,6 +17,7 @@ from native_reference import QUESTION
 from tiny_checkpoints import MEAN, STD, Halves, make_tokenizer, native_model
 
 from tokcli import models
+from tokcli.types import EncodedItem
 
 Media = Sequence[tuple[str, np.ndarray, Any]]
 """(kind, source pixels uint8 (n, h, w, 3), the item) in prompt order."""
@@ -39,6 +40,10 @@ class Tiny:
     """Further JSON files."""
     text: dict[str, Any] = field(default_factory=dict)
     """Text settings of its own."""
+    in_prompt: Callable[[np.ndarray, EncodedItem], np.ndarray] = lambda keep, item: keep
+    """A mask over the tokens of an item as they are cached, in the order in which they stand in a prompt."""
+    hidden: Callable[[Any, torch.Tensor, torch.Tensor], Any] | None = None
+    """Mask for the whole model that shows what is left only: (native, ids (S,), left bool (S,)); None for causal."""
     recurrent: bool = False
     """Whether the language model has layers without attention."""
 

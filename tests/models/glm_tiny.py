@@ -1,8 +1,8 @@
-"""Tiny GLM-4.1V and GLM-4.6V."""
+"""Tiny GLM-4.1V, GLM-4.5V and GLM-4.6V."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -79,8 +79,8 @@ def config(token: Any, text: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tiny(family: str, seconds_text: Callable[[float], str]) -> Tiny:
-    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+def tiny(family: str, seconds_text: Callable[[float], str], sections: Sequence[int] = (2, 3, 3), **text: Any) -> Tiny:
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [*sections]}
     processor = {**SHARED, "size": {"shortest_edge": FACTOR**2 * 8, "longest_edge": FACTOR**2 * 48}}
     video = {**SHARED, "size": {"shortest_edge": FACTOR**2 * 4, "longest_edge": FACTOR**2 * 80}}
     return Tiny(
@@ -90,9 +90,18 @@ def tiny(family: str, seconds_text: Callable[[float], str]) -> Tiny:
         processor,
         partial(inputs, seconds_text=seconds_text),
         {"video_preprocessor_config.json": video},
-        {"rope_parameters": rope},
+        {"rope_parameters": rope, **text},
     )
 
 
 GLM4V = tiny("glm4v", lambda seconds: str(int(seconds)))
+GLM45V = tiny(
+    "glm4v_moe",
+    lambda seconds: str(int(seconds)),
+    (1, 1, 2),  # half of the width is rotated
+    num_hidden_layers=3,
+    moe_intermediate_size=32,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+)
 GLM46V = tiny("glm46v", lambda seconds: f"{seconds:.1f} seconds")

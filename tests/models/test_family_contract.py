@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from family_tiny import Tiny, make_family, open_family
-from glm_tiny import GLM4V, GLM46V
+from gemma_tiny import GEMMA3
+from glm_tiny import GLM4V, GLM45V, GLM46V
+from idefics_tiny import IDEFICS3, SMOLVLM
 from native_reference import QUESTION, keep_rows
 from next_tiny import NEXT, NEXT_VIDEO
 from qwen3_vl_tiny import QWEN3_5, QWEN3_5_MOE, QWEN3_VL, QWEN3_VL_MOE
@@ -19,11 +21,14 @@ from tiles_tiny import INTERNVL, ONEVISION
 from tiny_checkpoints import Halves, encode_item, make_info, make_pixels, relayout
 
 from tokcli.models import Request, load_language_model, load_tower
-from tokcli.types import EncodedItem
+from tokcli.types import EncodedItem, MediaKind
 
 FAMILIES = {
     tiny.family: tiny
-    for tiny in (QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, GLM4V, GLM46V, ONEVISION, NEXT, NEXT_VIDEO, INTERNVL)
+    for tiny in (
+        *(QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE, GLM4V, GLM45V, GLM46V),
+        *(ONEVISION, NEXT, NEXT_VIDEO, INTERNVL, IDEFICS3, SMOLVLM, GEMMA3),
+    )
 }
 LAYOUTS = {
     "video": ["video"],
@@ -33,6 +38,7 @@ LAYOUTS = {
 }
 SHAPES = [(100, 150), (150, 90), (61, 60)]
 STEPS = 6
+KINDS: tuple[MediaKind, ...] = ("image", "video")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -85,11 +91,29 @@ def subset(items: list[EncodedItem], share: float = 0.4) -> tuple[list[EncodedIt
     return kept, torch.from_numpy(np.concatenate(masks))
 
 
+def left_of(
+    tiny: Tiny, opened: Halves, items: list[EncodedItem], ids: torch.Tensor, keep: torch.Tensor
+) -> torch.Tensor:
+    """bool (S,): what is left of the full prompt when the tokens outside of ``keep``, in the items' order, are out."""
+    masks = keep.split([len(item.kept) for item in items])
+    tokens = torch.tensor([opened.language.family.visual_token(opened.native.config, kind) for kind in KINDS])
+    left = torch.ones(len(ids), dtype=torch.bool)
+    left[torch.isin(ids, tokens)] = torch.from_numpy(
+        np.concatenate([tiny.in_prompt(mask.numpy(), item) for mask, item in zip(masks, items)])
+    )
+    return left
+
+
 @pytest.mark.parametrize("scheme", ["hf", "original"])
-def test_all_tokens_give_the_logits_of_the_whole_model(opened: Halves, scene: dict[str, Any], scheme: str) -> None:
+def test_all_tokens_give_the_logits_of_the_whole_model(
+    opened: Halves, scene: dict[str, Any], scheme: str, difference: Callable[..., float]
+) -> None:
     own, native = prefill(opened, scene["items"], scheme), native_prefill(opened, scene["inputs"])
     assert own.shape == native.shape
-    assert float((own - native).abs().max()) <= 1e-6
+    # The whole model takes stills of a prompt in one call, the tower one by one: on processors with wider vectors the
+    # larger products add up in another order.
+    tolerance = 1e-6 if len(scene["items"]) == 1 else 1e-5
+    assert difference(opened.family, "all_tokens", own, native) <= tolerance
 
 
 def test_all_tokens_give_the_greedy_answer_of_the_whole_model(opened: Halves, scene: dict[str, Any]) -> None:
@@ -101,38 +125,36 @@ def test_all_tokens_give_the_greedy_answer_of_the_whole_model(opened: Halves, sc
     assert answer.visual_tokens == sum(len(item.kept) for item in scene["items"])
 
 
-def test_kept_tokens_keep_their_positions(opened: Halves, scene: dict[str, Any]) -> None:
+def test_kept_tokens_keep_their_positions(tiny: Tiny, opened: Halves, scene: dict[str, Any]) -> None:
     """Position by position: those of the full prompt, without the dropped ones."""
     items, keep = subset(scene["items"])
     full, kept = (opened.language.prompt(Request(some, QUESTION)) for some in (scene["items"], items))
-    placeholders = torch.tensor(
-        [opened.language.family.placeholder(opened.native.config, kind) for kind in ("image", "video")]
-    )
-    left = torch.ones(len(full.ids), dtype=torch.bool)
-    left[torch.isin(full.ids, placeholders)] = keep
+    left = left_of(tiny, opened, scene["items"], full.ids, keep)
     assert torch.equal(kept.ids, full.ids[left])
     assert torch.equal(kept.positions, full.positions[..., left])
 
 
-def test_a_dropped_token_is_as_if_nobody_had_seen_it(tiny: Tiny, opened: Halves, scene: dict[str, Any]) -> None:
+def test_a_dropped_token_is_as_if_nobody_had_seen_it(
+    tiny: Tiny, opened: Halves, scene: dict[str, Any], difference: Callable[..., float]
+) -> None:
     """Against the whole model under a mask that hides the dropped tokens from all others."""
     if tiny.recurrent:
         pytest.skip("a state that runs through the sequence can't be masked")
     items, keep = subset(scene["items"])
     inputs = scene["inputs"]
     ids = inputs["input_ids"][0]
-    placeholders = torch.tensor(
-        [opened.language.family.placeholder(opened.native.config, kind) for kind in ("image", "video")]
-    )
-    left = torch.ones(len(ids), dtype=torch.bool)
-    left[torch.isin(ids, placeholders)] = keep
+    left = left_of(tiny, opened, scene["items"], ids, keep)
     positions = opened.language.prompt(Request(scene["items"], QUESTION)).positions[..., None, :]
-    seen = torch.ones(len(ids), len(ids), dtype=torch.bool).tril() & left
-    seen |= torch.eye(len(ids), dtype=torch.bool)  # a row that sees nothing is not a number
-    mask = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
+    mask = (tiny.hidden or causal)(opened.native, ids, left)
     given = {**inputs, "attention_mask": mask, "position_ids": positions}
     reference = native_prefill(opened, given, use_cache=False)[left]
-    assert float((prefill(opened, items) - reference).abs().max()) <= 1e-5
+    assert difference(opened.family, "kept_subset", prefill(opened, items), reference) <= 1e-5
+
+
+def causal(_native: object, ids: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    seen = torch.ones(len(ids), len(ids), dtype=torch.bool).tril() & left
+    seen |= torch.eye(len(ids), dtype=torch.bool)  # a row that sees nothing is not a number
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[None, None]
 
 
 def test_small_changes_single_tokens_and_positions_show(opened: Halves, scene: dict[str, Any]) -> None:
@@ -229,6 +251,6 @@ def check_same(opened: Halves, folder: Path) -> None:
 
 def tiny_styles(tiny: Tiny) -> list[Callable[[str], str]]:
     """The layouts that checkpoints of the family come in; transformers 5 saves in the published one but for towers."""
-    if tiny.family.startswith(("qwen", "glm")):
+    if tiny.family.startswith(("qwen", "glm")) or tiny.family in ("smolvlm", "idefics3"):
         return [as_saved]
     return [as_saved, style_of_4_52] if tiny.family == "internvl" else [as_saved, hub_style, style_of_4_52]

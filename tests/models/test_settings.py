@@ -68,7 +68,7 @@ def test_json_round_trip(tmp_path: Path) -> None:
     ("config", "message"),
     [
         ({"do_resize": False}, "the image processor sets do_resize=false, which tokcli can't reproduce"),
-        ({"resample": 1}, r"the image processor sets resample=1, allowed are 2 \(bilinear\) and 3 \(bicubic\)"),
+        ({"resample": 0}, r"processor sets resample=0, allowed are 1 \(lanczos\), 2 \(bilinear\) and 3 \(bicubic\)"),
         ({"patch_size": "large"}, "the image processor's configuration is malformed"),
         ({"size": 3}, "the image processor's configuration is malformed"),
         ([1], "must hold a JSON object, got list"),

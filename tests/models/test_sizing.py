@@ -66,7 +66,7 @@ def test_grids() -> None:
     assert SIZER.grid(make_info(frames=8), (56, 84)) == (4, 2, 3)
     assert SIZER.grid(make_info(frames=1), (56, 84)) == (1, 2, 3)
     assert SIZER.grid(make_info("image"), (56, 84)) == (1, 2, 3)
-    assert SIZER.patches_per_step((56, 84)) == 4 * 6
+    assert SIZER.patches_per_step(make_info(), (56, 84)) == 4 * 6
 
 
 @given(st.integers(1, 60), st.integers(1, 60), st.floats(0.001, 1.0))

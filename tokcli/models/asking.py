@@ -81,6 +81,8 @@ class _Asked:
                 )
             check_width(language, items)
             inputs["mm_encoder_outputs"] = family.encoder_outputs(items, language.model.get_input_embeddings().weight)
+        device = language.model.get_input_embeddings().weight.device
+        inputs |= family.further_inputs(first.ids[None, :length].to(device), config)
         try:
             self.trunk = Trunk(language.model, first.ids[:length], first.positions[..., :length], **inputs)
         except RuntimeError as error:

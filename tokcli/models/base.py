@@ -78,6 +78,8 @@ class FamilyAdapter(Protocol):
     """How the names of the vision half's tensors begin in checkpoint files, over all layouts in use."""
     default_template: ClassVar[str]
     """Chat template for checkpoints that come without one."""
+    video_template: ClassVar[str | None]
+    """Chat template for prompts with a video, whatever the checkpoint comes with; None for no other than its own."""
     part_types: ClassVar[Mapping[MediaKind, str]]
     """What chat templates of this family call an item of each kind."""
     system_as_parts: ClassVar[bool]
@@ -136,6 +138,15 @@ class FamilyAdapter(Protocol):
     def visual_token(self, config: Any, kind: MediaKind) -> int:
         """Id under which visual tokens of ``kind`` go to the language model, mostly the placeholder's."""
 
+    def around(self, item: EncodedItem) -> tuple[str, str]:
+        """Text directly before and after the item's placeholder, to be tokenized together with what it joins."""
+
+    def reading_order(self, item: EncodedItem) -> torch.Tensor | None:
+        """int64 (N,): where each row of the item's full token list stands among its tokens in a prompt; None for there.
+
+        ``encoder_outputs`` gives the tokens in that order.
+        """
+
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         """What replaces the item's single placeholder in the prompt: blocks of visual tokens, ids of text between."""
 
@@ -157,6 +168,9 @@ class FamilyAdapter(Protocol):
         A fresh object on every call: ``generate`` changes it.
         """
 
+    def further_inputs(self, ids: torch.Tensor, config: Any) -> dict[str, torch.Tensor]:
+        """What the language model's ``forward`` takes beside all that, for ``ids`` int64 (B, S)."""
+
 
 def only_view(item: EncodedItem) -> View:
     """The view of an item of a family that makes one. Raises ``ModelError`` where another family made the item."""
@@ -173,10 +187,11 @@ def kept_tokens(item: EncodedItem, like: torch.Tensor) -> torch.Tensor:
 
 
 class PlainAdapter:
-    """What most families are without: levels, tiles, separators, an id of their own for visual tokens."""
+    """What most families are without: levels, tiles, separators, text around items, an id for visual tokens alone."""
 
     stored: ClassVar[str] = "tokens as the projector gives them, with their grid"
     limits: ClassVar[tuple[str, ...]] = ()
+    video_template: ClassVar[str | None] = None
 
     def deepstack_levels(self, config: Any) -> int:
         return 0
@@ -195,6 +210,15 @@ class PlainAdapter:
 
     def visual_token(self, config: Any, kind: MediaKind) -> int:
         return self.placeholder(config, kind)
+
+    def around(self, item: EncodedItem) -> tuple[str, str]:
+        return "", ""
+
+    def reading_order(self, item: EncodedItem) -> torch.Tensor | None:
+        return None
+
+    def further_inputs(self, ids: torch.Tensor, config: Any) -> dict[str, torch.Tensor]:
+        return {}
 
 
 class GridAdapter(PlainAdapter):

@@ -4,7 +4,7 @@ The prefix (the *trunk*) goes through the model once. Everything that continues 
 branch after another without padding, and a mask keeps the branches apart: a token sees the trunk, the tokens that its
 own branch grew from, and its own branch up to itself. So a branch gets what it would get alone, to the rounding of the
 kernels; the keys and values of the trunk are held once, however many branches there are; and a branch that has ended
-simply stops growing.
+simply stops growing. Layers that attend to a window count tokens as the branch would alone.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import torch
 
 from tokcli.errors import ModelError
 
+_MASKED = {"full_attention", "sliding_attention"}
+"""Kinds of layers that a mask is made for."""
 STEM = -1
 """Branch number of the tokens that all branches of a group see."""
 
@@ -100,6 +102,8 @@ class _Forward:
         self._model = model
         self.device = weight.device
         self.dtype = weight.dtype
+        self.window = _window(model)
+        """Tokens that layers of sliding attention see; None where there are no such layers."""
         self._name = _cache_argument(type(model).forward)
 
     def __call__(
@@ -107,7 +111,7 @@ class _Forward:
         cache: Any,
         ids: torch.Tensor,
         positions: torch.Tensor,
-        mask: torch.Tensor,
+        mask: torch.Tensor | dict[str, torch.Tensor],
         keep: torch.Tensor | int,
         **inputs: Any,
     ) -> torch.Tensor:
@@ -117,7 +121,7 @@ class _Forward:
             input_ids=ids[None].to(device),
             # (S,) or (3, S): the batch goes before the last dimension.
             position_ids=positions.unsqueeze(-2).to(device),
-            attention_mask=mask.to(device),
+            attention_mask=mask.to(device) if isinstance(mask, torch.Tensor) else mask,
             logits_to_keep=keep.to(device) if isinstance(keep, torch.Tensor) else keep,
             use_cache=True,
             **{self._name: cache},
@@ -135,6 +139,7 @@ class Row:
         self._cache = cache
         self._group = torch.full((trunk,), STEM, device=forward.device)
         self._branch = torch.full((trunk,), STEM, device=forward.device)
+        self._place = torch.arange(trunk, device=forward.device)
 
     def grow(self, stems: Sequence[Stem]) -> tuple[torch.Tensor, list[list[list[int]]]]:
         """Append stems, each with its branches; a stem's group is its number.
@@ -177,7 +182,7 @@ class Row:
         Returns:
             Logits (R, V) on the model's device: for each, what may follow it.
         """
-        device, dtype = self._forward.device, self._forward.dtype
+        device = self._forward.device
         group, branch = tokens.group.to(device), tokens.branch.to(device)
         start = len(self._group)
         self._group = torch.cat([self._group, group])
@@ -186,21 +191,33 @@ class Row:
         same = (self._branch == STEM) | (self._branch == branch[:, None])
         related = (self._group == STEM) | ((self._group == group[:, None]) & same)
         seen = related & (index <= index[start:, None])
-        # Added to the scores; float, because eager attention takes no other.
-        mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, torch.finfo(dtype).min)
-        return self._forward(self._cache, tokens.ids, tokens.positions, mask[None, None], keep)
+        # Each token's number in the sequence that it would be part of alone.
+        place = seen.sum(dim=1) - 1
+        self._place = torch.cat([self._place, place])
+        window = self._forward.window
+        mask: torch.Tensor | dict[str, torch.Tensor] = self._added(seen)
+        if window is not None:
+            near = place[:, None] - self._place < window
+            mask = {"full_attention": self._added(seen), "sliding_attention": self._added(seen & near)}
+        return self._forward(self._cache, tokens.ids, tokens.positions, mask, keep)
+
+    def _added(self, seen: torch.Tensor) -> torch.Tensor:
+        """What is added to the scores, (1, 1, Q, S); float, because eager attention takes no other."""
+        dtype = self._forward.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[None, None]
 
 
 def check_attention(model: Any) -> None:
     """Refuse models whose attention doesn't take a mask of our own.
 
     Raises:
-        ModelError: Some layers are no full attention, or the implementation takes no mask.
+        ModelError: Some layers are neither full attention nor a window of it, or the implementation takes no mask.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
-    others = sorted(kinds - {"full_attention"})
+    others = sorted(kinds - (_MASKED if _window(model) else {"full_attention"}))
     if others:
         raise ModelError(
             "many prompts at once need full attention in all layers, "
@@ -209,6 +226,13 @@ def check_attention(model: Any) -> None:
     used = config._attn_implementation
     if used not in ("sdpa", "eager"):
         raise ModelError(f"many prompts at once need the attention sdpa or eager, not {used}; load the model with one")
+
+
+def _window(model: Any) -> int | None:
+    """The window of models that say of each layer whether it has one, and so take a mask for each of the two kinds."""
+    config = model.config.get_text_config()
+    window: int | None = getattr(config, "sliding_window", None)
+    return window if window and "sliding_attention" in (getattr(config, "layer_types", None) or ()) else None
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tokcli.models.preprocess import resize_frames
-from tokcli.models.tiles import AnyresTiling, CanvasTiling
+from tokcli.models.tiles import AnyresTiling, CanvasTiling, SplitTiling
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,6 +43,27 @@ def canvas_tiles(still: Pixels, tiling: CanvasTiling, resample: str) -> Pixels:
     if len(tiles) == 1:
         return tiles
     return np.concatenate([tiles, resize_frames(still, (tiling.side, tiling.side), resample)])
+
+
+def split_tiles(still: Pixels, tiling: SplitTiling, resample: str) -> Pixels:
+    """The tiles of the still, row by row, then the whole as one; the whole alone where it is not cut.
+
+    Resized in two or three steps, as the processors do it: each rounds to grey levels.
+
+    Args:
+        still: uint8 (1, h, w, 3).
+
+    Returns:
+        uint8 (tiles, side, side, 3).
+    """
+    size = (int(still.shape[1]), int(still.shape[2]))
+    square = (tiling.side, tiling.side)
+    rows, columns = tiling.grid(*size)
+    canvas = resize_frames(still, tiling.fitted(*size), resample)
+    canvas = resize_frames(canvas, (rows * tiling.side, columns * tiling.side), resample)
+    if rows * columns == 1:
+        return canvas
+    return np.concatenate([cut(canvas, tiling.side), resize_frames(canvas, square, resample)])
 
 
 def cut(canvas: Pixels, side: int) -> Pixels:

@@ -76,6 +76,7 @@ FAMILIES: dict[str, Family] = {
             "tokcli.models.glm4v:Glm4V",
             ("zai-org/GLM-4.1V-9B-Thinking",),
         ),
+        Family("glm4v_moe", "GLM-4.5V, mixture of experts", "tokcli.models.glm4v:Glm4VMoe", ("zai-org/GLM-4.5V",)),
         Family("glm46v", "GLM-4.6V", "tokcli.models.glm4v:Glm46V", ("zai-org/GLM-4.6V-Flash",)),
         Family(
             "llava",
@@ -108,6 +109,22 @@ FAMILIES: dict[str, Family] = {
             "InternVL3",
             "tokcli.models.internvl:InternVL",
             tuple(f"OpenGVLab/InternVL3-{size}-hf" for size in ("1B", "2B", "8B", "14B", "38B", "78B")),
+        ),
+        Family(
+            "smolvlm",
+            "SmolVLM2",
+            "tokcli.models.idefics3:SmolVLM",
+            (
+                *(f"HuggingFaceTB/SmolVLM2-{size}-Video-Instruct" for size in ("256M", "500M")),
+                "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+            ),
+        ),
+        Family("idefics3", "Idefics3", "tokcli.models.idefics3:Idefics3", ("HuggingFaceM4/Idefics3-8B-Llama3",)),
+        Family(
+            "gemma3",
+            "Gemma 3",
+            "tokcli.models.gemma3:Gemma3",
+            tuple(f"google/gemma-3-{size}-it" for size in ("4b", "12b", "27b")),
         ),
     )
 }

@@ -57,3 +57,14 @@ def as_stills(items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any
     if not items:
         return {}
     return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}
+
+
+def as_one_row(items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+    """The same for models that take a tensor: they flatten it, so that one row of all tokens serves as well."""
+    import torch
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    if not items:
+        return {}
+    tokens = torch.cat([kept_tokens(item, like) for item in items])
+    return {"image": BaseModelOutputWithPooling(pooler_output=tokens[None])}

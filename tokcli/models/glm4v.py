@@ -1,4 +1,4 @@
-"""GLM-4.1V-Thinking (arXiv:2507.01006) and GLM-4.6V: blocks of frames with their seconds behind them.
+"""GLM-4.1V-Thinking, GLM-4.5V (arXiv:2507.01006) and GLM-4.6V: blocks of frames with their seconds behind them.
 
 In a prompt the frames of a video stand where stills do, under the stills' token; only the markers around them tell. So
 transformers' own run can't have a still and a video in one prompt; from a cache, where their order is known, it works.
@@ -102,6 +102,12 @@ class Glm4V(GridAdapter):
             return {}
         tokens = [item.kept.tokens.to(device=like.device, dtype=like.dtype) for item in items]
         return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+
+
+class Glm4VMoe(Glm4V):
+    """Adapter for checkpoints of the type ``glm4v_moe``; experts are the language model's own affair."""
+
+    model_class = "Glm4vMoeForConditionalGeneration"
 
 
 class Glm46V(Glm4V):

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
-from tokcli.models.base import CHATML_WITHOUT_SYSTEM, ONE_SIZE, Part, kept_tokens
-from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, ONE_SIZE, Part
+from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter, as_one_row
 from tokcli.types import View, ViewKind
 
 if TYPE_CHECKING:
@@ -120,13 +120,7 @@ class InternVL(FlatAdapter):
         return [*pieces, text(end)]
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        import torch
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        if not items:
-            return {}
-        tokens = torch.cat([kept_tokens(item, like) for item in items])
-        return {"image": BaseModelOutputWithPooling(pooler_output=tokens[None])}
+        return as_one_row(items, like)
 
 
 def _tile_tokens(config: Any) -> int:

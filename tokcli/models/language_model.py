@@ -231,6 +231,7 @@ class LanguageModel:
         check_width(self, items)
         tensors = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         placed: dict[str, Any] = {name: tensor.to(weight.device) for name, tensor in tensors.items()}
+        placed |= self.family.further_inputs(placed["input_ids"], self.model.config)
         return {**placed, "mm_encoder_outputs": self.family.encoder_outputs(items, weight)}
 
     def constraint(self, schema: str) -> Constraint:

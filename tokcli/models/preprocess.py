@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from tokcli.errors import ModelError
 from tokcli.models.settings import Settings
 
 
@@ -22,15 +23,23 @@ def resize_frames(
     Args:
         pixels: uint8 (n, H, W, 3).
         size: (height, width) wanted, in pixels.
-        resample: "bicubic" or "bilinear".
+        resample: "bicubic", "bilinear" or "lanczos".
 
     Returns:
         uint8 (n, height, width, 3); ``pixels`` itself where the size is already right.
+
+    Raises:
+        ModelError: This torch has no such kernel.
     """
     if tuple(pixels.shape[1:3]) == tuple(size):
         return pixels
     frames = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(0, 3, 1, 2)
-    resized = F.interpolate(frames, size=list(size), mode=resample, antialias=True)
+    try:
+        resized = F.interpolate(frames, size=list(size), mode=resample, antialias=True)
+    except (NotImplementedError, ValueError) as error:
+        raise ModelError(
+            f"torch {torch.__version__} can't resize by {resample}; install torch 2.13 or newer"
+        ) from error
     return resized.permute(0, 2, 3, 1).contiguous().numpy()
 
 

@@ -70,6 +70,8 @@ def read_ids(
 ) -> list[list[int]]:
     """Ids of the prompts, each item being a single placeholder yet. Raises as :func:`build_prompt` does."""
     conversations = [_conversation(request, family, config, tokenizer) for request in requests]
+    if family.video_template and any(item.kind == "video" for request in requests for item in request.items):
+        template = family.video_template
     try:
         texts = tokenizer.apply_chat_template(
             conversations, chat_template=template, tokenize=False, add_generation_prompt=True
@@ -78,8 +80,22 @@ def read_ids(
         # Templates are programs: they may refuse a system message, or take no content but plain text.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the chat template of the model fails on this request: {reason[:200]}") from error
-    ids: list[list[int]] = tokenizer(texts).input_ids
+    texts = [_surround(text, request, family, config, tokenizer) for text, request in zip(texts, requests)]
+    # Templates may begin with what the tokenizer would put at the beginning itself.
+    begun = bool(tokenizer.bos_token) and all(text.startswith(tokenizer.bos_token) for text in texts)
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=not begun).input_ids
     return ids
+
+
+def _surround(text: str, request: Request, family: FamilyAdapter, config: Any, tokenizer: Any) -> str:
+    """The prompt's text with each item's own text around its placeholder."""
+    done, rest = "", text
+    for item in request.items:
+        token = tokenizer.convert_ids_to_tokens(family.placeholder(config, item.kind))
+        before, found, rest = rest.partition(token)
+        lead, trail = family.around(item)
+        done += f"{before}{lead}{found}{trail}" if found else before
+    return done + rest
 
 
 def lay_out(
@@ -98,7 +114,8 @@ def lay_out(
     for item, placeholder in zip(request.items, placeholders):
         end = ids.index(placeholder, begin)
         layout.add_text(ids[begin:end])
-        layout.add_item(item, family.visual_token(config, item.kind), family.expand(item, config, tokenizer))
+        pieces = family.expand(item, config, tokenizer)
+        layout.add_item(item, family.visual_token(config, item.kind), pieces, family.reading_order(item))
         begin = end + 1
     layout.add_text(ids[begin:])
     kept = torch.cat(layout.kept)
@@ -118,11 +135,15 @@ class _Layout:
     def add_text(self, ids: Sequence[int]) -> None:
         self._add(Text(len(ids)), torch.tensor(ids, dtype=torch.long), torch.arange(len(ids)))
 
-    def add_item(self, item: EncodedItem, token: int, pieces: Sequence[Block | Sequence[int]]) -> None:
+    def add_item(
+        self, item: EncodedItem, token: int, pieces: Sequence[Block | Sequence[int]], order: torch.Tensor | None
+    ) -> None:
         rows = sum(piece.length for piece in pieces if isinstance(piece, Block))
         source = item.kept.source
         if len(source) and not 0 <= int(source.min()) <= int(source.max()) < rows:
             raise ModelError(f"item {item.id!r} has tokens outside of its grid of {rows}; compress it again")
+        if order is not None:
+            source = order[source].sort().values
         first = 0
         for piece in pieces:
             if isinstance(piece, Block):

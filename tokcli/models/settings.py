@@ -16,7 +16,7 @@ from tokcli.types import MediaKind
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 _DEFAULT_BOUNDS = {"image": (56 * 56, 28 * 28 * 1280), "video": (128 * 28 * 28, 28 * 28 * 768)}
-_RESAMPLE_NAMES = {2: "bilinear", 3: "bicubic"}
+_RESAMPLE_NAMES = {1: "lanczos", 2: "bilinear", 3: "bicubic"}
 
 Geometry = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """From a processor's configuration to ``bounds`` and the three sizes of patches, which families differ in."""
@@ -34,7 +34,7 @@ class Settings:
     std: tuple[float, ...]
     rescale_factor: float
     resample: str
-    """Kernel for resizing, antialiased: "bicubic" or "bilinear"."""
+    """Kernel for resizing, antialiased: "bicubic", "bilinear" or "lanczos"."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def pixel_settings(
     resample = config.get("resample", 3)
     if resample not in _RESAMPLE_NAMES:
         raise ModelError(
-            f"{folder}: the {kind} processor sets resample={resample!r}, allowed are 2 (bilinear) and 3 (bicubic)"
+            f"{folder}: the {kind} processor sets resample={resample!r}, allowed are 1 (lanczos), 2 (bilinear) "
+            "and 3 (bicubic)"
         )
     try:
         return Settings(

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 
 from tokcli.errors import MediaError
-from tokcli.models.tiles import Tiling
+from tokcli.models.tiles import Tiling, fit_longest
 from tokcli.types import MediaInfo
 
 MAX_ASPECT_RATIO = 200
@@ -81,6 +81,14 @@ class FixedGrid:
     width: int
     rows: int
     columns: int
+
+
+@dataclass(frozen=True)
+class FittedGrid(FixedGrid):
+    """The same in two steps: frames come with their own shape, and the tower's adapter squeezes them to the size."""
+
+    longest_edge: int
+    """Pixels of a frame's longer side when it comes."""
 
 
 @dataclass(frozen=True)
@@ -222,9 +230,11 @@ class Sizer:
         square = 1 if isinstance(self._bounds(info), FixedGrid) else self.factor
         return min(height, width) >= 1 and height % square == width % square == 0
 
-    def patches_per_step(self, size: tuple[int, int]) -> int:
-        """Patches that one temporal step costs the tower, which is given ``size`` pixels of each frame."""
-        return (size[0] // self.patch_size) * (size[1] // self.patch_size)
+    def patches_per_step(self, info: MediaInfo, size: tuple[int, int]) -> int:
+        """Patches that one temporal step of frames of ``size`` pixels costs the tower."""
+        bounds = self._bounds(info)
+        height, width = (bounds.height, bounds.width) if isinstance(bounds, FixedGrid) else self.region(info, size)
+        return (height // self.patch_size) * (width // self.patch_size)
 
     def _bounds(self, info: MediaInfo) -> Bounds:
         return self.image if info.kind == "image" else self.video
@@ -233,6 +243,8 @@ class Sizer:
         bounds = self._bounds(info)
         if isinstance(bounds, Tiling):
             return info.height, info.width
+        if isinstance(bounds, FittedGrid):
+            return fit_longest(info.height, info.width, bounds.longest_edge)
         if isinstance(bounds, FixedGrid):
             return bounds.height, bounds.width
         if isinstance(bounds, FixedSize):

@@ -75,3 +75,53 @@ class CanvasTiling(Tiling):
             if distance < nearest or (distance == nearest and large):
                 best, nearest = (columns, rows), distance
         return best[1], best[0]
+
+
+LONGEST_SIDE = 4096
+"""Pixels beyond which Idefics3 makes no side of a still."""
+
+
+def fit_longest(height: int, width: int, longest: int) -> tuple[int, int]:
+    """(height, width) with the longer side ``longest`` pixels long, the other rounded to an even number."""
+    aspect = width / height
+    if width >= height:
+        rows, columns = int(longest / aspect), longest
+        rows += rows % 2
+    else:
+        rows, columns = longest, int(longest * aspect)
+        columns += columns % 2
+    rows, columns = max(rows, 1), max(columns, 1)
+    aspect = columns / rows
+    if columns >= rows and columns > LONGEST_SIDE:
+        rows, columns = int(LONGEST_SIDE / aspect), LONGEST_SIDE
+    elif rows > columns and rows > LONGEST_SIDE:
+        rows, columns = LONGEST_SIDE, int(LONGEST_SIDE * aspect)
+    return max(rows, 1), max(columns, 1)
+
+
+@dataclass(frozen=True)
+class SplitTiling(Tiling):
+    """Idefics3's rule (arXiv:2408.12637): bring the longer side to a length, round both up to whole tiles."""
+
+    side: int
+    """Pixels along the side of a tile."""
+    longest_edge: int
+    """Pixels of the longer side before rounding."""
+    split: bool
+    """Whether the still is cut; if not, it is given to the tower as one tile."""
+
+    def fitted(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) to which the still is resized first."""
+        return fit_longest(height, width, self.longest_edge)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """(rows, columns) of tiles; (1, 1) stands for the whole still alone."""
+        if not self.split:
+            return 1, 1
+        rows, columns = self.fitted(height, width)
+        aspect = columns / rows
+        if columns >= rows:
+            across = math.ceil(columns / self.side)
+            return math.ceil(int(across * self.side / aspect) / self.side), across
+        down = math.ceil(rows / self.side)
+        return down, math.ceil(int(down * self.side * aspect) / self.side)

@@ -104,6 +104,7 @@ class Encoding:
         self._settings: Settings = tower.preprocessing.of(info.kind)
         self._size = size
         self._region = tower.sizer.region(info, size)
+        self._patches = tower.sizer.patches_per_step(info, size)
         self._signals = signals
         self._steps = 0
         self._chosen: tuple[int, ...] | None = None
@@ -202,7 +203,7 @@ class Encoding:
 
     def _encode(self, pixels: npt.NDArray[np.uint8]) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         tower = self._tower
-        steps_per_call = max(1, tower.max_patches // tower.sizer.patches_per_step(self._region))
+        steps_per_call = max(1, tower.max_patches // self._patches)
         run = steps_per_call * tower.frames_per_step
         parts = []
         with torch.inference_mode():
