@@ -15,11 +15,11 @@ import torch
 from PIL import Image
 from tiny_checkpoints import MEAN, STD
 
-from tokcli.models.cutting import anyres_tiles, canvas_tiles
-from tokcli.models.preprocess import to_planes
+from tokcli.models.cutting import anyres_tiles, canvas_tiles, split_tiles
+from tokcli.models.preprocess import resize_frames, to_planes
 from tokcli.models.settings import Settings
 from tokcli.models.sizing import ClipBounds
-from tokcli.models.tiles import AnyresTiling, CanvasTiling, Tiling
+from tokcli.models.tiles import AnyresTiling, CanvasTiling, SplitTiling, Tiling
 
 SIDE = 56
 PINPOINTS = tuple((rows * SIDE, columns * SIDE) for rows in range(1, 5) for columns in range(1, 5))
@@ -83,6 +83,64 @@ def test_canvas_tiles_are_those_of_transformers(shape: tuple[int, int]) -> None:
     reference = processor(Image.fromarray(still[0]), return_tensors="pt")["pixel_values"]
     tiling = CanvasTiling(SIDE, 1, 12)
     check(levels(canvas_tiles(still, tiling, "bicubic"), tiling), reference, exact=shape == (SIDE, SIDE))
+
+
+@pytest.mark.parametrize("split", [True, False])
+@pytest.mark.parametrize("family", ["idefics3", "smolvlm"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_split_tiles_are_those_of_transformers(shape: tuple[int, int], family: str, split: bool) -> None:
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    make = Idefics3ImageProcessorPil if family == "idefics3" else SmolVLMImageProcessorPil
+    processor = make(
+        size={"longest_edge": 4 * SIDE},
+        max_image_size={"longest_edge": SIDE},
+        image_mean=MEAN,
+        image_std=STD,
+        do_image_splitting=split,
+        do_pad=True,
+    )
+    still = picture(*shape)
+    reference = processor(Image.fromarray(still[0]), return_tensors="pt", return_row_col_info=True)
+    tiling = SplitTiling(SIDE, 4 * SIDE, split)
+    rows, columns = tiling.grid(*shape)
+    cut = rows * columns > 1
+    assert (reference["rows"], reference["cols"]) == ([[rows * cut]], [[columns * cut]])
+    own = levels(split_tiles(still, tiling, "lanczos"), tiling)
+    grey = (own - reference["pixel_values"][0]).abs() * (torch.tensor(STD) * 255)[:, None, None]
+    # Each of up to three resizes rounds.
+    assert own.shape == reference["pixel_values"][0].shape
+    assert float(grey.max()) <= 2 * GREY_LEVELS + 1e-4 and float(grey.mean()) < 0.05
+
+
+@pytest.mark.parametrize("family", ["idefics3", "smolvlm"])
+def test_splits_are_those_of_transformers(family: str) -> None:
+    from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+    from transformers.models.smolvlm.image_processing_pil_smolvlm import SmolVLMImageProcessorPil
+
+    make = Idefics3ImageProcessorPil if family == "idefics3" else SmolVLMImageProcessorPil
+    generator = np.random.default_rng(0)
+    for longest in (SIDE, 3 * SIDE - 5, 5 * SIDE):
+        processor = make(size={"longest_edge": longest}, max_image_size={"longest_edge": SIDE})
+        tiling = SplitTiling(SIDE, longest, split=True)
+        for height, width in generator.integers(1, 900, (100, 2)).tolist():
+            still = np.zeros((3, height, width), dtype=np.uint8)
+            fitted = processor.resize(still, processor.size)
+            assert tiling.fitted(height, width) == fitted.shape[1:]
+            canvas = processor.resize_for_vision_encoder(fitted, SIDE)
+            assert tuple(side * SIDE for side in tiling.grid(height, width)) == canvas.shape[1:]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_squares_are_those_of_gemma_in_transformers(shape: tuple[int, int]) -> None:
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    processor = Gemma3ImageProcessorPil(size={"height": SIDE, "width": SIDE}, image_mean=MEAN, image_std=STD)
+    still = picture(*shape)
+    reference = processor(Image.fromarray(still[0]), return_tensors="pt")["pixel_values"]
+    own = levels(resize_frames(still, (SIDE, SIDE), "bilinear"), SplitTiling(SIDE, SIDE, split=False))
+    check(own, reference, exact=shape == (SIDE, SIDE))
 
 
 @pytest.mark.parametrize("max_tiles", [1, 6, 12])

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokcli.models.base import GridAdapter, only_view
+from tokcli.models.base import only_view
+from tokcli.models.grid import GridAdapter
 from tokcli.models.qwen3_vl import clip_geometry, frame_seconds
 
 if TYPE_CHECKING:

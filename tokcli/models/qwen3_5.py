@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokcli.models.base import GridAdapter
+from tokcli.models.grid import GridAdapter
 from tokcli.models.qwen3_vl import Qwen3VL
 
 if TYPE_CHECKING:

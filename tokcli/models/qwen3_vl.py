@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import CHATML_WITHOUT_SYSTEM, GridAdapter, only_view
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, only_view
+from tokcli.models.grid import GridAdapter
 
 if TYPE_CHECKING:
     import torch

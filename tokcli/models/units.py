@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tokcli.models.base import TOWER_SIGNALS, GridAdapter
+from tokcli.models.base import TOWER_SIGNALS
+from tokcli.models.grid import GridAdapter
 
 if TYPE_CHECKING:
     import torch
