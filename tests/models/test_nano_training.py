@@ -168,7 +168,7 @@ def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unty
     train(out, device="cpu", length=length, log=lines.append)
     stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "finest-tower", "wide-bank"]
     stages += ["last-tower", "wide-language", "word-tower", "word-bank", "deepening", "catching-up"]
-    stages += ["last-bank", "comparing", "ordering", "following"]
+    stages += ["last-bank", "comparing", "ordering", "following", "sharp-tower", "sharp-bank", "settling"]
     assert [line for line in lines if line in stages] == stages
     assert lines[-1].startswith("saved")
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
