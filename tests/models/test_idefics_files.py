@@ -18,7 +18,7 @@ from tiny_checkpoints import encode_item, make_info
 
 from tokcli.cache import open_cache, verify_cache
 from tokcli.errors import ModelError
-from tokcli.models import Request, load_language_model, load_tower
+from tokcli.models import Request, load_language_model, load_tower, resize_frames
 from tokcli.pipeline.compress import compress
 from tokcli.recipe import CompressRecipe
 
@@ -61,7 +61,7 @@ def test_files_to_answers(tiny: Tiny, clips: Path, tmp_path: Path) -> None:
         assert grids == [("crop", (1, 2 * TOKENS, 3 * TOKENS)), ("thumbnail", (1, TOKENS, TOKENS))]
     tower = load_tower(model, device="cpu")
     encoding = tower.start(make_info("image", height=70, width=120), still.frame_size)
-    own = encoding.push(pixels[None])
+    own = encoding.push(resize_frames(pixels[None], still.frame_size, tower.sizer.resample))
     assert torch.equal(still.kept.tokens, own.tokens) and torch.equal(still.kept.coords, own.coords)
     language = load_language_model(model, device="cpu")
     for cache in fewer:
