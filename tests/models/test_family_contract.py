@@ -189,6 +189,32 @@ def test_a_ragged_batch_is_its_rows_alone(tiny: Tiny, opened: Halves, monkeypatc
     assert [answer.token_ids for answer in asked] == [answer.token_ids for answer in plain]
 
 
+def test_each_step_with_cache_is_the_step_without(tiny: Tiny, opened: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of families whose language model takes one position a token."""
+    video = encode_item(opened.tower, make_info("video", frames=4), seed=1)
+    request = Request(subset([video], 0.5)[0], QUESTION)
+    inputs = opened.language.prepare([request])
+    if inputs["position_ids"].dim() != 2 or tiny.recurrent:
+        pytest.skip("its positions have three dimensions, or it has a state instead of a cache")
+    monkeypatch.setattr(opened.language.model.generation_config, "eos_token_id", None)
+    config = opened.native.config
+    # A random model may say what stands for visual tokens, and then one forward finds too few of them.
+    silent = [opened.language.family.visual_token(config, kind) for kind in KINDS]
+    options = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True, "suppress_tokens": silent}
+    output = opened.language.model.generate(**inputs, max_new_tokens=STEPS, **options)
+    new = output.sequences[:, -STEPS:]
+    for step in range(STEPS):
+        given = opened.language.prepare([request])
+        after = given["position_ids"][:, -1:] + torch.arange(1, step + 1)
+        longer = {"input_ids": new[:, :step], "attention_mask": torch.ones_like(after), "position_ids": after}
+        if "token_type_ids" in given:
+            longer["token_type_ids"] = torch.zeros_like(after)
+        given |= {name: torch.cat([given[name], values], dim=1) for name, values in longer.items()}
+        with torch.no_grad():
+            reference = opened.language.model(**given, use_cache=False).logits[0, -1]
+        assert float((output.logits[step][0] - reference).abs().max()) <= 1e-5
+
+
 @pytest.mark.parametrize("kind", ["video", "image"])
 def test_runs_do_not_change_anything(opened: Halves, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     info = make_info(kind, frames=5)
