@@ -15,6 +15,7 @@ from tokcli.methods.options import VariantOptions
 from tokcli.methods.output import merge
 from tokcli.ops.allocation import proportional
 from tokcli.ops.matching import Merging, bipartite_matching
+from tokcli.ops.rows import empty
 from tokcli.types import TokenSet, VisualTokens
 
 ROWS_AT_A_TIME = 1024
@@ -58,7 +59,7 @@ def aim(visual: VisualTokens, options: AimOptions) -> TokenSet:
     starts = [0, *accumulate(sizes)]
     labels = torch.full((len(visual),), -1, dtype=torch.int64)
     anchors = torch.empty(sum(sizes), dtype=torch.int64)
-    values = torch.empty((sum(sizes), visual.tokens.shape[1]), dtype=visual.tokens.dtype)
+    values = empty((sum(sizes), visual.tokens.shape[1]), visual.tokens.dtype)
     alike = defaultdict(list)
     for index, (rows, plan) in enumerate(zip(steps, rounds)):
         alike[len(rows), plan].append(index)
