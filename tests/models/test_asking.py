@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -94,7 +95,8 @@ def test_an_option_is_greedy_where_the_answer_begins_with_it() -> None:
     options = ["the cat sits", "I only", answer.text, "I only know cats", answer.text, answer.text + "?"]
     scores = nano.language.log_likelihoods(None, ["Is there a cat?"], [options])[0]
     assert [score.greedy for score in scores] == [False, True, True, False, True, False]
-    assert scores[2] == scores[4]
+    # Rows of one product: on processors with wider vectors, where a row stands in it decides how its sums round.
+    assert scores[2] == replace(scores[4], total=pytest.approx(scores[4].total, abs=1e-5))
     assert scores[2].tokens == len(answer.token_ids) - 1
     assert scores[1].total >= scores[2].total > -1 > scores[3].total
 
