@@ -49,7 +49,12 @@ def caches(model: Path, media: Path, folder: Path, *methods: str) -> list[Cache]
     summary = compress(recipe)
     assert (summary.done, summary.failed) == (2, 0)
     assert not any(verify_cache(output) for output in outputs)
-    return [open_cache(output) for output in outputs]
+    opened = [open_cache(output) for output in outputs]
+    numbers = [
+        part.numel() for item in opened[0] for part in (item.kept.tokens, item.kept.deepstack) if part is not None
+    ]
+    assert summary.token_bytes == 4 * sum(numbers)  # the first keeps all tokens
+    return opened
 
 
 def test_levels_reach_the_cache_and_the_language_model(media: Path, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def summarize(
     cache = open_cache(target.folder)
     columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
     wanted = {clean_text(item_id) for item_id in ids}
-    rows = [row for row in cache.table(columns=["id", *columns]).to_pylist() if row["id"] in wanted]
+    rows = [row for row in cache.table(columns=["id", "hidden_size", *columns]).to_pylist() if row["id"] in wanted]
     source_tokens, kept_tokens, source_bytes, media_seconds = (sum(row[name] for row in rows) for name in columns)
     return CompressSummary(
         items=items,
@@ -159,7 +159,8 @@ def summarize(
         skipped=output.skipped,
         source_tokens=source_tokens,
         kept_tokens=kept_tokens,
-        token_bytes=source_tokens * int(str(model["hidden_size"])) * target.torch_dtype.itemsize,
+        # A row's own width: with DeepStack, a token is several vectors.
+        token_bytes=sum(row["source_tokens"] * row["hidden_size"] for row in rows) * target.torch_dtype.itemsize,
         source_bytes=source_bytes,
         cache_bytes=cache.stats()["cache_bytes"],
         media_seconds=round(media_seconds, 3),
