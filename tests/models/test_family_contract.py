@@ -227,7 +227,9 @@ def test_runs_do_not_change_anything(opened: Halves, kind: str, monkeypatch: pyt
     parts = [encoding.push(pixels[first : first + run]) for first in range(0, len(pixels), run)]
     closing = encoding.closing()
     parts += [] if closing is None else [closing]
-    assert torch.equal(torch.cat([part.tokens for part in parts]), whole.tokens)
+    # Equal bit by bit where a row of a product does not depend on how many there are, as with AVX2; with wider vectors
+    # the last bits of sums of 64 numbers about 1 may differ.
+    torch.testing.assert_close(torch.cat([part.tokens for part in parts]), whole.tokens, rtol=0, atol=1e-6)
     assert torch.equal(torch.cat([part.coords for part in parts]), whole.coords)
 
 
