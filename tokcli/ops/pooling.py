@@ -6,7 +6,7 @@ import math
 
 import torch
 
-ROWS_AT_A_TIME = 4096
+ROWS_AT_A_TIME = 1024
 
 
 def group_means(rows: torch.Tensor, labels: torch.Tensor, num_groups: int) -> tuple[torch.Tensor, torch.Tensor]:
