@@ -10,7 +10,6 @@ gives. The target holds for arrays: none of T x T x P or N x N may be larger tha
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from bench.peak import peak_bytes
 from tokcli.methods import resolve
 from tokcli.types import VisualTokens
 
@@ -72,13 +72,13 @@ def measure_here(name: str, visual: VisualTokens, warm_up: VisualTokens) -> Poin
     method, arguments = SETTINGS[name]
     compressor = resolve(method, **arguments)
     compressor.compress(warm_up, "bench")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_bytes()
     start = time.thread_time()
     kept = compressor.compress(visual, "bench")
     seconds = time.thread_time() - start
-    rise = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    rise = peak_bytes() - before
     result = kept.tokens.numel() * kept.tokens.element_size()
-    return Point(visual.views[0].grid[0], len(kept), seconds, result, max(0, rise * 1024 - result))
+    return Point(visual.views[0].grid[0], len(kept), seconds, result, max(0, rise - result))
 
 
 def measure(name: str, frames: int) -> Point:

@@ -20,27 +20,24 @@ from bench.checkpoint import make_checkpoint
 
 TARGET = 1.15
 PROGRAM = """
-import re, sys
-from pathlib import Path
+import sys
+from bench.peak import peak_bytes
 from tokcli.models import load_language_model, load_tower, resolve_checkpoint
 from transformers import AutoModelForImageTextToText
 half, folder = sys.argv[1:]
 def whole(folder, device):
     return AutoModelForImageTextToText.from_pretrained(folder, dtype="float32")
-def peak():
-    # What getrusage tells would begin with the parent's.
-    return 1024 * int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1])
 load = {"tower": load_tower, "language model": load_language_model, "whole": whole}[half]
 load(str(resolve_checkpoint("nano")), device="cpu")  # code that is imported on first use, and a small model's weights
-before = peak()
+before = peak_bytes()
 opened = load(folder, device="cpu")
 for weight in getattr(opened, "model", opened).parameters():
     weight.sum()  # files are mapped: a weight takes memory when it is read
-print(peak() - before)
+print(peak_bytes() - before)
 """
 
 
-def peak_bytes(half: str, folder: Path) -> int:
+def growth_of(half: str, folder: Path) -> int:
     """Growth of the process's peak memory (Linux) by opening ``half`` of the checkpoint."""
     command = [sys.executable, "-c", PROGRAM, half, str(folder)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
@@ -57,7 +54,7 @@ def measure() -> dict[str, dict[str, float]]:
         sizes["whole"] = sum(sizes.values())
         result = {}
         for half, size in sizes.items():
-            peak = peak_bytes(half, folder)
+            peak = growth_of(half, folder)
             result[half] = {"peak": peak / 2**20, "size": size / 2**20, "ratio": peak / size}
     return result
 
