@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from method_items import video
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tokcli.methods import resolve
-from tokcli.types import View, VisualTokens
+from tokcli.types import VisualTokens
 
 PLACES = (4, 4)
 DIM = 8
@@ -57,10 +58,8 @@ def drifting(num_frames: int) -> VisualTokens:
     # A drift that stays within bounds, so that long clips are like several short ones.
     base = torch.randn((1, PLACES[0] * PLACES[1], DIM), generator=generator)
     rows = (base + 0.3 * torch.randn((num_frames, PLACES[0] * PLACES[1], DIM), generator=generator)).reshape(-1, DIM)
-    coords = torch.cartesian_prod(torch.tensor([0]), *(torch.arange(size) for size in grid)).to(torch.int32)
     signals = {name: rows[:, 0].abs() for name in ("pixel_change", "received_attention", "meanq")}
-    structural = torch.zeros(len(rows), dtype=torch.bool)
-    return VisualTokens(rows, coords, (View("frames", grid),), structural, signals, 1.0)
+    return video(rows, grid, **signals)
 
 
 def most_bytes(name: str, arguments: dict[str, Any], num_frames: int) -> int:
