@@ -75,8 +75,8 @@ def train_tower(
         with autocast():
             tokens = tower(patches.to(device), grid.to(device)).pooler_output.float()
         loss = word_loss(tokens, labels, words, table, bias, right)
-        tower.zero_grad()
-        bias.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(tower.parameters(), 1.0)
         for optimizer in optimizers:
