@@ -85,10 +85,6 @@ class AnyresAdapter(FlatAdapter):
         if not isinstance(config.vision_feature_layer, int):
             raise ModelError(f"{folder}: vision_feature_layer must be one layer, got {config.vision_feature_layer}")
 
-    def tower_settings(self, config: Any) -> dict[str, Any]:
-        vision = {name: getattr(config.vision_config, name) for name in self.vision_settings}
-        return vision | {name: getattr(config, name) for name in self.feature_settings}
-
     def frame_grid(self, config: Any) -> FixedGrid:
         """Size and tokens of a frame of video."""
         raise NotImplementedError

@@ -186,12 +186,27 @@ def kept_tokens(item: EncodedItem, like: torch.Tensor) -> torch.Tensor:
     return item.kept.tokens.to(device=like.device, dtype=like.dtype)
 
 
+def as_stills(tokens: Sequence[torch.Tensor]) -> dict[str, Any]:
+    """``mm_encoder_outputs`` of families whose language model is given everything as stills, item by item."""
+    from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+    return {"image": BaseModelOutputWithPooling(pooler_output=list(tokens))} if tokens else {}
+
+
 class PlainAdapter:
     """What most families are without: levels, tiles, separators, text around items, an id for visual tokens alone."""
 
     stored: ClassVar[str] = "tokens as the projector gives them, with their grid"
     limits: ClassVar[tuple[str, ...]] = ()
     video_template: ClassVar[str | None] = None
+    vision_settings: ClassVar[tuple[str, ...]]
+    """Fields of ``vision_config`` that change what the tower computes."""
+    feature_settings: ClassVar[tuple[str, ...]] = ()
+    """Fields of the configuration itself that do."""
+
+    def tower_settings(self, config: Any) -> dict[str, Any]:
+        vision = {name: getattr(config.vision_config, name) for name in self.vision_settings}
+        return vision | {name: getattr(config, name) for name in self.feature_settings}
 
     def deepstack_levels(self, config: Any) -> int:
         return 0

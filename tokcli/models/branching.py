@@ -195,10 +195,11 @@ class Row:
         place = seen.sum(dim=1) - 1
         self._place = torch.cat([self._place, place])
         window = self._forward.window
-        mask: torch.Tensor | dict[str, torch.Tensor] = self._added(seen)
+        full = self._added(seen)
+        mask: torch.Tensor | dict[str, torch.Tensor] = full
         if window is not None:
             near = place[:, None] - self._place < window
-            mask = {"full_attention": self._added(seen), "sliding_attention": self._added(seen & near)}
+            mask = {"full_attention": full, "sliding_attention": self._added(seen & near)}
         return self._forward(self._cache, tokens.ids, tokens.positions, mask, keep)
 
     def _added(self, seen: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ Positions number the tokens of the full prompt. A kept token keeps its number, a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.models.base import SCHEMES, PlainAdapter, kept_tokens
 
@@ -16,24 +16,6 @@ if TYPE_CHECKING:
 
     from tokcli.models.positions import Block, Text
     from tokcli.types import EncodedItem
-
-
-class FlatAdapter(PlainAdapter):
-    """Base of adapters with one run of positions."""
-
-    language_modules = ("language_model",)
-    system_as_parts = True
-    position_schemes = SCHEMES
-    signals: frozenset[str] = frozenset()
-
-    def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
-        """int64 (K,)."""
-        import torch
-
-        from tokcli.models.positions import check_scheme
-
-        check_scheme(scheme, self.position_schemes)
-        return torch.arange(len(kept)) if scheme == "compact" else kept
 
 
 CLIP_SETTINGS = (
@@ -50,17 +32,27 @@ CLIP_SETTINGS = (
 """Fields of ``vision_config`` that change what a tower like CLIP's or SigLIP's computes."""
 
 
-def as_stills(items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-    """``mm_encoder_outputs`` of families whose language model is given everything as stills."""
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
+class FlatAdapter(PlainAdapter):
+    """Base of adapters with one run of positions."""
 
-    if not items:
-        return {}
-    return {"image": BaseModelOutputWithPooling(pooler_output=[kept_tokens(item, like) for item in items])}
+    language_modules = ("language_model",)
+    system_as_parts = True
+    position_schemes = SCHEMES
+    signals: frozenset[str] = frozenset()
+    vision_settings: ClassVar[tuple[str, ...]] = CLIP_SETTINGS
+
+    def positions(self, parts: Sequence[Text | Block], kept: torch.Tensor, scheme: str) -> torch.Tensor:
+        """int64 (K,)."""
+        import torch
+
+        from tokcli.models.positions import check_scheme
+
+        check_scheme(scheme, self.position_schemes)
+        return torch.arange(len(kept)) if scheme == "compact" else kept
 
 
 def as_one_row(items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-    """The same for models that take a tensor: they flatten it, so that one row of all tokens serves as well."""
+    """As ``as_stills``, for models that take a tensor: they flatten it, so one row of all tokens serves as well."""
     import torch
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
 from tokcli.models.base import ONE_SIZE, only_view
-from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter, as_one_row
+from tokcli.models.flat import FlatAdapter, as_one_row
 from tokcli.models.llava import Llava
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Gemma3(FlatAdapter):
     )
     vision_modules = ("vision_tower", "multi_modal_projector")
     vision_prefixes = Llava.vision_prefixes
+    feature_settings = ("mm_tokens_per_image",)
     default_template = (
         "{{ bos_token }}"
         "{% set told = namespace(first='') %}"
@@ -90,10 +91,6 @@ class Gemma3(FlatAdapter):
 
         settings = pixel_settings(folder, "image", {**_DEFAULTS, **image}, geometry)
         return Preprocessing(settings, settings)
-
-    def tower_settings(self, config: Any) -> dict[str, Any]:
-        vision = {name: getattr(config.vision_config, name) for name in CLIP_SETTINGS}
-        return vision | {"mm_tokens_per_image": config.mm_tokens_per_image}
 
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokcli.models.base import only_view
+from tokcli.models.base import as_stills, kept_tokens, only_view
 from tokcli.models.grid import GridAdapter
 from tokcli.models.qwen3_vl import clip_geometry, frame_seconds
 
@@ -97,12 +97,7 @@ class Glm4V(GridAdapter):
         return str(int(seconds))
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        if not items:
-            return {}
-        tokens = [item.kept.tokens.to(device=like.device, dtype=like.dtype) for item in items]
-        return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+        return as_stills([kept_tokens(item, like) for item in items])
 
 
 class Glm4VMoe(Glm4V):

@@ -25,8 +25,6 @@ class GridAdapter(PlainAdapter):
     vision_modules = ("visual",)
     language_modules = ("language_model",)
     vision_prefixes = ("visual.", "model.visual.")
-    vision_settings: ClassVar[tuple[str, ...]]
-    """Fields of ``vision_config`` that change what the tower computes."""
     default_template = CHATML
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "video"}
     system_as_parts = False
@@ -39,9 +37,6 @@ class GridAdapter(PlainAdapter):
         preprocessing = read_preprocessing(folder)
         check_patches(folder, config.vision_config, preprocessing)
         return preprocessing
-
-    def tower_settings(self, config: Any) -> dict[str, Any]:
-        return {name: getattr(config.vision_config, name) for name in self.vision_settings}
 
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import ONE_SIZE, Part, kept_tokens
-from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter
+from tokcli.models.base import ONE_SIZE, Part, as_stills, kept_tokens
+from tokcli.models.flat import FlatAdapter
 from tokcli.models.number_words import in_words
 from tokcli.models.qwen3_vl import frame_seconds
 from tokcli.types import View
@@ -63,6 +63,7 @@ class Idefics3(FlatAdapter):
     vision_modules = ("vision_model", "connector")
     language_modules = ("text_model",)
     vision_prefixes = tuple(start + name for start in ("", "model.") for name in ("vision_model.", "connector."))
+    feature_settings = ("scale_factor",)
     default_template = "<|begin_of_text|>" + _TURNS
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
 
@@ -98,10 +99,6 @@ class Idefics3(FlatAdapter):
             pixel_settings(folder, "image", image, lambda given: geometry(given, tiling)),
             pixel_settings(folder, "video", video, lambda given: geometry(given, grid)),
         )
-
-    def tower_settings(self, config: Any) -> dict[str, Any]:
-        vision = {name: getattr(config.vision_config, name) for name in CLIP_SETTINGS}
-        return vision | {"scale_factor": config.scale_factor}
 
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
@@ -186,25 +183,22 @@ class Idefics3(FlatAdapter):
                     before = ""
                 before = "\n"
             before = "\n\n"
+        captions = self.captions(item)
         for number in range(frames):
-            between = f"{_AROUND}{self.caption(item, number)}" if number else before
+            between = f"{_AROUND}{captions[number]}" if number else before
             pieces += [text(f"{between}{_AROUND}{_WHOLE}"), block]
         return [*pieces, text(_AROUND)]
 
-    def caption(self, item: EncodedItem, frame: int) -> str:
-        """Text before a frame of a video."""
-        return ""
+    def captions(self, item: EncodedItem) -> list[str]:
+        """Text before each frame of a video."""
+        return [""] * item.views[-1].grid[0]
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        if not items:
-            return {}
         tokens = []
         for item in items:
             order, rows = self.reading_order(item), kept_tokens(item, like)
             tokens.append(rows if order is None else rows[order[item.kept.source].argsort(stable=True)])
-        return {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+        return as_stills(tokens)
 
 
 class SmolVLM(Idefics3):
@@ -225,11 +219,11 @@ class SmolVLM(Idefics3):
         length = f"{hours}:{seconds // 60:02d}:{seconds % 60:02d}"
         frames = in_words(item.views[0].grid[0])
         intro = f"You are provided the following series of {frames} frames from a {length} [H:MM:SS] video.\n"
-        return intro + self.caption(item, 0), "\n\n"
+        return intro + self.captions(item)[0], "\n\n"
 
-    def caption(self, item: EncodedItem, frame: int) -> str:
-        ((seconds, *_),) = frame_seconds(item, 1)[frame : frame + 1]
-        return f"\nFrame from {int(seconds // 60):02d}:{int(seconds % 60):02d}:"
+    def captions(self, item: EncodedItem) -> list[str]:
+        starts = [seconds for (seconds,) in frame_seconds(item, 1)]
+        return [f"\nFrame from {int(start // 60):02d}:{int(start % 60):02d}:" for start in starts]
 
 
 def _tile_tokens(config: Any) -> int:

@@ -34,6 +34,22 @@ class InternVL(FlatAdapter):
     model_class = "InternVLForConditionalGeneration"
     stored = "tiles and overview of a still, frames of a video, with their grids"
     limits = (ONE_SIZE,)
+    feature_settings = (
+        "downsample_ratio",
+        "projector_hidden_act",
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+    )
+    vision_settings = (
+        *CLIP_SETTINGS,
+        "attention_bias",
+        "use_qk_norm",
+        "norm_type",
+        "layer_scale_init_value",
+        "use_mask_token",
+        "use_absolute_position_embeddings",
+        "use_mean_pooling",
+    )
     vision_modules = ("vision_tower", "multi_modal_projector")
     vision_prefixes = tuple(
         start + name for start in ("", "model.") for name in ("vision_tower.", "multi_modal_projector.")
@@ -63,10 +79,6 @@ class InternVL(FlatAdapter):
             pixel_settings(folder, "image", image, lambda given: geometry(given, tiling)),
             pixel_settings(folder, "video", video, lambda given: geometry(given, grid)),
         )
-
-    def tower_settings(self, config: Any) -> dict[str, Any]:
-        vision = {name: getattr(config.vision_config, name) for name in _VISION_SETTINGS}
-        return vision | {name: getattr(config, name) for name in _FEATURE_SETTINGS}
 
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
@@ -130,19 +142,3 @@ def _tile_tokens(config: Any) -> int:
 
 
 _KINDS: tuple[ViewKind, ...] = ("crop", "thumbnail")
-_VISION_SETTINGS = (
-    *CLIP_SETTINGS,
-    "attention_bias",
-    "use_qk_norm",
-    "norm_type",
-    "layer_scale_init_value",
-    "use_mask_token",
-    "use_absolute_position_embeddings",
-    "use_mean_pooling",
-)
-_FEATURE_SETTINGS = (
-    "downsample_ratio",
-    "projector_hidden_act",
-    "vision_feature_layer",
-    "vision_feature_select_strategy",
-)

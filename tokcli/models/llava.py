@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import TOWER_SIGNALS, only_view
-from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter, as_stills
+from tokcli.models.base import TOWER_SIGNALS, as_stills, kept_tokens, only_view
+from tokcli.models.flat import FlatAdapter
 
 if TYPE_CHECKING:
     import torch
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
     from tokcli.models.sizing import FixedSize
     from tokcli.types import EncodedItem, MediaKind
 
-_FEATURE_SETTINGS = (
-    "vision_feature_layer",
-    "vision_feature_select_strategy",
-    "projector_hidden_act",
-    "multimodal_projector_bias",
-)
-
 
 class Llava(FlatAdapter):
     """Adapter for checkpoints of the type ``llava`` with a CLIP tower."""
 
     model_class = "LlavaForConditionalGeneration"
+    feature_settings = (
+        "vision_feature_layer",
+        "vision_feature_select_strategy",
+        "projector_hidden_act",
+        "multimodal_projector_bias",
+    )
     limits = (
         "made for stills: a video is its frames in one run of placeholders, which is tokcli's convention",
         "a CLIP tower and vision_feature_select_strategy=default only",
@@ -83,10 +82,6 @@ class Llava(FlatAdapter):
         settings = pixel_settings(folder, "image", processor, geometry)
         return Preprocessing(settings, settings)
 
-    def tower_settings(self, config: Any) -> dict[str, Any]:
-        vision = {name: getattr(config.vision_config, name) for name in CLIP_SETTINGS}
-        return vision | {name: getattr(config, name) for name in _FEATURE_SETTINGS}
-
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -122,7 +117,7 @@ class Llava(FlatAdapter):
         return [Block(only_view(item).grid)]
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        return as_stills(items, like)
+        return as_stills([kept_tokens(item, like) for item in items])
 
 
 def _signal_block(model: Any) -> Any:

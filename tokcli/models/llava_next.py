@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
-from tokcli.models.base import ONE_SIZE
-from tokcli.models.flat import as_stills
+from tokcli.models.base import ONE_SIZE, as_stills, kept_tokens
 from tokcli.models.llava import Llava
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class LlavaNext(AnyresAdapter):
         return int(config.image_token_id)
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
-        return as_stills(items, like)
+        return as_stills([kept_tokens(item, like) for item in items])
 
 
 class LlavaNextVideo(LlavaNext):
