@@ -26,10 +26,26 @@ class Matching:
     """(B, s - r): sources that stay, the most similar first."""
     destinations: torch.Tensor
     """(B, n - s): ascending."""
+    protected: int = 0
+    """How many of the first tokens never merge."""
 
     def official_order(self) -> torch.Tensor:
-        """(B, n - r): the tokens that are left as ToMe puts them, sources by similarity before all destinations."""
-        return torch.cat([self.unmerged, self.destinations], dim=1)
+        """(B, n - r): the tokens that are left as ToMe puts them; where nothing merged, in the order that they had.
+
+        Sources by similarity before all destinations; with one protected token, sources in the order that they had;
+        with two, these two before all others.
+        """
+        if self.merged.shape[1] == 0:
+            return self.list_order()
+        if self.protected == 0:
+            return torch.cat([self.unmerged, self.destinations], dim=1)
+        order = self.sources_first()
+        if self.protected == 1:
+            return order
+        sources = self.unmerged.shape[1]
+        return torch.cat(
+            [order[:, :1], order[:, sources : sources + 1], order[:, 1:sources], order[:, sources + 1 :]], 1
+        )
 
     def sources_first(self) -> torch.Tensor:
         """(B, n - r): the sources that are left in the order that they had, before all destinations."""
@@ -37,23 +53,38 @@ class Matching:
 
     def list_order(self) -> torch.Tensor:
         """(B, n - r): the tokens that are left in the order that they had."""
-        return self.official_order().sort(dim=1).values
+        return self.sources_first().sort(dim=1).values
 
 
-def bipartite_matching(metric: torch.Tensor, r: int, first_source: int = 0) -> Matching:
+def bipartite_matching(
+    metric: torch.Tensor,
+    r: int,
+    first_source: int = 0,
+    *,
+    protected: int = 0,
+    penalty: torch.Tensor | None = None,
+) -> Matching:
     """Match every second token with the most similar of the others; the ``r`` most similar pairs merge.
 
     ``metric``: (B, n, d) float32. ``first_source``: 0 if sources are at even positions, 1 if at odd ones. At most the
     smaller half merges. Similarity is the cosine; ties go to the lowest position, of destinations and of sources.
+
+    ``protected``: how many of the first tokens neither merge nor receive, 0 to 2, e.g. [CLS] and a distillation
+    token; at most half of the others merges then. The first one is a source and the second a destination: with
+    ``first_source`` 0. ``penalty``: (B, n) float32, what is taken off the similarity of a source's pair.
     """
     batch, length, _ = metric.shape
     positions = torch.arange(length)
     sources, destinations = positions[first_source::2], positions[1 - first_source :: 2]
-    r = max(0, min(r, length // 2))
+    r = max(0, min(r, (length - protected) // 2))
     if r == 0:
         values, best = torch.zeros(batch, len(sources)), torch.zeros(batch, len(sources), dtype=torch.int64)
     else:
-        values, best = _best(metric, first_source)
+        values, best = _best(metric, first_source, first_allowed=protected // 2)
+        if penalty is not None:
+            values = values - penalty[:, first_source::2]
+        if protected:
+            values[:, 0] = -torch.inf
     order = torch.sort(values, dim=1, descending=True, stable=True).indices
     chosen = order[:, :r]
     return Matching(
@@ -61,21 +92,45 @@ def bipartite_matching(metric: torch.Tensor, r: int, first_source: int = 0) -> M
         targets=destinations[best.gather(1, chosen)] if r else chosen,
         unmerged=sources[order[:, r:]],
         destinations=destinations.expand(batch, -1),
+        protected=protected,
     )
 
 
-def _best(metric: torch.Tensor, first_source: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The cosine of each source with its most similar destination, and which that is: (B, s) each."""
-    sources, destinations = metric[:, first_source::2], metric[:, 1 - first_source :: 2]
+def _best(metric: torch.Tensor, first_source: int, first_allowed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The cosine of each source with its most similar destination, and which that is: (B, s) each.
+
+    ``first_allowed``: the first destination that may receive.
+    """
+    sources, destinations = metric[:, first_source::2], metric[:, 1 - first_source :: 2][:, first_allowed:]
     lengths = norms(metric)
     # Products are scaled instead of tokens, and by the lengths of the sources once the best is known.
-    scale = 1 / lengths[:, None, 1 - first_source :: 2]
+    scale = 1 / lengths[:, None, 1 - first_source :: 2][:, :, first_allowed:]
     rows = max(1, ENTRIES_AT_A_TIME // (destinations.shape[0] * destinations.shape[1]))
     parts = [
         torch.bmm(some, destinations.transpose(1, 2)).mul_(scale).max(dim=2) for some in sources.split(rows, dim=1)
     ]
     values = torch.cat([part.values for part in parts], dim=1) / lengths[:, first_source::2]
-    return values, torch.cat([part.indices for part in parts], dim=1)
+    return values, torch.cat([part.indices for part in parts], dim=1) + first_allowed
+
+
+def every_kth_matching(metric: torch.Tensor, k: int) -> Matching:
+    """Match the first k - 1 of every k tokens with the most similar of the last ones; all of them merge.
+
+    ``metric``: (B, n, d) float32, n a multiple of ``k``, k at least 2. What is left are n / k tokens.
+    """
+    batch, length, _ = metric.shape
+    positions = torch.arange(length).view(-1, k)
+    sources, destinations = positions[:, :-1].flatten(), positions[:, -1]
+    lengths = norms(metric)
+    scaled = metric[:, destinations] / lengths[:, destinations, None]
+    rows = max(1, ENTRIES_AT_A_TIME // (batch * len(destinations)))
+    parts = [torch.bmm(metric[:, some], scaled.transpose(1, 2)).argmax(dim=2) for some in sources.split(rows)]
+    return Matching(
+        merged=sources.expand(batch, -1),
+        targets=destinations[torch.cat(parts, dim=1)],
+        unmerged=torch.zeros((batch, 0), dtype=torch.int64),
+        destinations=destinations.expand(batch, -1),
+    )
 
 
 @dataclass(frozen=True)
@@ -141,3 +196,12 @@ class Merging:
             anchors=self.anchors.gather(1, order),
             labels=moved.gather(1, self.labels),
         )
+
+    def unmerge(self, values: torch.Tensor) -> torch.Tensor:
+        """Give every token at first the value of the one that it went into: (B, N, ...), of (B, n, ...) values."""
+        return torch.stack([some[labels] for some, labels in zip(values, self.labels)])
+
+    def sources(self) -> torch.Tensor:
+        """bool (B, n, N): which of the tokens at first went into which."""
+        came = torch.zeros((*self.tokens.shape[:2], self.labels.shape[1]), dtype=torch.bool)
+        return came.scatter_(1, self.labels.unsqueeze(1), True)
