@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from tokcli.cache.faults import fault_point
 from tokcli.errors import CacheError
 
 TEMPORARY_PREFIX = ".tmp-"
@@ -40,21 +41,24 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def publish(temporary: Path, final: Path) -> None:
-    """Give a file that is complete and fsynced its name."""
+def publish(temporary: Path, final: Path, what: str = "") -> None:
+    """Give a file that is complete and fsynced its name; ``what`` it is names the moments of ``faults``."""
+    fault_point(f"{what}.after_fsync")
     temporary.replace(final)
+    fault_point(f"{what}.after_rename")
     sync_folder(final.parent)
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes, what: str = "") -> None:
     """Replace ``path`` by ``content`` in one step. Raises ``CacheError`` when it cannot be written."""
+    fault_point(f"{what}.before_write")
     temporary = temporary_path(path.parent)
     try:
         with writing(path.parent), temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        publish(temporary, path)
+        publish(temporary, path, what)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokcli.cache.atomic import TEMPORARY_PREFIX, remove_temporaries, sync_folder, writing
+from tokcli.cache.faults import fault_point
 from tokcli.cache.layout import LOCK, MANIFEST, SUCCESS, TABLES, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.errors import CacheConflictError, UsageError
@@ -57,13 +58,17 @@ def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
         with writing(cache):
             (cache / SUCCESS).unlink(missing_ok=True)
             for shard in list_shards(cache):
+                fault_point("overwrite.before_deletion")
                 shard.path.unlink()
+                fault_point("overwrite.after_deletion")
     with writing(cache):
         for table in TABLES:
             (cache / table).mkdir(exist_ok=True)
         for folder in (cache, *(cache / table for table in TABLES)):
             remove_temporaries(folder)
+        fault_point("open.before_removing_success")
         (cache / SUCCESS).unlink(missing_ok=True)
+        fault_point("open.after_removing_success")
     if manifest is None:
         asked.write(cache)
     sync_folder(cache)

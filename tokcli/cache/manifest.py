@@ -110,7 +110,7 @@ class Manifest:
     def write(self, cache: Path) -> None:
         """Write ``manifest.json`` atomically."""
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
-        write_atomically(cache / MANIFEST, (text + "\n").encode())
+        write_atomically(cache / MANIFEST, (text + "\n").encode(), "manifest")
 
 
 def read_manifest(cache: Path) -> Manifest:

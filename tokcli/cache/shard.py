@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from tokcli.cache.atomic import publish, temporary_path, writing
 from tokcli.cache.encode import Row, row_bytes, rows_table
+from tokcli.cache.faults import fault_point
 from tokcli.cache.layout import shard_name
 from tokcli.cache.schema import BLOBS, PAGES_DIGEST, writer_options
 
@@ -34,6 +35,7 @@ class ShardWriter:
         self.num_bytes = 0
         self._constants = {"sequence": sequence, "configuration": schema.metadata[b"tokcli.configuration"].decode()}
         self._folder, self._sequence = folder, sequence
+        fault_point("shard.before_temporary")
         self._temporary = temporary_path(folder)
         self._rows: list[Row] = []
         self._buffered_bytes = 0
@@ -67,10 +69,12 @@ class ShardWriter:
             with writing(self._folder):
                 self._parquet.add_key_value_metadata({PAGES_DIGEST: self._sink.take_digest()})
                 self._parquet.close()
+                fault_point("shard.before_fsync")
                 self._sink.sync()
                 self._sink.close()
                 final = self._folder / shard_name(self._sequence, self._sink.take_digest()[:8])
-                publish(self._temporary, final)
+                publish(self._temporary, final, "shard")
+                fault_point("shard.after_folder_fsync")
         except BaseException:
             self.abort()
             raise
@@ -93,6 +97,7 @@ class ShardWriter:
             table = rows_table(self._rows, self.schema)
             with writing(self._folder):
                 self._parquet.write_table(table, row_group_size=len(table))
+            fault_point("shard.after_pages")
         except BaseException:
             self.abort()
             raise

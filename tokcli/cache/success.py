@@ -13,7 +13,7 @@ from tokcli.cache.manifest import canonical_json
 
 def write_success(cache: Path, counts: Mapping[str, int]) -> None:
     """Write the mark atomically; ``counts`` are ``items`` and ``failed`` of the whole cache."""
-    write_atomically(cache / SUCCESS, (canonical_json(dict(counts)) + "\n").encode())
+    write_atomically(cache / SUCCESS, (canonical_json(dict(counts)) + "\n").encode(), "success")
 
 
 def read_success(cache: Path) -> dict[str, int] | None:

@@ -10,6 +10,7 @@ from types import TracebackType
 import pyarrow as pa
 
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
+from tokcli.cache.faults import fault_point
 from tokcli.cache.folder import make_folder, prepare
 from tokcli.cache.layout import Table
 from tokcli.cache.levels import check_levels, levels_of
@@ -151,6 +152,7 @@ class CacheWriter:
             self._state |= self._written
             self._written = {}
         if self._failures:
+            fault_point("commit.between_tables")
             self._commit_failures()
         self._broken = False
         self._began = time.monotonic()
