@@ -1,11 +1,13 @@
-"""Cases of what merges tokens of stills: the matching of ToMe."""
+"""Cases of what merges tokens of stills: the matching of ToMe, and folder."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from method_items import Arrays
+from method_items import Arrays, video
 
+from tokcli.methods import resolve
+from tokcli.methods.folder import folded, longer, magnified
 from tokcli.ops.matching import Merging, bipartite_matching, every_kth_matching
 
 NOT_PORTABLE = {
@@ -41,4 +43,19 @@ def tome(case: str, arrays: Arrays) -> None:
     np.testing.assert_allclose(read.unmerge(left.tokens), arrays["unmerged"], atol=1e-4)
 
 
-RUNNERS = {"tome": tome}
+def folder(case: str, arrays: Arrays) -> None:
+    tokens, r, protected = torch.from_numpy(arrays["x"]), int(arrays["r"]), int(arrays["class_token"])
+    length = tokens.shape[1]
+    left = folded(tokens, r, protected=protected)
+    np.testing.assert_allclose(left.tokens, arrays["metric_out"], atol=1e-3)
+    np.testing.assert_array_equal(left.sizes, arrays["size"][:, :, 0])
+    values = magnified(left) if longer(length, r) else left.tokens
+    np.testing.assert_allclose(values, arrays["out"], atol=1e-3)
+    if not protected:
+        visual = video(tokens[0], (1, 1, length))
+        kept = resolve("folder", max_tokens=length - r, options={"variant": "official"}).compress(visual, "item")
+        np.testing.assert_allclose(kept.tokens, arrays["out"][0], atol=1e-3)
+        np.testing.assert_array_equal(kept.mass, arrays["size"][0, :, 0])
+
+
+RUNNERS = {"tome": tome, "folder": folder}

@@ -34,6 +34,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vqtoken", {"max_tokens": 16}),
     ("centerclip", {}),
     ("ts_llava", {}),
+    ("folder", {}),
 ]
 
 

@@ -56,6 +56,7 @@ FURTHER: list[tuple[str, Options]] = [
     ("ktv", {"keyframes": 2, "importance": "anticos", "features": "pre_projector"}),
     ("vqtoken", {"variant": "official", "start": "k-means++", "rescale": "none"}),
     ("vqtoken", {"start": "k-means++"}),
+    ("folder", {"variant": "official"}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in method_names()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

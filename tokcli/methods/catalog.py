@@ -11,6 +11,7 @@ from tokcli.methods.dtd import dtd
 from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
 from tokcli.methods.fastvid import fastvid
+from tokcli.methods.folder import folder
 from tokcli.methods.holitom import holitom
 from tokcli.methods.keyframes import keyframes
 from tokcli.methods.ktv import ktv
@@ -45,6 +46,7 @@ for _method in (
     holitom,
     fastvid,
     prunevid,
+    folder,
     uniform,
     random,
     pool2d,

@@ -34,7 +34,7 @@ class TempmeOptions(SizeBudget):
     kind="merge",
     count="exact",
     paper="arXiv:2409.01156",
-    golden=("tempme_merge", "tome"),
+    golden=("tempme_merge",),
     code="LunarShen/TempMe @ e6249303",
     licence="MIT",
 )
