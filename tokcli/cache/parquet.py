@@ -91,7 +91,9 @@ def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.T
 
 def columns_of(table: pa.Table) -> Columns:
     """A row group's columns, each as one array, which is how they come unless a column exceeds 2 GiB."""
-    return {
-        name: column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-        for name, column in zip(table.column_names, table.columns)
-    }
+    return Columns(
+        {
+            name: column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+            for name, column in zip(table.column_names, table.columns)
+        }
+    )

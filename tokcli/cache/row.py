@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,33 @@ from tokcli.cache.tensors import ITEM_BYTES
 _HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
 
 
-Columns = dict[str, pa.Array]
+_Blobs = tuple[list[int], list[bool], pa.Buffer]
+"""Where each value of a binary column starts, the end of the last with them; which are not null; all bytes."""
+
+
+class Columns(dict[str, pa.Array]):
+    """The columns of a row group. What its rows are asked for again and again is turned into Python once."""
+
+    def __init__(self, arrays: Mapping[str, pa.Array]) -> None:
+        super().__init__(arrays)
+        self._lists: dict[str, list[Any]] = {}
+        self._blobs: dict[str, _Blobs] = {}
+
+    def value(self, name: str, number: int) -> Any:
+        """A small column's value as a Python object. Raises ``KeyError`` for an unknown column."""
+        if name not in self._lists:
+            self._lists[name] = self[name].to_pylist()
+        return self._lists[name][number]
+
+    def blob(self, name: str, number: int) -> pa.Buffer | None:
+        """A binary column's bytes, not copied: a scalar of Arrow's would own a copy of them."""
+        if name not in self._blobs:
+            array = self[name]
+            _, offsets, data = array.buffers()
+            starts = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+            self._blobs[name] = (starts.tolist(), array.is_valid().to_pylist(), data or pa.py_buffer(b""))
+        starts, valid, data = self._blobs[name]
+        return data.slice(starts[number], starts[number + 1] - starts[number]) if valid[number] else None
 
 
 class StoredRow:
@@ -25,11 +52,11 @@ class StoredRow:
 
     def __getitem__(self, name: str) -> Any:
         """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
-        return self._columns[name][self._number].as_py()
+        return self._columns.value(name, self._number)
 
     def head(self) -> dict[str, Any]:
         """All small columns."""
-        return {name: column[self._number].as_py() for name, column in self._columns.items() if name not in _HEAVY}
+        return {name: self._columns.value(name, self._number) for name in self._columns if name not in _HEAVY}
 
     def metadata(self) -> dict[str, Any]:
         """The user's own columns, without their prefix."""
@@ -38,7 +65,7 @@ class StoredRow:
 
     def buffer(self, name: str) -> pa.Buffer | None:
         """The bytes of a blob, not copied."""
-        return self._columns[name][self._number].as_buffer()
+        return self._columns.blob(name, self._number)
 
     def numbers(self, name: str) -> npt.NDArray[Any] | None:
         """A list column's values as an array of their own."""
