@@ -62,6 +62,7 @@ def _method(page: dict[str, Any]) -> str:
         ("Paper", page["paper"]),
         ("Authors' code", page["code"]),
         ("Licence of that code", page["licence"]),
+        ("Experimental", page["experimental"]),
         ("Output", f"{page['kind']}; number of tokens {page['count']}"),
         ("Works on", {"pixels": "frames", "tower": "the tower from inside"}.get(page["where"], "tokens")),
         ("Needs", ", ".join(page["needs"])),

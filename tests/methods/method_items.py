@@ -45,6 +45,15 @@ def video(tokens: Any, grid: Any, *, seconds_per_step: float | None = 1.0, **sig
     )
 
 
+def still(tokens: Any, grids: Any, kinds: Any = ("image",), **signals: torch.Tensor) -> VisualTokens:
+    """A still of several views, each of one step: ``tokens`` is an array of all their rows in any leading shape."""
+    rows = tokens if isinstance(tokens, torch.Tensor) else torch.from_numpy(np.asarray(tokens))
+    views = tuple(View(kind, (1, int(height), int(width))) for kind, (height, width) in zip(kinds, grids))
+    coords = torch.cat([grid_coords(number, view.grid) for number, view in enumerate(views)])
+    structural = torch.zeros(len(coords), dtype=torch.bool)
+    return VisualTokens(rows.reshape(len(coords), -1), coords, views, structural, signals)
+
+
 def drifting(grid: tuple[int, int, int], *, dim: int = 16, seed: int = 0) -> VisualTokens:
     """A scene that changes a little from step to step, more at some places than at others, with a cut halfway."""
     generator = torch.Generator().manual_seed(seed)
@@ -75,8 +84,14 @@ def with_signals(visual: VisualTokens, generator: torch.Generator) -> VisualToke
     """The item with every signal that a method may ask for; a method with a new signal adds it here."""
     flat = ("pixel_change", "received_attention", "cls_attention", "meanq")
     signals = {name: torch.rand(len(visual), generator=generator) for name in flat}
-    wide = {name: torch.randn(len(visual), 8, generator=generator) for name in ("keys", "pre_projector")}
-    return replace(visual, signals={**signals, **wide})
+    signals |= {name: torch.randn(len(visual), 8, generator=generator) for name in ("keys", "pre_projector")}
+    more = ("hub_attention", "probe_attention", "cls_logits", "patch_entropy", "projector_sensitivity")
+    signals |= {name: torch.rand(len(visual), generator=generator) for name in more}
+    layers = ("cls_attention_layers", "received_layers")
+    signals |= {name: torch.rand(len(visual), 6, generator=generator) for name in layers}
+    signals["head_mean_keys"] = torch.randn(len(visual), 4, generator=generator)
+    signals["neighbour_distance"] = torch.rand(len(visual), 2, 3, generator=generator)
+    return replace(visual, signals=signals)
 
 
 def some_budget(name: str, share: float, tokens: int) -> dict[str, float | int]:

@@ -53,6 +53,7 @@ def _draw_method(page: dict[str, Any]) -> None:
         ("paper", page["paper"]),
         ("authors' code", page["code"]),
         ("its licence", page["licence"]),
+        ("experimental", page["experimental"]),
         ("output", f"{page['kind']}, number of tokens {page['count']}"),
         ("works on", WHERE[page["where"]]),
         ("needs", ", ".join(page["needs"])),

@@ -30,7 +30,7 @@ MethodOptions = Annotated[
 Importance = Annotated[
     str | None,
     typer.Option(
-        help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
+        help="What ranks tokens, for methods that rank by attention: recv, meanq, cls, hub, probe or anticos.",
         rich_help_panel=WHAT,
     ),
 ]
@@ -67,7 +67,7 @@ OneMethodOptions = Annotated[
 OneMethodImportance = Annotated[
     str | None,
     typer.Option(
-        help="What ranks tokens, for methods that rank by attention: recv, meanq, cls or anticos.",
+        help="What ranks tokens, for methods that rank by attention: recv, meanq, cls, hub, probe or anticos.",
         rich_help_panel=METHOD,
     ),
 ]

@@ -112,6 +112,8 @@ class Method:
     """Repository and commit of the authors' code that the definition was checked against."""
     licence: str = ""
     """Licence of that code; nothing of it is in this package."""
+    experimental: str = ""
+    """Why its results may not be the authors', where they published no code to compare with; empty for others."""
 
     def parse(self, values: Mapping[str, Any]) -> Options:
         return parse_options(self.name, self.options, values)
@@ -152,6 +154,7 @@ class Method:
             "paper": self.paper,
             "code": self.code,
             "licence": self.licence,
+            "experimental": self.experimental,
             "kind": self.kind,
             "count": self.count,
             "streaming": self.streaming,
@@ -209,6 +212,7 @@ def method(
     golden: Collection[str] = (),
     code: str = "",
     licence: str = "",
+    experimental: str = "",
 ) -> Callable[[Callable[..., Any]], Method]:
     """Make a :class:`Method` of the decorated function; its docstring becomes the method's page."""
 
@@ -233,6 +237,7 @@ def method(
             golden=tuple(golden),
             code=code,
             licence=licence,
+            experimental=experimental,
         )
 
     return wrap

@@ -10,6 +10,7 @@ from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
 from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
+from tokcli.methods.fastervlm import fastervlm
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.folder import folder
 from tokcli.methods.holitom import holitom
@@ -47,6 +48,7 @@ for _method in (
     fastvid,
     prunevid,
     folder,
+    fastervlm,
     uniform,
     random,
     pool2d,

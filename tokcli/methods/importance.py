@@ -12,12 +12,19 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
+from tokcli.errors import MethodError
 from tokcli.methods.layout import blocks
 from tokcli.methods.options import Options
 from tokcli.types import VisualTokens
 
-Importance = Literal["cls", "recv", "meanq", "anticos"]
-SIGNAL_OF: dict[str, str] = {"cls": "cls_attention", "recv": "received_attention", "meanq": "meanq"}
+Importance = Literal["cls", "recv", "meanq", "hub", "probe", "anticos"]
+SIGNAL_OF: dict[str, str] = {
+    "cls": "cls_attention",
+    "recv": "received_attention",
+    "meanq": "meanq",
+    "hub": "hub_attention",
+    "probe": "probe_attention",
+}
 """The signal that each kind of importance is read from; ``anticos`` needs the tokens alone."""
 
 
@@ -25,7 +32,8 @@ class ImportanceOptions(Options):
     importance: Importance = Field(
         default="recv",
         description="What ranks tokens: 'recv' the attention that they receive, 'cls' that of [CLS] if there is "
-        "one, 'meanq' that of the mean query, 'anticos' their unlikeness to the mean token.",
+        "one, 'meanq' that of the mean query, 'hub' that of the tokens that receive most, 'probe' that of a pooling "
+        "head if there is one, 'anticos' their unlikeness to the mean token.",
     )
 
 
@@ -36,10 +44,13 @@ def importance_signals(options: ImportanceOptions) -> tuple[str, ...]:
 
 
 def importance_of(visual: VisualTokens, options: ImportanceOptions) -> torch.Tensor:
-    """Return float32 (N,), larger for tokens that matter more; zeros for structural rows with ``anticos``."""
+    """Return float32 (N,), larger for tokens that matter more; zeros for structural rows with ``anticos``.
+
+    Raises :class:`MethodError` for a signal that is not a number somewhere.
+    """
     signal = SIGNAL_OF.get(options.importance)
     if signal is not None:
-        return visual.signals[signal].float()
+        return numbers_of(visual, signal)
     scores = torch.zeros(len(visual))
     for block in blocks(visual):
         present = block.present
@@ -47,3 +58,17 @@ def importance_of(visual: VisualTokens, options: ImportanceOptions) -> torch.Ten
         mean = frames.sum(1) / present.sum(1, keepdim=True)
         scores[block.rows[present]] = -F.cosine_similarity(frames, mean[:, None], dim=-1)[present]
     return scores
+
+
+def numbers_of(visual: VisualTokens, signal: str) -> torch.Tensor:
+    """A signal as float32 (N, ...); raises :class:`MethodError` where it is NaN, which no order has a place for."""
+    values = visual.signals[signal].float()
+    bad = torch.isnan(values)
+    if bool(bad.any()):
+        rows = torch.nonzero(bad.flatten(1).any(dim=1) if bad.ndim > 1 else bad).flatten()
+        place = tuple(visual.coords[int(rows[0])].tolist())
+        raise MethodError(
+            f"signal {signal!r} is not a number for {len(rows)} of {len(visual)} tokens, the first at "
+            f"(view, t, y, x) = {place}; the vision tower overflowed: encode with dtype float32 or bfloat16"
+        )
+    return values
