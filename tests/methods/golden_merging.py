@@ -1,10 +1,14 @@
-"""Cases of what merges tokens of stills: the matching of ToMe, and folder."""
+"""Cases of what merges tokens of stills: the matching of ToMe, folder, visionzip and
+llavolta.
+"""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
-from method_items import Arrays, video
+from method_items import Arrays, still, video
 
 from tokcli.methods import resolve
 from tokcli.methods.folder import folded, longer, magnified
@@ -58,4 +62,81 @@ def folder(case: str, arrays: Arrays) -> None:
         np.testing.assert_array_equal(kept.mass, arrays["size"][0, :, 0])
 
 
-RUNNERS = {"tome": tome, "folder": folder}
+def visionzip(case: str, arrays: Arrays) -> None:
+    if "restored" in arrays:
+        visionzip_tiles(arrays)
+        return
+    # [CLS] comes first and counts as dominant; here it is no token.
+    contextual, dominant = int(arrays["contextual"]), int(arrays["dominant_arg"]) - 1
+    for hidden, attention, keys, chosen, out in zip(
+        arrays["hidden"],
+        arrays["cls_attn"],
+        arrays["key_headmean"],
+        arrays["dominant_idx_sorted_with_cls"],
+        arrays["out"],
+    ):
+        side = math.isqrt(len(hidden) - 1)
+        visual = video(
+            hidden[1:],
+            (1, side, side),
+            cls_attention=torch.from_numpy(attention[:, 1:].mean(axis=0)),
+            head_mean_keys=torch.from_numpy(keys[1:]),
+        )
+        count = dominant + contextual
+        options = {"variant": "official", "importance": "cls", "contextual_share": contextual / count}
+        kept = resolve("visionzip", max_tokens=count, options=options).compress(visual, "item")
+        alone = torch.isin(kept.source, torch.from_numpy(chosen[1:] - 1))
+        np.testing.assert_array_equal(kept.source[alone], chosen[1:] - 1)
+        np.testing.assert_allclose(kept.tokens[alone], out[1 : dominant + 1], atol=1e-4)
+        np.testing.assert_allclose(kept.tokens[~alone], out[dominant + 1 :], atol=1e-4)
+
+
+def visionzip_tiles(arrays: Arrays) -> None:
+    """The order of a stitched canvas: a picture is made of which the labelled vectors are the result."""
+    tiles, side, dim = len(arrays["out_per_crop"]), 24, arrays["out_per_crop"].shape[2]
+    dominant = arrays["all_indices"].shape[1] - 1
+    contextual = arrays["out_per_crop"].shape[1] - 1 - dominant
+    columns, rows = arrays["grid_wh"].tolist()
+    canvas = np.zeros((rows, side, columns, side, dim), np.float32)
+    importance = np.zeros((rows, side, columns, side), np.float32)
+    for tile, (vectors, indices) in enumerate(zip(arrays["out_per_crop"], arrays["all_indices"])):
+        places = np.sort(indices[indices > 0]) - 1
+        others = np.setdiff1d(np.arange(side * side), places)
+        targets = others[np.arange(contextual) * (len(others) // contextual)]
+        values, scores = np.zeros((side * side, dim), np.float32), np.zeros(side * side, np.float32)
+        values[places], scores[places] = vectors[1 : dominant + 1], 1.0
+        values[targets] = vectors[dominant + 1 :]
+        row, column = divmod(tile, columns)
+        canvas[row, :, column] = values.reshape(side, side, dim)
+        importance[row, :, column] = scores.reshape(side, side)
+    tokens = np.concatenate([np.zeros((side * side, dim), np.float32), canvas.reshape(-1, dim)])
+    scores = np.concatenate([np.zeros(side * side, np.float32), importance.flatten()])
+    visual = still(
+        tokens,
+        [(side, side), (rows * side, columns * side)],
+        ("thumbnail", "crop"),
+        cls_attention=torch.from_numpy(scores),
+        head_mean_keys=torch.ones(len(tokens), 2),
+    )
+    each = dominant + contextual
+    options = {"variant": "official", "importance": "cls", "contextual_share": contextual / each}
+    kept = resolve("visionzip", max_tokens=(1 + tiles) * each, options=options).compress(visual, "item")
+    crops = kept.coords[:, 0] == 1
+    alone = torch.from_numpy(scores)[kept.source] > 0
+    np.testing.assert_allclose(kept.tokens[crops & alone], arrays["restored"][: tiles * dominant], atol=1e-4)
+    # Then [CLS] of each tile, and the contextual tokens tile by tile.
+    _, _, y, x = kept.coords.unbind(dim=1)
+    merged = [kept.tokens[crops & ~alone & (y // side * columns + x // side == tile)] for tile in range(tiles)]
+    np.testing.assert_allclose(torch.cat(merged), arrays["restored"][tiles * (dominant + 1) :], atol=1e-4)
+
+
+def llavolta(case: str, arrays: Arrays) -> None:
+    stride, length = int(arrays["stride"]), arrays["x"].shape[1]
+    options = {"variant": "official", "stride": stride}
+    kept = resolve("llavolta", options=options).compress(video(arrays["x"], (1, 12, 12)), "item")
+    np.testing.assert_allclose(kept.tokens, arrays["out"][0], atol=1e-6)
+    # Positions are averaged too, in half precision; here a token stands at the place in the middle.
+    np.testing.assert_allclose(kept.source + (1 - stride % 2) / 2, arrays["positions_fp16"][0], atol=length / 2**11)
+
+
+RUNNERS = {"tome": tome, "folder": folder, "visionzip": visionzip, "llavolta": llavolta}

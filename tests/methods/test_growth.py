@@ -35,6 +35,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("centerclip", {}),
     ("ts_llava", {}),
     ("folder", {}),
+    ("visionzip", {}),
+    ("llavolta", {}),
+    ("pool2d", {"keep": 0.25, "options": {"resize": "bilinear"}}),
 ]
 
 
@@ -60,6 +63,7 @@ def drifting(num_frames: int) -> VisualTokens:
     base = torch.randn((1, PLACES[0] * PLACES[1], DIM), generator=generator)
     rows = (base + 0.3 * torch.randn((num_frames, PLACES[0] * PLACES[1], DIM), generator=generator)).reshape(-1, DIM)
     signals = {name: rows[:, 0].abs() for name in ("pixel_change", "received_attention", "meanq")}
+    signals["head_mean_keys"] = rows[:, :4]
     return video(rows, grid, **signals)
 
 

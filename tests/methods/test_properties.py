@@ -57,6 +57,10 @@ FURTHER: list[tuple[str, Options]] = [
     ("vqtoken", {"variant": "official", "start": "k-means++", "rescale": "none"}),
     ("vqtoken", {"start": "k-means++"}),
     ("folder", {"variant": "official"}),
+    ("visionzip", {"variant": "official", "importance": "cls"}),
+    ("visionzip", {"contextual_share": 0.0}),
+    ("llavolta", {"variant": "official"}),
+    ("pool2d", {"resize": "bilinear"}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in method_names()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

@@ -16,6 +16,7 @@ from tokcli.methods.folder import folder
 from tokcli.methods.holitom import holitom
 from tokcli.methods.keyframes import keyframes
 from tokcli.methods.ktv import ktv
+from tokcli.methods.llavolta import llavolta
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.prunevid import prunevid
@@ -26,6 +27,7 @@ from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.ts_llava import ts_llava
 from tokcli.methods.uniform import uniform
 from tokcli.methods.vidcom2 import vidcom2
+from tokcli.methods.visionzip import visionzip
 from tokcli.methods.vqtoken import vqtoken
 
 for _method in (
@@ -49,6 +51,8 @@ for _method in (
     prunevid,
     folder,
     fastervlm,
+    visionzip,
+    llavolta,
     uniform,
     random,
     pool2d,

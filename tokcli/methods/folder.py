@@ -8,14 +8,15 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
-from tokcli.methods.base import method
-from tokcli.methods.budget import SizeBudget, rows_to_keep
-from tokcli.methods.layout import steps_of, take
+from tokcli.methods.base import Stream, method
+from tokcli.methods.budget import SizeBudget
+from tokcli.methods.by_step import Merge, StepMerging, shares_of
+from tokcli.methods.layout import take
 from tokcli.methods.options import VariantOptions
-from tokcli.methods.output import Groups
-from tokcli.ops.allocation import proportional
+from tokcli.methods.output import Groups, held
+from tokcli.methods.tiles import Step
 from tokcli.ops.matching import Merging, bipartite_matching
-from tokcli.types import TokenSet, VisualTokens
+from tokcli.types import View, VisualTokens
 
 DEFAULT_KEEP = 0.34
 
@@ -34,6 +35,7 @@ class FolderOptions(VariantOptions, SizeBudget):
     kind="merge",
     count="exact",
     paper="arXiv:2501.02430",
+    streaming=True,
     golden=("folder", "tome"),
     code="anakin-skywalker-Joseph/Folder @ d4750b9e",
     licence="none; nothing of it is in this package",
@@ -43,31 +45,35 @@ class FolderOptions(VariantOptions, SizeBudget):
         "fixed": "tokens are the means of what went into them, and no longer",
     },
 )
-def folder(visual: VisualTokens, options: FolderOptions) -> TokenSet:
-    """Fold the tokens of each step together: the most similar pairs become their mean, time after time.
+def folder(options: FolderOptions, views: tuple[View, ...]) -> Stream:
+    """Fold each picture's tokens together: the most similar pairs become their mean, time after time.
 
-    The tokens at even positions of a step are matched with those at odd ones by cosine, and the most similar pairs
-    merge (the matching of ToMe), at most half of the tokens at a time, until the step has its share of the budget. A
-    merged token is the mean of all that went into it, and stands at the token at the odd position. Those that are left
-    stay in order, so what is even and odd in the next round are neighbours again.
+    The tokens at even positions of a picture are matched with those at odd ones by cosine, and the most similar pairs
+    merge (the matching of ToMe), at most half of the tokens at a time, until the picture has its share of the budget.
+    A merged token is the mean of all that went into it, and stands at the token at the odd position. Those that are
+    left stay in order, so what is even and odd in the next round are neighbours again.
 
-    Every step of a video and every view is folded by itself, and keeps a token at least. Without a budget 34% are
-    kept, the authors' milder setting for LLaVA-1.5. Their version inside its last block, which ranks by attention
-    too, is not this one; here it is their function for finished features. It stops with an error where nothing is to
-    merge.
+    Every picture is folded by itself and keeps the same share: each frame of a video, a still, its thumbnail, and each
+    tile of its canvas. Without a budget 34% are kept, the authors' milder setting for LLaVA-1.5. Their version inside
+    its last block, which ranks by attention too, is not this one; here it is their function for finished features,
+    which stops with an error where nothing is to merge.
     """
-    steps = steps_of(visual)
-    count = rows_to_keep("folder", options, visual, floor=len(steps), floor_is="a token of each step")
-    counts = proportional(torch.tensor([len(rows) for rows in steps], dtype=torch.int64), count).tolist()
-    groups = Groups(visual)
-    for rows, kept in zip(steps, counts):
-        left = folded(take(visual.tokens, rows).float().unsqueeze(0), len(rows) - kept)
-        values = left.tokens[0]
-        if options.variant == "official" and longer(len(rows), len(rows) - kept):
-            most = torch.finfo(visual.tokens.dtype).max
-            values = magnified(left)[0].clamp_(-most, most)
-        groups.add(rows, left.labels[0], rows[left.anchors[0]], values)
-    return groups.merged()
+
+    def prepare(chunk: VisualTokens) -> Merge:
+        def merge(step: Step, count: int, groups: Groups) -> None:
+            for tile, kept in zip(step.tiles, shares_of(step, count).tolist()):
+                if kept == 0:
+                    continue
+                r = len(tile.rows) - kept
+                left = folded(take(chunk.tokens, tile.rows).float().unsqueeze(0), r)
+                values = left.tokens[0]
+                if options.variant == "official" and longer(len(tile.rows), r):
+                    values = held(magnified(left)[0], chunk.tokens.dtype)
+                groups.add(tile.rows, left.labels[0], tile.rows[left.anchors[0]], values)
+
+        return merge
+
+    return StepMerging("folder", options, views, prepare)
 
 
 def folded(tokens: torch.Tensor, r: int, *, protected: int = 0) -> Merging:

@@ -104,6 +104,12 @@ class Groups:
         return merge(self._visual, self.labels, self.anchors, values=torch.cat(self._values) if self._values else None)
 
 
+def held(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Float values, none beyond what ``dtype`` can hold: for merged tokens that are longer than those they are of."""
+    most = torch.finfo(dtype).max
+    return values.clamp(-most, most).to(dtype)
+
+
 def unmerged(visual: VisualTokens) -> TokenSet:
     """What a merging method gives that keeps all rows as they are."""
     groups = Groups(visual)
