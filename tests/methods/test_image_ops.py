@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
-import tokcli.ops.contextual as contextual
+from tokcli.ops import contextual, diversity
 from tokcli.ops.contextual import contextual_merge
 
 
@@ -44,3 +46,38 @@ def test_contextual_merging_of_equals_zeros_and_nothing() -> None:
     assert contextual_merge(torch.ones(2, 2), torch.ones(2, 2), 5).values.tolist() == [[1, 1], [1, 1]]
     assert contextual_merge(torch.ones(3, 2), torch.ones(3, 2), 0).values.shape == (0, 2)
     assert contextual_merge(torch.ones(0, 2), torch.ones(0, 2), 3).groups.tolist() == []
+
+
+def cosines_by_hand(rows: torch.Tensor) -> npt.NDArray[np.float64]:
+    values = rows.double().numpy()
+    lengths = np.sqrt((values**2).sum(axis=1))
+    return np.array(values @ values.T / np.outer(lengths, lengths))
+
+
+def max_min_by_hand(rows: torch.Tensor, count: int) -> list[int]:
+    """With all pairs, and the nearest of what was chosen looked for anew each time."""
+    distances = 1 - cosines_by_hand(rows)
+    others = distances + np.diag(np.full(len(rows), np.inf))
+    order = [int(others.min(axis=0).argmax())]
+    while len(order) < count:
+        nearest = distances[order].min(axis=0)
+        nearest[order] = -np.inf
+        order.append(int(nearest.argmax()))
+    return order
+
+
+@pytest.mark.parametrize("whole", [0, 4096])
+@pytest.mark.parametrize(("total", "dim", "count"), [(1, 3, 1), (40, 8, 40), (300, 16, 90), (700, 5, 30)])
+def test_max_min_order_by_hand(total: int, dim: int, count: int, whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "WHOLE_ROWS", whole)
+    monkeypatch.setattr(diversity, "BLOCK", 64)
+    monkeypatch.setattr(diversity, "COLUMNS_AT_A_TIME", 50)
+    rows = torch.randn(total, dim, generator=torch.Generator().manual_seed(total))
+    order = diversity.max_min_order(diversity.unit_rows(rows), count)
+    assert order.tolist() == max_min_by_hand(rows, count)
+
+
+def test_max_min_order_of_equals_takes_each_once() -> None:
+    unit = diversity.unit_rows(torch.ones(20, 3))
+    assert diversity.max_min_order(unit, 20).sort().values.tolist() == list(range(20))
+    assert diversity.max_min_order(diversity.unit_rows(torch.zeros(4, 3)), 4).tolist() == [0, 1, 2, 3]

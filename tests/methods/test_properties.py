@@ -56,6 +56,7 @@ FURTHER: list[tuple[str, Options]] = [
     ("ktv", {"keyframes": 2, "importance": "anticos", "features": "pre_projector"}),
     ("vqtoken", {"variant": "official", "start": "k-means++", "rescale": "none"}),
     ("vqtoken", {"start": "k-means++"}),
+    ("divprune", {"variant": "official"}),
     ("folder", {"variant": "official"}),
     ("visionzip", {"variant": "official", "importance": "cls"}),
     ("visionzip", {"contextual_share": 0.0}),

@@ -30,15 +30,17 @@ Work = TypeVar("Work")
 
 
 class StepBudget:
-    """How many tokens each step gets, as steps come."""
+    """How many tokens each step gets, as steps come; ``count_of`` says what number a share of all tokens is."""
 
-    def __init__(self, name: str, options: SizeBudget, views: tuple[View, ...]) -> None:
+    def __init__(
+        self, name: str, options: SizeBudget, views: tuple[View, ...], count_of: Callable[[float, int], int]
+    ) -> None:
         self._name = name
         self._views = views
         self._places = grid_tokens(views)
         self._ceiling = options.max_tokens
         share = 1.0 if options.keep is None else options.keep
-        self._total = share_count(share, self._places) if self._ceiling is None else self._ceiling
+        self._total = count_of(share, self._places) if self._ceiling is None else self._ceiling
         self._used = 0
 
     def spend(self, step: int, available: int, structural: int) -> int:
@@ -66,9 +68,15 @@ class _BySteps(Generic[Work]):
     """``prepare`` is called for each chunk and gives what works on its steps."""
 
     def __init__(
-        self, name: str, options: SizeBudget, views: tuple[View, ...], prepare: Callable[[VisualTokens], Work]
+        self,
+        name: str,
+        options: SizeBudget,
+        views: tuple[View, ...],
+        prepare: Callable[[VisualTokens], Work],
+        *,
+        count_of: Callable[[float, int], int] = share_count,
     ) -> None:
-        self._budget = StepBudget(name, options, views)
+        self._budget = StepBudget(name, options, views, count_of)
         self._prepare = prepare
 
     def _steps(self, chunk: VisualTokens) -> list[tuple[Step, int]]:
@@ -110,6 +118,16 @@ class StepMerging(_BySteps[Merge]):
             else:
                 merge(step, count, groups)
         return groups.merged()
+
+
+def rounded(share: float, count: int) -> int:
+    """As authors write it: a product in floating point, to the nearest number, halves to the even one; 1 at least."""
+    return max(1, round(share * count))
+
+
+def cut_off(share: float, count: int) -> int:
+    """As authors write it: a product in floating point, cut off; 1 at least."""
+    return max(1, int(share * count))
 
 
 def best_of_each(step: Step, scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

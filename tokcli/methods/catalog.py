@@ -6,6 +6,7 @@ from tokcli.methods.aim import aim
 from tokcli.methods.aot import aot
 from tokcli.methods.base import METHODS
 from tokcli.methods.centerclip import centerclip
+from tokcli.methods.divprune import divprune
 from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
 from tokcli.methods.dycoke import dycoke
@@ -53,6 +54,7 @@ for _method in (
     fastervlm,
     visionzip,
     llavolta,
+    divprune,
     uniform,
     random,
     pool2d,
