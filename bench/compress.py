@@ -30,7 +30,7 @@ from tokcli.models import VisionTower, load_tower
 from tokcli.models.preprocess import resize_frames
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import available_cores, check_request, load_job
+from tokcli.pipeline.preflight import available_cores, check_request, load_job, supervision
 from tokcli.pipeline.progress import Silent
 from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe
@@ -101,7 +101,7 @@ def tokcli_wall(paths: Sequence[Path], model: Path, fps: float, folder: Path) ->
     )
     begin = time.monotonic()
     request = check_request(recipe)
-    with DecoderPool(request.workers, recipe.timeout) as pool:
+    with DecoderPool(request.workers, supervision(recipe)) as pool:
         job = load_job(request)
         pool.configure(job.decode)
         (target,) = job.targets

@@ -24,7 +24,7 @@ from bench.clips import videos
 from tokcli.cache import CacheWriter
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import available_cores, check_request, load_job
+from tokcli.pipeline.preflight import available_cores, check_request, load_job, supervision
 from tokcli.pipeline.progress import Silent
 from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe
@@ -64,7 +64,7 @@ def one(paths: Sequence[Path], model: Path, fps: float, keep: float, features: s
     )
     request = check_request(recipe)
     before = cpu_seconds()
-    with DecoderPool(request.workers, recipe.timeout) as pool:
+    with DecoderPool(request.workers, supervision(recipe)) as pool:
         job = load_job(request)
         spent: list[float] = []
         job.tower.family.encode = timed(job.tower.family.encode, spent)

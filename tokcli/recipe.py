@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from tokcli.errors import RecipeError
 
@@ -56,6 +56,7 @@ class LimitsRecipe(_Step):
     max_pixels: Annotated[int, Field(ge=1)] | None = None
     max_seconds: Annotated[float, Field(gt=0)] | None = None
     max_source_frames: Annotated[int, Field(ge=1)] | None = None
+    max_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
 
 
 class _MakingCaches(_Step):
@@ -96,6 +97,8 @@ class CompressRecipe(_MakingCaches):
     qa: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
     timeout: Annotated[float, Field(gt=0)] = 60.0
+    heartbeat: Annotated[float, Field(gt=0)] = 60.0
+    decoder_memory: Annotated[ByteSize, Field(ge=1 << 29)] = ByteSize(4 << 30)
 
     @model_validator(mode="after")
     def _auto_chooses(self) -> CompressRecipe:

@@ -14,8 +14,10 @@ import pytest
 
 from tokcli.media import Limits, Sampling
 from tokcli.models.sizing import PixelBounds, Sizer
-from tokcli.pipeline.decoder_pool import BUFFERS, Decoder, DecoderPool, Event
+from tokcli.pipeline.decoder import Decoder, Event, Supervision
+from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Message, Opened
+from tokcli.pipeline.shared import SLOTS
 from tokcli.types import MediaItem
 
 BOUNDS = PixelBounds(min_pixels=112 * 112, max_pixels=224 * 224)
@@ -33,7 +35,7 @@ SETTINGS = DecodeSettings(
 
 @pytest.fixture
 def pool() -> Iterator[DecoderPool]:
-    with DecoderPool(workers=1, timeout=60.0) as pool:
+    with DecoderPool(1, Supervision()) as pool:
         pool.configure(SETTINGS)
         yield pool
 
@@ -83,7 +85,7 @@ def test_a_fast_decoder_waits_for_the_encoder(pool: DecoderPool, clips: Path) ->
     end = time.monotonic() + 3
     while time.monotonic() < end:
         chunks += [event for event in pool.poll(0.2) if isinstance(event.message, Chunk)]
-    assert len(chunks) == BUFFERS, "nothing more than the buffers may be on the way"
+    assert len(chunks) == SLOTS, "nothing more than the slots may be on the way"
     assert not decoder.working
     worked = decoder.worked
     decoder.overdue()
@@ -132,7 +134,7 @@ def test_a_process_that_dies_idle_costs_nothing(pool: DecoderPool, clips: Path) 
 
 
 def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
-    with DecoderPool(workers=1, timeout=1.0) as pool:
+    with DecoderPool(1, Supervision(timeout=5.0)) as pool:
         pool.configure(SETTINGS)
         decoder = wait_idle(pool)
         pid = decoder.process.pid
@@ -148,7 +150,7 @@ def test_a_hang_ends_at_the_deadline(clips: Path) -> None:
 
 
 def test_no_process_outlives_the_pool(clips: Path) -> None:
-    pool = DecoderPool(workers=2, timeout=60.0)
+    pool = DecoderPool(2, Supervision())
     pids = [decoder.process.pid for decoder in pool.decoders]
     pool.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)

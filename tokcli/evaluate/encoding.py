@@ -15,12 +15,12 @@ from tokcli.evaluate.journal import Journal
 from tokcli.evaluate.observer import EvalObserver
 from tokcli.evaluate.runner import Source
 from tokcli.evaluate.settings import FULL, Setting
-from tokcli.media import ScanResult, hash_file
+from tokcli.media import ScanResult, hash_if_readable
 from tokcli.methods import Compressor, resolve
 from tokcli.models import VisionTower
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import Job, Request, check_request, load_job
+from tokcli.pipeline.preflight import Job, Request, check_request, load_job, supervision
 from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe, EvalRecipe
 from tokcli.types import MediaItem
@@ -127,12 +127,12 @@ class Encoder:
         return open_cache(folder)
 
     def _is_due(self, item: MediaItem, writer: CacheWriter) -> bool:
-        state = writer.state(item, lambda: hash_file(item.path))
+        state = writer.state(item, lambda: hash_if_readable(item.path))
         return state in ("new", "changed") or (state == "failed" and self.recipe.retry_errors)
 
     def _decoders(self, job: Job) -> DecoderPool:
         """One pool for all caches: starting processes takes longer than decoding short clips."""
         if self._pool is None:
-            self._pool = self._open.enter_context(DecoderPool(self._request.workers, job.recipe.timeout))
+            self._pool = self._open.enter_context(DecoderPool(self._request.workers, supervision(job.recipe)))
         self._pool.configure(job.decode)
         return self._pool

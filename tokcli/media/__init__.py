@@ -4,7 +4,7 @@
 """
 
 from tokcli.media.encode import write_image, write_video
-from tokcli.media.hashing import hash_file
+from tokcli.media.hashing import hash_file, hash_if_readable
 from tokcli.media.limits import Limits
 from tokcli.media.reader import DecodeReport, MediaReader, decoder_names, open_media
 from tokcli.media.sampling import Sampling
@@ -19,6 +19,7 @@ __all__ = [
     "ScanResult",
     "decoder_names",
     "hash_file",
+    "hash_if_readable",
     "open_media",
     "scan_inputs",
     "write_image",

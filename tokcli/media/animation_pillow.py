@@ -11,6 +11,7 @@ import PIL
 from PIL import Image
 
 from tokcli.errors import MediaError
+from tokcli.media.heartbeat import beat
 from tokcli.media.limits import Limits
 from tokcli.media.orientation import Pixels
 from tokcli.media.pillow_rgb import to_rgb
@@ -64,6 +65,7 @@ class AnimationReader(MediaReader):
             try:
                 self._image.seek(number)
                 self._image.load()
+                beat()
             except Exception as error:  # Pillow's plugins raise whatever the damage leads to
                 self.report.bad_packets += 1
                 self.report.note(error)
@@ -84,6 +86,7 @@ class AnimationReader(MediaReader):
             yield number, self._line.seconds(int(self._line.times[number])), number, count
 
     def _write(self, number: int, out: Pixels) -> None:
+        beat()
         self._image.seek(number + self._skip)
         image = to_rgb(self._image)
         height, width = out.shape[:2]

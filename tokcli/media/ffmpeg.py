@@ -1,6 +1,25 @@
-"""Which FFmpeg PyAV brings, and the licence that its libraries report."""
+"""Which FFmpeg PyAV brings, the licence that its libraries report, and how much they print."""
 
 from __future__ import annotations
+
+_prints = False
+
+
+def print_messages() -> None:
+    """Have FFmpeg print its errors on stderr in this process; must come before the first file is opened."""
+    global _prints
+    _prints = True
+
+
+def set_log_level() -> None:
+    """What FFmpeg prints by itself: nothing, or errors after ``print_messages``.
+
+    By its own callback: PyAV's goes through Python, which is slow and known to dead-lock.
+    """
+    import av.logging
+
+    av.logging.restore_default_callback()
+    av.logging.set_libav_level(av.logging.ERROR if _prints else av.logging.PANIC)
 
 
 def ffmpeg_version() -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokcli.errors import MediaError
+from tokcli.media.heartbeat import beat
+from tokcli.media.plain_file import open_plain
 
 
 def hash_file(path: str) -> str:
@@ -19,9 +19,19 @@ def hash_file(path: str) -> str:
 
     digest = blake3()
     try:
-        with Path(path).open("rb") as file:
+        with open_plain(path) as file:
             while block := file.read(1 << 20):
                 digest.update(block)
-    except OSError as error:
-        raise MediaError(f"cannot read the file to hash it: {error.strerror or error}") from None
+                beat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MediaError(f"cannot read the file to hash it: {reason}") from None
     return digest.hexdigest()
+
+
+def hash_if_readable(path: str) -> str:
+    """As ``hash_file``; "", which is the hash of nothing, where the file cannot be read."""
+    try:
+        return hash_file(path)
+    except MediaError:
+        return ""

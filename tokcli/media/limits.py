@@ -16,6 +16,13 @@ class Limits:
     max_frames: int = 3_000_000
     """Frames in the source; twelve hours at 60 a second are 2.6 million."""
     max_seconds: float = 12 * 3600.0
+    max_bytes: int = 256 << 30
+    """Of the file; twelve hours at 50 megabits a second are 251 GiB."""
+
+    def check_bytes(self, count: int) -> None:
+        """Raise ``MediaError`` when a file of this size is over the limit."""
+        if count > self.max_bytes:
+            raise MediaError(f"has {count:,} bytes, over the limit of {self.max_bytes:,}; raise it with --limit-bytes")
 
     def check_size(self, width: int, height: int) -> None:
         """Raise ``MediaError`` when a frame of this size is over the limit, or no size at all."""

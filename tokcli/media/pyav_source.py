@@ -13,10 +13,11 @@ from typing import Any
 
 import av
 import av.error
-import av.logging
 
 from tokcli.errors import MediaError
 from tokcli.media.bitstream import Bitstream
+from tokcli.media.ffmpeg import set_log_level
+from tokcli.media.heartbeat import beat
 from tokcli.media.limits import Limits
 from tokcli.media.reader import DecodeReport
 
@@ -26,8 +27,7 @@ READ_ERROR_LIMIT = 16
 """Give up after so many read errors in a row."""
 _PLAYLISTS = ("hls", "concat", "dash", "imf", "webm_dash_manifest")
 
-av.logging.restore_default_callback()
-av.logging.set_libav_level(av.logging.PANIC)
+set_log_level()
 
 
 class PyavSource:
@@ -70,6 +70,7 @@ class PyavSource:
         while errors < READ_ERROR_LIMIT:
             try:
                 for packet in self._container.demux(self.stream):
+                    beat()
                     if packet.size:
                         errors = 0
                         yield packet
@@ -102,6 +103,7 @@ class PyavSource:
     def decode(self, packet: Any) -> list[Any]:
         """Frames that come out after ``packet``; None ends the stream and empties the decoder."""
         try:
+            beat()
             frames: list[Any] = self.context.decode(packet)
         except (av.error.FFmpegError, ValueError) as error:
             self.report.bad_packets += packet is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Self
 from tokcli.errors import MediaError, TokcliError, UsageError
 from tokcli.media.limits import Limits
 from tokcli.media.names import one_line
+from tokcli.media.plain_file import open_plain
 from tokcli.media.sampling import Sampling
 from tokcli.media.sniff import sniff
 from tokcli.types import Frames, MediaInfo
@@ -127,7 +127,7 @@ def open_media(
 
 
 def _open(path: str, sampling: Sampling, limits: Limits, decoder: str, frame_size: FrameSize | None) -> MediaReader:
-    kind = sniff(_head(path))
+    kind = sniff(_head(path, limits))
     if kind in ("still", "animation"):
         from tokcli.media.image_pillow import open_pillow
 
@@ -147,17 +147,14 @@ def _open(path: str, sampling: Sampling, limits: Limits, decoder: str, frame_siz
     return open_pyav(path, sampling, limits, frame_size)
 
 
-def _head(path: str) -> bytes:
-    """The file's first bytes, read only when it is a plain file: opening a FIFO would wait for ever."""
+def _head(path: str, limits: Limits) -> bytes:
+    """The first bytes of a plain file."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - a name with surrogate escapes goes through unchanged
-        if stat.S_ISDIR(status.st_mode):
-            raise MediaError("is a folder, not a file")
-        if not stat.S_ISREG(status.st_mode):
-            raise MediaError("is not a plain file (a pipe, socket or device)")
-        if status.st_size == 0:
-            raise MediaError("is empty (0 bytes)")
-        with Path(path).open("rb") as file:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size == 0:
+                raise MediaError("is empty (0 bytes)")
+            limits.check_bytes(size)
             return file.read(4096)
     except FileNotFoundError:
         reason = "is a link to a file that is missing" if Path(path).is_symlink() else "does not exist"

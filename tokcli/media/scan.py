@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,8 +49,9 @@ def scan_inputs(
 ) -> ScanResult:
     """Find the media in files, folders, glob patterns and manifests; nothing is opened but folders and manifests.
 
-    Folders are walked to the bottom, links too (loops are cut); hidden files and files without a media suffix are
-    left out. A file that is named is always taken, and an existing path is never a pattern, whatever is in its name.
+    Folders are walked to the bottom; a link to a folder is followed where that folder isn't met without it, once.
+    Hidden files and files without a media suffix are left out. A file that is named is always taken, and an existing
+    path is never a pattern, whatever is in its name.
     Manifests (.csv .tsv .jsonl .ndjson .parquet) name a file a row; relative paths start from the manifest's folder.
 
     Args:
@@ -133,7 +135,7 @@ class _Found:
 
 def _take(found: _Found, path: str, path_col: str, id_col: str | None, columns: Sequence[str] | None) -> None:
     if Path(path).is_dir():
-        for file in _walk(found, path, frozenset()):
+        for file in _walk(found, path):
             found.add(file)
     elif Path(path).suffix.lower() in MANIFEST_SUFFIXES:
         folder = os.path.dirname(path)  # noqa: PTH120 - keeps "./" and surrogate escapes as given
@@ -147,27 +149,35 @@ def _take(found: _Found, path: str, path_col: str, id_col: str | None, columns: 
         found.add(path)
 
 
-def _walk(found: _Found, folder: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Media files under ``folder``, sorted; ``above`` are the folders that contain it, to cut loops of links."""
-    try:
-        status = os.stat(folder)  # noqa: PTH116
-        key = (status.st_dev, status.st_ino)
-        if key in above:
-            return
-        with os.scandir(folder) as entries:
-            names = sorted(entries, key=lambda entry: os.fsencode(entry.name))
-    except OSError as error:
-        found.fail(utf8_name(os.path.normpath(folder)), folder, f"{one_line(folder)}: {error.strerror or error}")
-        return
-    for entry in names:
-        if entry.name.startswith("."):
+def _walk(found: _Found, top: str) -> list[str]:
+    """Media files under ``top``, sorted by name, folder by folder.
+
+    Every folder is walked once, real ones first: links in circles, or from each of many folders to all others, would
+    otherwise never end, and the same files would come under several names.
+    """
+    files: list[str] = []
+    walked: set[tuple[int, int]] = set()
+    folders, links = [top], deque[str]()
+    while folders or links:
+        folder = folders.pop() if folders else links.popleft()
+        try:
+            status = os.stat(folder)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in walked:
+                continue
+            walked.add((status.st_dev, status.st_ino))
+            with os.scandir(folder) as entries:
+                names = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            found.fail(utf8_name(os.path.normpath(folder)), folder, f"{one_line(folder)}: {error.strerror or error}")
             continue
-        if _is_folder(entry):
-            yield from _walk(found, entry.path, above | {key})
-        elif Path(entry.name).suffix.lower() in MEDIA_SUFFIXES:
-            yield entry.path
-        else:
-            found.result.passed_over += 1
+        for entry in sorted(names, key=lambda entry: os.fsencode(entry.name)):
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append(entry.path)
+            elif Path(entry.name).suffix.lower() in MEDIA_SUFFIXES:
+                files.append(entry.path)
+            else:
+                found.result.passed_over += 1
+    return sorted(files, key=lambda file: os.fsencode(file).split(b"/"))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -24,6 +24,17 @@ _STILLS = (
     b"qoif",
     b"DDS ",
 )  # fmt: skip
+_ARCHIVES = (
+    (0, b"PK\x03\x04", "zip"),
+    (0, b"PK\x05\x06", "zip"),
+    (0, b"\x1f\x8b", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    (0, b"7z\xbc\xaf\x27\x1c", "7z"),
+    (0, b"Rar!\x1a\x07", "rar"),
+    (257, b"ustar", "tar"),
+)
 _STILL_BRANDS = (b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx")
 
 
@@ -31,7 +42,8 @@ def sniff(head: bytes) -> MediaClass:
     """The class of a file that begins with ``head`` (a few kilobytes); unknown content is taken for video.
 
     Raises:
-        MediaError: the file is text: an error page, a git-LFS pointer, a playlist that names other files.
+        MediaError: the file is text (an error page, a git-LFS pointer, a playlist that names other files) or an
+            archive, which is not opened: what it unpacks to may be anything, also in size.
     """
     if head.startswith(b"\x89PNG\r\n\x1a\n") or (head[:4] == b"RIFF" and head[8:12] == b"WEBP"):
         return "animation"
@@ -41,6 +53,9 @@ def sniff(head: bytes) -> MediaClass:
         return "still" if head[8:12] in _STILL_BRANDS else "video"
     if head.startswith(_STILLS):
         return "still"
+    for offset, magic, name in _ARCHIVES:
+        if head.startswith(magic, offset):
+            raise MediaError(f"is an archive ({name}), which is not opened; unpack it and give the files")
     _refuse_text(head)
     return "video"
 

@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from tokcli.errors import MediaError
+from tokcli.media.heartbeat import beat
 from tokcli.media.limits import Limits
 from tokcli.media.orientation import Orientation, Pixels
 from tokcli.media.pyav_convert import Converter
@@ -95,6 +96,7 @@ class IndexedReader(MediaReader):
         converter = Converter(Orientation(), self._size)
 
         def write(number: int, out: Pixels) -> None:
+            beat()
             pixels, seconds = _call(self._backend, f"decode frame {number}", lambda: self._backend.frame(number))
             if abs(seconds - self._line.seconds(int(self._line.times[number]))) > TOLERANCE_SECONDS:
                 raise MediaError(f"{self._backend.name} gave the frame of another time; use --decoder pyav")

@@ -13,11 +13,12 @@ import torch
 
 from tokcli.cache import CacheWriter, ErrorRow
 from tokcli.errors import CacheError, MethodError, TokcliError
-from tokcli.media import hash_file
-from tokcli.pipeline.decoder_pool import DecoderPool, Event
+from tokcli.media import hash_if_readable
+from tokcli.pipeline.decoder import Event
+from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
-from tokcli.pipeline.preflight import Job, check_request, load_job
+from tokcli.pipeline.preflight import Job, check_request, load_job, supervision
 from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
 from tokcli.pipeline.session import ItemSession
 from tokcli.pipeline.targets import Output, Target, summarize
@@ -45,7 +46,7 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
     """
     request = check_request(recipe)
     # Decoder processes start while the tower loads: both take seconds, mostly of imports.
-    with DecoderPool(request.workers, recipe.timeout) as pool:
+    with DecoderPool(request.workers, supervision(recipe)) as pool:
         job = load_job(request)
         pool.configure(job.decode)
         return run_job(job, pool, observer or Silent())
@@ -141,7 +142,7 @@ class Run:
     def _pending(self) -> list[MediaItem]:
         pending = []
         for item in self.job.scan.items:
-            source_hash = cache(partial(hash_file, item.path))
+            source_hash = cache(partial(hash_if_readable, item.path))
             retry = self.job.recipe.retry_errors
             failed = [output.failed for output in self.outputs]
             due = {output.target: output for output in self.outputs if output.is_due(item, source_hash, retry)}

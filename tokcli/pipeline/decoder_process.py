@@ -5,41 +5,63 @@ It runs foreign native code on hostile input, so it owns nothing: the supervisor
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections import deque
 from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from tokcli.errors import MediaError
 from tokcli.media import DecodeReport, hash_file, open_media
+from tokcli.media.ffmpeg import print_messages
+from tokcli.media.heartbeat import beat, beat_in
 from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Opened, Ready, Stage, Task
-from tokcli.types import Frames
+from tokcli.pipeline.shared import SLOT_BYTES, SLOTS, DecoderLog, FrameMemory
+from tokcli.types import Frames, MediaInfo
 
 # Frames are resized a few at a time, so that full-size frames of a large video never pile up.
 FRAMES_AT_ONCE = 4
+BYTES_AT_ONCE = 128 << 20
 
 
-def decoder_main(connection: Connection, buffers: list[Any]) -> None:
+def decoder_main(connection: Connection, memory: FrameMemory, log: DecoderLog) -> None:
     """Serve tasks until the supervisor says None or goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    os.setsid()  # a group of its own: whatever native code starts in it ends with it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_parent()
+    _die_before_others()
+    log.capture()
+    print_messages()
+    beat_in(memory.heartbeat)
     try:
         settings = connection.recv()
+        # Loading what files need must not count against the first of them.
+        import tokcli.media.image_pillow
+        import tokcli.media.video_pyav  # noqa: F401
+
         if not settings.resize_in_decoder:
             import torch
 
             torch.set_num_threads(1)
         connection.send(Ready())
-        _Worker(connection, buffers, settings).serve()
+        _Worker(connection, memory, settings).serve()
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _die_before_others() -> None:
+    """Be the one that Linux ends when memory runs out, and leave no core dump: there may be thousands of bad files."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
 def _die_with_parent() -> None:
@@ -50,11 +72,12 @@ def _die_with_parent() -> None:
 
 
 class _Worker:
-    def __init__(self, connection: Connection, buffers: list[Any], settings: DecodeSettings) -> None:
+    def __init__(self, connection: Connection, memory: FrameMemory, settings: DecodeSettings) -> None:
         self.connection = connection
         self.settings = settings
-        self.buffers = [np.frombuffer(buffer, dtype=np.uint8) for buffer in buffers]
-        self.free = deque(range(len(buffers)))
+        self.slots = memory.slots
+        # The last that came back is the first to be used: slots that are never needed are never written.
+        self.free = deque(range(SLOTS))
 
     def serve(self) -> None:
         while True:
@@ -89,11 +112,11 @@ class _Worker:
             frame_size=frame_size,
         ) as reader:
             size = settings.frame_size(reader.info)
-            self.connection.send(Opened(reader.info, size))
+            batch = _Batch(self, size)
+            self.connection.send(Opened(reader.info, size, batch.most_lent))
             self.stage, self.report = "decode", reader.report
             delivered = 0
-            batch = _Batch(self, size)
-            for frames in reader.chunks(FRAMES_AT_ONCE):
+            for frames in reader.chunks(_frames_at_once(reader.info, frame_size is not None)):
                 delivered += len(frames)
                 batch.add(frames)
             batch.send()
@@ -115,24 +138,32 @@ class _Worker:
             )
         )
 
-    def free_buffer(self) -> int:
-        """Wait for a buffer: this is what keeps a fast decoder from running ahead of the encoder."""
-        while not self.free:
+    def free_slot(self, most_lent: int) -> int:
+        """Wait until fewer than ``most_lent`` are away: this keeps a fast decoder from running ahead of the encoder."""
+        while SLOTS - len(self.free) >= most_lent:
             self.free.append(self.connection.recv())
-        return self.free.popleft()
+        return self.free.pop()
+
+
+def _frames_at_once(info: MediaInfo, resized: bool) -> int:
+    """How many frames to ask for, so that those of the largest video do not take gigabytes."""
+    return FRAMES_AT_ONCE if resized else max(1, min(FRAMES_AT_ONCE, BYTES_AT_ONCE // (info.width * info.height * 3)))
 
 
 class _Batch:
-    """Collects resized frames in one buffer and sends it when it is full."""
+    """Collects resized frames in one slot and sends it when it is full."""
 
     def __init__(self, worker: _Worker, size: tuple[int, int]) -> None:
         self.worker, self.size = worker, size
         settings = worker.settings
         self.frame_bytes = size[0] * size[1] * 3
-        room = len(worker.buffers[0]) // self.frame_bytes // settings.frames_per_step
+        step_bytes = self.frame_bytes * settings.frames_per_step
+        room = SLOT_BYTES // step_bytes
         self.inline = room == 0
+        # What is sent inline is held by the supervisor: as many bytes of it as the slots have.
+        self.most_lent = max(2, min(SLOTS, SLOTS * SLOT_BYTES // step_bytes))
         self.capacity = settings.frames_per_step * max(1, min(room, settings.max_steps))
-        self.buffer: int | None = None
+        self.slot: int | None = None
         self.parts: list[npt.NDArray[np.uint8]] = []
         self.times: list[float] = []
         self.indices: list[int] = []
@@ -142,6 +173,7 @@ class _Batch:
             if len(self.times) == self.capacity:
                 self.send()
             self._place(self._resized(frames.pixels[start : start + 1]))
+            beat()
             self.times.append(float(frames.times[start]))
             self.indices.append(int(frames.indices[start]))
 
@@ -153,28 +185,28 @@ class _Batch:
         return resize_frames(pixels, self.size, self.worker.settings.resample)
 
     def _place(self, pixels: npt.NDArray[np.uint8]) -> None:
-        if self.buffer is None:
-            self.buffer = self.worker.free_buffer()
+        if self.slot is None:
+            self.slot = self.worker.free_slot(self.most_lent)
         if self.inline:
             self.parts.append(pixels)
             return
         offset = len(self.times) * self.frame_bytes
-        self.worker.buffers[self.buffer][offset : offset + self.frame_bytes] = pixels.reshape(-1)
+        self.worker.slots[self.slot][offset : offset + self.frame_bytes] = pixels.reshape(-1)
 
     def send(self) -> None:
-        if self.buffer is None:
+        if self.slot is None:
             return
         height, width = self.size
         self.worker.connection.send(
             Chunk(
-                buffer=self.buffer,
+                slot=self.slot,
                 shape=(len(self.times), height, width, 3),
                 times=np.array(self.times, dtype=np.float64),
                 indices=np.array(self.indices, dtype=np.int64),
                 inline=b"".join(part.tobytes() for part in self.parts),
             )
         )
-        self.buffer, self.parts, self.times, self.indices = None, [], [], []
+        self.slot, self.parts, self.times, self.indices = None, [], [], []
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from tokcli.ops.frames import Floats
-from tokcli.pipeline.decoder_pool import Event
+from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.preflight import available_cores
 from tokcli.types import VisualTokens
 

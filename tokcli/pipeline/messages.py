@@ -1,6 +1,6 @@
 """What the supervisor and a decoder process say to each other. Everything here is small and picklable.
 
-Supervisor to decoder: the ``DecodeSettings`` once, then a ``Task``, the number of a frame buffer that is free again,
+Supervisor to decoder: the ``DecodeSettings`` once, then a ``Task``, the number of a frame slot that is free again,
 or None (end).
 Decoder to supervisor: ``Ready`` once, then for each task ``Opened``, any number of ``Chunk``, and ``Finished`` or
 ``Failed``.
@@ -54,16 +54,18 @@ class Ready:
 class Opened:
     info: MediaInfo
     size: tuple[int, int]
+    most_lent: int
+    """Chunks that may be away at a time: fewer than there are slots where frames are large."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames at the tower's size, in frame buffer ``buffer``; inline where they are larger than a buffer.
+    """Frames at the tower's size, in frame slot ``slot``; inline where they are larger than a slot.
 
-    Inline frames hold a buffer's number too: the number is what limits how many are on their way.
+    Inline frames hold a slot's number too: the number is what limits how many are on their way.
     """
 
-    buffer: int
+    slot: int
     shape: tuple[int, int, int, int]
     times: npt.NDArray[np.float64]
     indices: npt.NDArray[np.int64]
@@ -87,7 +89,7 @@ class Failed:
     message: str
     log_tail: str = ""
     retry: bool = False
-    """True when the process died: the same file may work in a fresh one."""
+    """True when the process died, which may be the fault of what it did before: the file may work in a fresh one."""
 
 
 Message = Ready | Opened | Chunk | Finished | Failed

@@ -14,7 +14,9 @@ from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_input
 from tokcli.methods import Compressor
 from tokcli.models import VisionTower, load_tower, resolve_checkpoint
 from tokcli.models.describing import Describe, describer
+from tokcli.models.inside import check_inside
 from tokcli.models.reuse import check_takes_units
+from tokcli.pipeline.decoder import Supervision
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
 from tokcli.recipe import CompressRecipe, LimitsRecipe
@@ -80,6 +82,14 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
                 f"method {target.compressor.name} makes frames smaller, {recipe.model} takes them in one size only; "
                 "choose a method that works on tokens"
             )
+    inside = request.compressor.in_tower
+    if inside is not None:
+        if recipe.reuse_unchanged is not None:
+            raise MethodError(
+                f"method {request.compressor.name} reduces tokens inside the tower, so none can be taken from the step "
+                "before; leave out --reuse-unchanged"
+            )
+        check_inside(tower, inside, request.compressor.needs)
     if recipe.reuse_unchanged:
         check_takes_units(tower)
     check_targets(targets, recipe.overwrite)
@@ -106,12 +116,18 @@ def _check_signals(compressor: Compressor, tower: VisionTower, recipe: CompressR
         )
 
 
+def supervision(recipe: CompressRecipe) -> Supervision:
+    """What the recipe lets a decoder take."""
+    return Supervision(recipe.timeout, recipe.heartbeat, recipe.decoder_memory)
+
+
 def _limits(recipe: LimitsRecipe) -> Limits:
     default = Limits()
     return Limits(
         max_pixels=recipe.max_pixels or default.max_pixels,
         max_frames=recipe.max_source_frames or default.max_frames,
         max_seconds=recipe.max_seconds or default.max_seconds,
+        max_bytes=recipe.max_bytes or default.max_bytes,
     )
 
 

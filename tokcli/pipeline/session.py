@@ -10,18 +10,19 @@ import numpy.typing as npt
 import torch
 
 from tokcli.cache.levels import joined, parted
+from tokcli.methods.compose import after_tower
 from tokcli.methods.deepstack import DEEPSTACK
 from tokcli.models import VisionTower
 from tokcli.models.describing import Describe
 from tokcli.ops.frames import Floats
-from tokcli.pipeline.decoder_pool import Event
+from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.keyframing import Keyframing
 from tokcli.pipeline.messages import Chunk, Finished, Opened
 from tokcli.pipeline.reduction import Reduction
 from tokcli.pipeline.restore import with_announced
 from tokcli.pipeline.spool import TokenSpool
 from tokcli.pipeline.targets import Target
-from tokcli.types import EncodedItem, MediaItem, VisualTokens
+from tokcli.types import EncodedItem, MediaItem, Reduced, VisualTokens
 
 
 class ItemSession:
@@ -45,7 +46,8 @@ class ItemSession:
         some are not to be encoded. Raises ``MethodError``, ``ModelError``."""
         self.item, self.info, self.size, self.tower = item, opened.info, opened.size, tower
         needs = frozenset[str]().union(*(target.compressor.needs for target in targets))
-        self.encoding = tower.start(opened.info, opened.size, needs, reuse)
+        inside = targets[0].compressor.in_tower
+        self.encoding = tower.start(opened.info, opened.size, needs, reuse, inside)
         choice = targets[0].compressor.frame_choice
         self.keyframing: Keyframing | None = None
         if choice is not None and describe is not None and opened.info.kind == "video":
@@ -57,6 +59,7 @@ class ItemSession:
         self.spool = TokenSpool(folder)
         self.rows: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.signals: list[dict[str, torch.Tensor]] = []
+        self.reduced: list[Reduced] = []
         self.times: list[npt.NDArray[np.float64]] = []
         self.indices: list[npt.NDArray[np.int64]] = []
         self.tokens_seen = 0
@@ -115,7 +118,9 @@ class ItemSession:
         return self.keyframing is not None and self.keyframing.outstanding > 0
 
     def _take(self, visual: VisualTokens, errors: tuple[type[Exception], ...] = ()) -> dict[Target, Exception]:
-        self.tokens_seen += len(visual)
+        if visual.reduced is not None:
+            self.reduced.append(visual.reduced)
+        self.tokens_seen += len(visual) if visual.reduced is None else visual.reduced.rows
         failed: dict[Target, Exception] = {}
         for target, reduction in self.reductions.items():
             try:
@@ -140,7 +145,7 @@ class ItemSession:
             closing = self.encoding.closing()
             if closing is not None:
                 self._take(closing)
-        kept = self.reductions[target].finish(self._all_tokens)
+        kept = after_tower(self.reduced, self.reductions[target].finish(self._all_tokens))
         if self.keyframing is not None:
             kept = self.keyframing.in_clip(kept, self.tokens_seen)
         kept = with_announced(kept, self.encoding.views, self.encoding.encoded_views)
