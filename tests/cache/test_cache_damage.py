@@ -60,7 +60,7 @@ def test_a_flipped_bit_in_a_page(cache: Path, column: str) -> None:
     (chunk,) = (chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] == column)
     flip(shard, chunk.data_page_offset + chunk.total_compressed_size - 1)
     pq.read_table(shard)  # Parquet readers that check nothing see nothing
-    with pytest.raises(IntegrityError, match=r"part-\d{6}-[0-9a-f]{8}.parquet is damaged, reading .*CRC") as caught:
+    with pytest.raises(IntegrityError, match=r"part-\d{6}-[0-9a-f]{8}.parquet is damaged.*CRC") as caught:
         list(open_cache(cache))
     assert "\n" not in str(caught.value)
     whats = [problem.what for problem in verify_cache(cache)]
@@ -79,7 +79,7 @@ def test_the_item_in_the_damaged_page_is_named(tmp_path: Path) -> None:
     flip(shard, data.column(data.num_columns - 1).data_page_offset + 600_000)
     cache = open_cache(tmp_path)
     assert len(cache["x"].kept) == len(cache["z"].kept) == 300
-    with pytest.raises(IntegrityError, match="is damaged, reading y "):
+    with pytest.raises(IntegrityError, match="is damaged: row 0 of y: its bytes are not those that were written"):
         cache["y"]
 
 

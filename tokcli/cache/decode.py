@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokcli.cache.checksum import checksum_problem
 from tokcli.cache.levels import parted
 from tokcli.cache.row import StoredRow
 from tokcli.cache.tensors import tensor_view
@@ -49,8 +50,8 @@ def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
         kept=kept,
         views=tuple(View(view["kind"], (view["t"], view["h"], view["w"])) for view in head["views"]),
         source_tokens=head["source_tokens"],
-        times=times,
-        indices=indices,
+        times=times.copy(),
+        indices=indices.copy(),
         frame_size=(head["frame_height"], head["frame_width"]),
         source_size=(head["source_height"], head["source_width"]),
         duration_seconds=head["duration_seconds"],
@@ -77,7 +78,7 @@ def _tensors(
     total, start = head["kept_tokens"], 0
     whole: dict[str, torch.Tensor] = {}
     if head["num_chunks"] == 1:
-        whole = {name: _owned(view, own) for name, view in _row_tensors(first, 0, head["id"]).items()}
+        whole = {name: _owned(view, own) for name, view in _row_tensors(first, 0, head["id"], head).items()}
         start = len(whole["tokens"])
     else:
         for number, row in enumerate(chain([first], rest)):
@@ -95,13 +96,15 @@ def _tensors(
     return whole | {"source": whole["source"].long()}
 
 
-def _row_tensors(row: StoredRow, number: int, item_id: str) -> dict[str, torch.Tensor]:
+def _row_tensors(
+    row: StoredRow, number: int, item_id: str, head: dict[str, Any] | None = None
+) -> dict[str, torch.Tensor]:
     """Tensors over one row's buffers, after checking that the row is in its place."""
     import torch
 
     if row["id"] != item_id or row["chunk"] != number:
         raise IntegrityError(f"row {number} of {item_id} belongs to another item or place")
-    if problem := row.lengths_problem():
+    if problem := row.lengths_problem() or checksum_problem(row, head):
         raise IntegrityError(f"row {number} of {item_id}: {problem}")
     columns = {"tokens": (row["dtype"], row["hidden_size"]), "coords": ("int32", 4), "source": ("int32", None)}
     tensors = {name: tensor_view(row.buffer(name), *shape) for name, shape in columns.items()}

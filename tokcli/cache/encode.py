@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokcli.cache.checksum import row_checksum
 from tokcli.cache.levels import joined
 from tokcli.cache.metadata import fitted
 from tokcli.cache.records import ErrorRow, clean_path, clean_text
-from tokcli.cache.schema import BLOBS, META_PREFIX
+from tokcli.cache.row import Columns, StoredRow
+from tokcli.cache.schema import BLOBS, CHECKSUM, META_PREFIX
 from tokcli.cache.tensors import ITEM_BYTES, array_bytes, token_bytes
 from tokcli.errors import UsageError
 from tokcli.types import EncodedItem, TokenSet
@@ -71,17 +73,28 @@ def row_bytes(row: Row) -> int:
 
 
 def rows_table(rows: list[Row], schema: pa.Schema) -> pa.Table:
-    """Rows as one Arrow table; blobs are not copied."""
-    columns = []
+    """Rows as one Arrow table, with their checksums; blobs are not copied."""
+    columns: dict[str, pa.Array | pa.ChunkedArray] = {}
     for field in schema:
         values = [row.get(field.name) for row in rows]
         if field.name in BLOBS:
-            columns.append(_blob_column(values))
-        elif field.name.startswith(META_PREFIX):
-            columns.append(pa.array([fitted(value, field.type) for value in values], field.type))
-        else:
-            columns.append(pa.array(values, field.type))
-    return pa.Table.from_arrays(columns, schema=schema)
+            columns[field.name] = _blob_column(values)
+        elif field.name != CHECKSUM:
+            columns[field.name] = _small_column(values, field)
+    if CHECKSUM in schema.names:
+        small = Columns({name: column for name, column in columns.items() if name not in BLOBS})
+        sums = [row_checksum(StoredRow(small, number), row.get) for number, row in enumerate(rows)]
+        columns[CHECKSUM] = pa.array(sums, pa.int64())
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _small_column(values: list[Any], field: pa.Field) -> pa.Array:
+    """A column of values that are Python's, or arrays of one value that come from another shard as they are."""
+    if isinstance(values[0], pa.Array):
+        return pa.concat_arrays(values)
+    if field.name.startswith(META_PREFIX):
+        values = [fitted(value, field.type) for value in values]
+    return pa.array(values, field.type)
 
 
 def _columns_of_every_row(item: EncodedItem) -> Row:

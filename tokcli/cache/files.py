@@ -17,16 +17,24 @@ from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, reading
 from tokcli.cache.row import Columns, StoredRow
+from tokcli.cache.schema import BLOBS, CHECKSUM
 
 MAX_OPEN = 256
-"""Shards open at once; a process may commonly open 1,024 files."""
+"""Shards open at once, each by two files at most; a process may commonly open 1,024."""
 
 
 @dataclass(frozen=True)
 class _Open:
     file: pq.ParquetFile
+    blobs: pq.ParquetFile | None
+    """The same, pages not checked: for blobs that the checksums of rows cover. None where there are none."""
     starts: list[int]
     """First row of every row group, and the number of rows."""
+
+    def close(self) -> None:
+        self.file.close()
+        if self.blobs is not None:
+            self.blobs.close()
 
 
 class ShardFiles:
@@ -76,11 +84,19 @@ class ShardFiles:
             self._open.move_to_end(shard)
             return self._open[shard]
         while len(self._open) >= MAX_OPEN:
-            self._open.popitem(last=False)[1].file.close()
+            self._open.popitem(last=False)[1].close()
         file = open_shard(self._shards[shard], self._manifest)
         sizes = (file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
-        self._open[shard] = _Open(file, list(accumulate(sizes, initial=0)))
+        self._open[shard] = _Open(file, self._unchecked(shard, file), list(accumulate(sizes, initial=0)))
         return self._open[shard]
+
+    def _unchecked(self, shard: int, file: pq.ParquetFile) -> pq.ParquetFile | None:
+        """Whoever decodes a row checks it; checking its pages as well would halve the speed of reading."""
+        if CHECKSUM not in file.schema_arrow.names:
+            return None
+        path = self._shards[shard].path
+        with reading(path):
+            return pq.ParquetFile(path, metadata=file.metadata, page_checksum_verification=False, pre_buffer=False)
 
     def _group(self, shard: int, group: int, what: str) -> Columns:
         if self._last is not None and self._last[:2] == (shard, group):
@@ -88,7 +104,13 @@ class ShardFiles:
         self._last = None
         opened = self._opened(shard)
         with reading(self._shards[shard].path, what):
-            columns = columns_of(opened.file.read_row_group(group, use_threads=False))
+            if opened.blobs is None:
+                columns = columns_of(opened.file.read_row_group(group, use_threads=False))
+            else:
+                small = [name for name in opened.file.schema_arrow.names if name not in BLOBS]
+                parts = ((opened.file, small), (opened.blobs, list(BLOBS)))
+                tables = [file.read_row_group(group, columns=names, use_threads=False) for file, names in parts]
+                columns = Columns({**columns_of(tables[0]), **columns_of(tables[1])})
         if opened.starts[group + 1] - opened.starts[group] > 1:  # the buffers of a lone row are given away
             self._last = (shard, group, columns)
         return columns

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from tokcli.cache.checksum import checksum_problem
 from tokcli.cache.decode import decode_item
 from tokcli.cache.levels import parted
-from tokcli.cache.row import StoredRow
-from tokcli.cache.schema import META_PREFIX, column_types
+from tokcli.cache.row import Columns, StoredRow
+from tokcli.cache.schema import CHECKSUM, META_PREFIX, column_types
 from tokcli.cache.tensors import tensor_view
 from tokcli.errors import CacheError, IntegrityError
 from tokcli.types import EncodedItem
@@ -30,16 +31,20 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     Args:
         row: By column, as ``datasets``, ``pyarrow.Table.to_pylist`` or a row of a pandas frame give it. It must have
             ``num_tokens``, ``hidden_size``, ``dtype``, ``tokens``, ``coords`` and ``source``; and ``mass`` where a
-            method that merges made the cache, ``deepstack_levels`` where the cache has that column.
+            method that merges made the cache, ``deepstack_levels`` where the cache has that column. With all columns
+            its ``row_crc32`` is checked.
 
     Raises:
         CacheError: A column is missing.
-        IntegrityError: The lengths of the columns contradict one another.
+        IntegrityError: The lengths of the columns contradict one another, or the bytes are not those written.
     """
     import torch
 
     stored = _stored(row, _NEEDED)
-    if problem := stored.lengths_problem():
+    problem = stored.lengths_problem()
+    if problem is None and CHECKSUM in row and all(name in row for name in _all_columns()):
+        problem = checksum_problem(stored)
+    if problem is not None:
         raise IntegrityError(f"the row of {row.get('id', 'an item')}: {problem}")
     levels = stored["deepstack_levels"] if "deepstack_levels" in row else 0
     tokens, deepstack = parted(tensor_view(stored.buffer("tokens"), stored["dtype"], stored["hidden_size"]), levels)
@@ -53,7 +58,7 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     if deepstack is not None:
         tensors["deepstack"] = deepstack
     if (times := stored.numbers("times") if "times" in row else None) is not None:
-        tensors["times"] = torch.from_numpy(times)
+        tensors["times"] = torch.from_numpy(times.copy())
     if (assignment := stored.buffer("assignment") if "assignment" in row else None) is not None:
         tensors["assignment"] = tensor_view(assignment, "int32")
     return tensors
@@ -69,7 +74,7 @@ def decode_rows(rows: Iterable[Mapping[str, Any]]) -> EncodedItem:
     ordered = sorted(rows, key=lambda row: row["chunk"])
     if not ordered:
         raise CacheError("decode_rows needs the rows of an item, got none; select them by id")
-    needed = [field.name for field in column_types("data") if not field.name.startswith(META_PREFIX)]
+    needed = _all_columns()
     if len(ordered) != ordered[0]["num_chunks"]:
         raise IntegrityError(
             f"{ordered[0]['id']} has {ordered[0]['num_chunks']} rows, got {len(ordered)}; take all of one shard"
@@ -77,14 +82,23 @@ def decode_rows(rows: Iterable[Mapping[str, Any]]) -> EncodedItem:
     return decode_item((_stored(row, needed) for row in ordered), own=True)
 
 
+def _array(value: Any, kind: pa.DataType) -> pa.Array:
+    """One value; in data frames a number that is missing is a NaN."""
+    return pa.array([value], kind, from_pandas=pa.types.is_floating(kind))
+
+
+def _all_columns() -> list[str]:
+    return [str(name) for name in column_types("data").names]
+
+
 def _stored(row: Mapping[str, Any], needed: Iterable[str]) -> StoredRow:
     """The row in columns of its own, whose memory nobody shares."""
     if missing := [name for name in needed if name not in row]:
         raise CacheError(f"the row lacks {', '.join(missing)}; read these columns too")
-    types = column_types("data", levels=1)
-    columns = {name: pa.array([row[name]], types.field(name).type) for name in types.names if name in row}
+    types = column_types("data", levels=1, checksum=True)
+    columns = {name: _array(row[name], types.field(name).type) for name in types.names if name in row}
     for name in ("mass", "assignment"):
         columns.setdefault(name, pa.nulls(1, pa.binary()))
     names = [str(name) for name in row.keys()]  # noqa: SIM118 (a row of a pandas frame iterates over its values)
     columns |= {name: pa.array([row[name]]) for name in names if name.startswith(META_PREFIX)}
-    return StoredRow(columns, 0)
+    return StoredRow(Columns(columns), 0)

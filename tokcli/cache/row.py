@@ -18,6 +18,9 @@ _HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
 _Blobs = tuple[list[int], list[bool], pa.Buffer]
 """Where each value of a binary column starts, the end of the last with them; which are not null; all bytes."""
 
+_Numbers = tuple[list[int], list[bool], npt.NDArray[Any]]
+"""The same of a list column, with all numbers."""
+
 
 class Columns(dict[str, pa.Array]):
     """The columns of a row group. What its rows are asked for again and again is turned into Python once."""
@@ -26,6 +29,7 @@ class Columns(dict[str, pa.Array]):
         super().__init__(arrays)
         self._lists: dict[str, list[Any]] = {}
         self._blobs: dict[str, _Blobs] = {}
+        self._numbers: dict[str, _Numbers] = {}
 
     def value(self, name: str, number: int) -> Any:
         """A small column's value as a Python object. Raises ``KeyError`` for an unknown column."""
@@ -38,10 +42,19 @@ class Columns(dict[str, pa.Array]):
         if name not in self._blobs:
             array = self[name]
             _, offsets, data = array.buffers()
-            starts = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
-            self._blobs[name] = (starts.tolist(), array.is_valid().to_pylist(), data or pa.py_buffer(b""))
+            within = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
+            self._blobs[name] = (within.tolist(), array.is_valid().to_pylist(), data or pa.py_buffer(b""))
         starts, valid, data = self._blobs[name]
         return data.slice(starts[number], starts[number + 1] - starts[number]) if valid[number] else None
+
+    def numbers(self, name: str, number: int) -> npt.NDArray[Any] | None:
+        """A list column's values, not copied."""
+        if name not in self._numbers:
+            array = self[name]
+            starts, valid = array.offsets.to_pylist(), array.is_valid().to_pylist()
+            self._numbers[name] = (starts, valid, array.values.to_numpy(zero_copy_only=False))
+        starts, valid, values = self._numbers[name]
+        return values[starts[number] : starts[number + 1]] if valid[number] else None
 
 
 class StoredRow:
@@ -68,9 +81,8 @@ class StoredRow:
         return self._columns.blob(name, self._number)
 
     def numbers(self, name: str) -> npt.NDArray[Any] | None:
-        """A list column's values as an array of their own."""
-        values = self._columns[name][self._number].values
-        return None if values is None else values.to_numpy(zero_copy_only=False).copy()
+        """A list column's values, not copied; None where it is null."""
+        return self._columns.numbers(name, self._number)
 
     def integers(self, name: str) -> npt.NDArray[np.int32]:
         """A blob of int32, not copied; empty where it is null."""

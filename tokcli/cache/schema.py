@@ -71,6 +71,16 @@ _OPTIONAL: dict[str, pa.DataType] = {
     "indices": pa.list_(pa.int64()),
     "stats": pa.list_(_STAT),
 }
+CHECKSUM = "row_crc32"
+"""Column of each row's own checksum. Readers of before there was one ignore it; shards of then don't have it."""
+
+CHECKED = (
+    *(name for name in _REQUIRED if name != "sequence"),
+    "deepstack_levels",
+    *("source_fps", "sample_fps", "seconds_per_step"),
+)
+"""Small columns that the checksum covers, where they are."""
+
 _BLOB_REQUIRED = {"assignment": False, "mass": False, "source": True, "coords": True, "tokens": True}
 
 _ERROR: dict[str, pa.DataType] = {
@@ -92,14 +102,18 @@ _DICTIONARY = ["kind", "codec", "decoder", "dtype", "configuration", "stage", "e
 _LISTS = ("views", "times", "indices", "stats")
 
 
-def column_types(table: Table, metadata: Mapping[str, pa.DataType] | None = None, *, levels: int = 0) -> pa.Schema:
+def column_types(
+    table: Table, metadata: Mapping[str, pa.DataType] | None = None, *, levels: int = 0, checksum: bool = False
+) -> pa.Schema:
     """Columns of a table; ``metadata`` maps the user's column names (without prefix) to their types.
 
     Only caches of tokens with DeepStack levels tell how many: all others stay as they were before there were any.
+    With ``checksum`` as it is written, without as every shard of format 1 has it at least.
     """
     if table == "errors":
         return pa.schema([pa.field(name, kind, nullable=False) for name, kind in _ERROR.items()])
     required = _REQUIRED | ({"deepstack_levels": pa.int32()} if levels else {})
+    required |= {CHECKSUM: pa.int64()} if checksum else {}
     fields = [pa.field(name, kind, nullable=False) for name, kind in required.items()]
     fields += [pa.field(META_PREFIX + name, kind) for name, kind in (metadata or {}).items()]
     fields += [pa.field(name, kind) for name, kind in _OPTIONAL.items()]
@@ -114,7 +128,7 @@ def shard_schema(table: Table, manifest: Manifest, metadata: Mapping[str, pa.Dat
         "tokcli.version": __version__,
         "tokcli.configuration": manifest.digest,
     }
-    return column_types(table, metadata, levels=levels_of(manifest)).with_metadata(stamp)
+    return column_types(table, metadata, levels=levels_of(manifest), checksum=True).with_metadata(stamp)
 
 
 def writer_options(schema: pa.Schema) -> dict[str, Any]:

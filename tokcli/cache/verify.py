@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from tokcli.cache.checksum import checksum_problem
 from tokcli.cache.index import build_index
 from tokcli.cache.layout import SUCCESS, Shard, foreign_files, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
@@ -37,8 +38,8 @@ class Problem:
 def verify_cache(path: str | Path) -> list[Problem]:
     """All that is wrong with a cache; empty when it is sound. Reads every byte, one row group at a time.
 
-    Checked: every shard's footer against its name, its pages against the footer and their checksums, lengths and
-    counts of every row, coordinates against grids, order, masses, and ``_SUCCESS`` against the shards.
+    Checked: every shard's footer against its name, its pages against the footer and their checksums, every row
+    against its own, lengths and counts, coordinates against grids, order, masses, and ``_SUCCESS`` against the shards.
     Raises ``CacheError`` for a path that is no cache or has a newer format.
     """
     cache = Path(path)
@@ -149,7 +150,7 @@ class _RowChecks:
             return
         self._next_chunk += 1
         self._tokens += head["num_tokens"]
-        if problem := row.lengths_problem():
+        if problem := row.lengths_problem() or checksum_problem(row, head):
             yield f"{where}: {problem}"
             return
         yield from (f"{where}: {problem}" for problem in self._values(row, head))
