@@ -16,6 +16,7 @@ RELIABLE = 1e-3
 """Below this share of the two squared norms, the product formula has too few digits left for a squared distance."""
 
 PAIRS_AT_A_TIME = 4096
+ROWS_AT_A_TIME = 256
 
 
 class DensityPeaks:
@@ -23,14 +24,15 @@ class DensityPeaks:
 
     ``points``: (n, D) float; ``neighbours``: k of the density, at most n are used. In float32, whatever the input is.
     Squared distances are divided by D; the density of a point is ``exp(-mean)`` of its k smallest, its own zero among
-    them. Densities are kept as logarithms, so that they do not vanish for tokens with large norms.
+    them. Densities are kept as logarithms, so that they do not vanish for tokens with large norms. ``noise``: float32
+    (n,), what is added to the densities themselves, so that chance decides between equal ones.
 
     The distance matrix is made by a product of centred points; pairs too close for that formula are measured by their
     differences, so that equal points are at distance zero. Above ``MATRIX_ELEMENTS`` it is made again, some rows at a
     time, whenever it is needed.
     """
 
-    def __init__(self, points: torch.Tensor, neighbours: int) -> None:
+    def __init__(self, points: torch.Tensor, neighbours: int, noise: torch.Tensor | None = None) -> None:
         points = points.float()
         self._points = points - points.mean(dim=0)
         self._norms = torch.linalg.vector_norm(self._points, dim=1).square_()
@@ -38,7 +40,8 @@ class DensityPeaks:
         self._rows_at_a_time = max(1, MATRIX_ELEMENTS // count)
         self._whole = self._squared_distances(0, count) if count <= self._rows_at_a_time else None
         nearest = [_mean_of_smallest(squared, min(neighbours, count)) for _, squared in self._matrix()]
-        self.log_density = torch.cat(nearest) / -dim
+        log_density = torch.cat(nearest) / -dim
+        self.log_density = log_density if noise is None else torch.logaddexp(log_density, noise.log())
         """float32 (n,)."""
         self.scores = self.log_density + 0.5 * torch.log(self._squared_separation() / dim)
         """float32 (n,): the logarithm of density times distance to the nearest denser point, which is the largest of
@@ -57,7 +60,10 @@ class DensityPeaks:
         """float32 (stop - start, n), not divided by D."""
         points, norms = self._points, self._norms
         scale = norms[start:stop].unsqueeze(1) + norms
-        squared = torch.addmm(scale, points[start:stop], points.T, alpha=-2.0)
+        if stop - start == len(points):
+            squared = self._all_squared_distances()
+        else:
+            squared = torch.addmm(scale, points[start:stop], points.T, alpha=-2.0)
         own = squared.diagonal(start)
         own.fill_(torch.inf)
         if bool(squared.amin() <= RELIABLE * scale.amax()):
@@ -65,6 +71,18 @@ class DensityPeaks:
             for left, right in (some.unbind(dim=1) for some in pairs.split(PAIRS_AT_A_TIME)):
                 squared[left, right] = (points[start + left] - points[right]).square().sum(dim=1)
         own.zero_()
+        return squared
+
+    def _all_squared_distances(self) -> torch.Tensor:
+        """The product formula for all pairs, float32 (n, n): what lies below the diagonal is copied from above."""
+        points, norms, count = self._points, self._norms, len(self._points)
+        squared = torch.empty((count, count))
+        for start in range(0, count, ROWS_AT_A_TIME):
+            stop = min(count, start + ROWS_AT_A_TIME)
+            strip = squared[start:stop, start:]
+            torch.add(norms[start:stop].unsqueeze(1), norms[start:], out=strip)
+            strip.addmm_(points[start:stop], points[start:].T, alpha=-2.0)
+            squared[stop:, start:stop] = strip[:, stop - start :].T
         return squared
 
     def _squared_separation(self) -> torch.Tensor:
