@@ -1,7 +1,7 @@
 """All measurements, one after the other: ratios taken side by side in one run.
 
-python -m bench [NAME ...] [--json]      names: methods storage decode first_token many_prompts memory halves
-                                         compress keyframes reuse
+python -m bench [NAME ...] [--json]      names: methods storage cache_limits decode decoders first_token many_prompts
+                                         memory halves compress accelerator keyframes reuse
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import sys
 NAMES = (
     "methods",
     "storage",
+    "cache_limits",
     "decode",
+    "decoders",
     "first_token",
     "many_prompts",
     "memory",
     "halves",
     "compress",
+    "accelerator",
     "keyframes",
     "reuse",
 )
