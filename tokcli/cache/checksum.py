@@ -12,14 +12,13 @@ from typing import Any, TypeAlias
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from tokcli.cache.row import StoredRow
 from tokcli.cache.schema import BLOBS, CHECKED, CHECKSUM
 
 _JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-Bytes: TypeAlias = "pa.Buffer | npt.NDArray[Any] | None"
+Bytes: TypeAlias = Any
+"""A buffer of Arrow's, an array, or None for a null."""
 
 
 def row_checksum(row: StoredRow, blob: Callable[[str], Bytes], head: dict[str, Any] | None = None) -> int:

@@ -20,6 +20,9 @@ from tokcli.errors import CacheError, IntegrityError
 
 FORMAT = 1
 
+DIGEST = "blake3"
+"""Key of the digest of all other keys of the manifest."""
+
 # Where both sides know the fingerprint of weights and preprocessing, it decides, and the same checkpoint may be named
 # by another path or branch.
 _NAMES_OF_A_FINGERPRINT = ("model.model", "model.name", "model.revision")
@@ -29,6 +32,12 @@ _ABSENT = object()
 def canonical_json(value: Any) -> str:
     """The one spelling of a JSON value: sorted keys, no spaces, UTF-8, no NaN. Raises ``ValueError``, ``TypeError``."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(value: Any) -> str:
+    from blake3 import blake3
+
+    return blake3(canonical_json(value).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """blake3 of the configuration's canonical JSON, 64 hex digits; every row and shard carries it."""
-        from blake3 import blake3
-
-        return blake3(canonical_json(self.configuration).encode()).hexdigest()
+        return _digest(self.configuration)
 
     def differences(self, asked: Manifest) -> list[str]:
         """``key.path: old in the cache, new asked for`` for all that keeps ``asked`` from resuming; empty if equal."""
@@ -108,16 +115,25 @@ class Manifest:
         }
 
     def write(self, cache: Path) -> None:
-        """Write ``manifest.json`` atomically."""
-        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        """Write ``manifest.json`` atomically, with a digest of all that it holds."""
+        value = self.to_json()
+        text = json.dumps(value | {DIGEST: _digest(value)}, indent=2, ensure_ascii=False, allow_nan=False)
         write_atomically(cache / MANIFEST, (text + "\n").encode(), "manifest")
 
 
-def read_manifest(cache: Path) -> Manifest:
-    """Read and check ``manifest.json``.
+def _is_as_written(value: dict[str, Any]) -> bool:
+    """Whether a manifest agrees with its digest. Those from before there was one have these keys and no others."""
+    rest = {key: child for key, child in value.items() if key != DIGEST}
+    if DIGEST not in value:
+        return rest.keys() <= {"tokcli", "format", "created", "configuration", "information"}
+    return bool(value[DIGEST] == _digest(rest))
+
+
+def read_manifest(cache: Path, *, trust: bool = False) -> Manifest:
+    """Read and check ``manifest.json``; with ``trust`` also one that does not agree with its digest.
 
     Raises ``CacheError`` where there is none or its format is newer than this tokcli, ``IntegrityError`` where it
-    cannot be parsed.
+    cannot be parsed, or is not what was written.
     """
     path = cache / MANIFEST
     try:
@@ -140,6 +156,11 @@ def read_manifest(cache: Path) -> Manifest:
         raise CacheError(
             f"{cache} has cache format {value['format']} (written by tokcli {value['tokcli']}); this tokcli "
             f"{__version__} reads formats up to {FORMAT}: upgrade tokcli"
+        )
+    if not trust and not _is_as_written(value):
+        raise IntegrityError(
+            f"{path} is not what was written; restore it from a copy, or let `tokcli repair` look whether what it says "
+            "of the tokens is still right"
         )
     configuration, information = value.get("configuration"), value.get("information", {})
     if not isinstance(configuration, dict) or not isinstance(information, dict):
