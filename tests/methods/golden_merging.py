@@ -1,5 +1,5 @@
-"""Cases of what merges tokens of stills: the matching of ToMe, folder, visionzip and
-llavolta.
+"""Cases of what merges tokens of stills: the matching of ToMe, folder, visionzip,
+llavolta and ppe.
 """
 
 from __future__ import annotations
@@ -139,4 +139,23 @@ def llavolta(case: str, arrays: Arrays) -> None:
     np.testing.assert_allclose(kept.source + (1 - stride % 2) / 2, arrays["positions_fp16"][0], atol=length / 2**11)
 
 
-RUNNERS = {"tome": tome, "folder": folder, "visionzip": visionzip, "llavolta": llavolta}
+def ppe(case: str, arrays: Arrays) -> None:
+    tokens, labels = arrays["x"][0], torch.from_numpy(arrays["cluster_assignment"][0]).long()
+    assert not arrays["density_noise_unit"].any()
+    side, ids = math.isqrt(len(tokens)), torch.from_numpy(arrays["position_ids"])
+    options = {"variant": "official", "neighbours": int(arrays["knn_k"]), "positions": int(arrays["ppe_k"])}
+    visual = video(tokens, (1, side, side))
+    kept = resolve("ppe", keep=float(arrays["sample_ratio"]), options=options).compress(visual, "item")
+    # The authors number clusters by the score of their centres; here they stand where their anchors are.
+    number = labels[kept.source]
+    assert len(kept) == arrays["merged"].shape[1] == len(number.unique())
+    if len(kept) < len(tokens):
+        assert kept.assignment is not None
+        np.testing.assert_array_equal(number[kept.assignment.long()], labels)
+    np.testing.assert_allclose(kept.tokens, arrays["merged"][0, number.numpy()], atol=1e-4)
+    places = torch.from_numpy(kept.stats["ppe_positions"]).view(len(kept), -1)
+    positions = ids[:, places].transpose(1, 2).flatten(0, 1)
+    np.testing.assert_array_equal(positions, arrays["position_out"][:, number.numpy()])
+
+
+RUNNERS = {"tome": tome, "folder": folder, "visionzip": visionzip, "llavolta": llavolta, "ppe": ppe}

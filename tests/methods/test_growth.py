@@ -38,6 +38,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("visionzip", {}),
     ("llavolta", {}),
     ("pool2d", {"keep": 0.25, "options": {"resize": "bilinear"}}),
+    ("ppe", {}),
 ]
 
 

@@ -8,7 +8,9 @@ from method_items import anyres, check_token_set, drifting, video
 
 from tokcli.errors import MethodError
 from tokcli.methods import resolve
+from tokcli.methods.ppe import last_members
 from tokcli.ops.matching import Merging, bipartite_matching
+from tokcli.ops.pooling import group_means
 from tokcli.ops.resizing import bilinear
 
 
@@ -111,3 +113,33 @@ def test_visionzip_shares_each_picture_between_dominant_and_contextual() -> None
     assert int((kept.mass > 1).sum()) <= 2 + 1 + 5 * 2
     none = resolve("visionzip", keep=0.5, options={"contextual_share": 0.0}).compress(visual, "item")
     assert none.mass.max() == 1 and torch.equal(none.tokens, visual.tokens[none.source])
+
+
+def test_ppe_stores_places_of_members_from_the_last_back() -> None:
+    lists, labels = torch.arange(6).unsqueeze(1), torch.tensor([1, 0, 1, 1, 0, 2])
+    assert last_members(lists, labels, 3, 4).tolist() == [[4, 1, 4, 1], [3, 2, 0, 3], [5, 5, 5, 5]]
+    # A later stage takes the list of the last member as it is.
+    assert last_members(torch.arange(12).view(6, 2), labels, 3, 2).tolist() == [[8, 9], [6, 7], [10, 11]]
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_ppe_places_are_members_of_their_cluster(stages: int) -> None:
+    visual = anyres()
+    kept = resolve("ppe", keep=0.3, options={"positions": 4, "stages": stages}).compress(visual, "item")
+    places = torch.from_numpy(kept.stats["ppe_positions"]).view(len(kept), 4)
+    # Places count those of the grids alone: rows 19 and 24 are newlines.
+    row_of = torch.nonzero(~visual.structural).flatten()
+    own = ~visual.structural[kept.source]
+    assert kept.assignment is not None
+    assert torch.equal(kept.assignment[row_of[places[own]]], torch.nonzero(own).to(torch.int32).expand(-1, 4)), (
+        "every place stored with a token went into it"
+    )
+    assert kept.mass.sum() == len(visual)
+
+
+def test_ppe_means_are_those_of_all_tokens_after_several_stages() -> None:
+    visual = drifting((2, 6, 6))
+    kept = resolve("ppe", keep=0.1, options={"stages": 3}).compress(visual, "item")
+    assert kept.assignment is not None
+    means, _ = group_means(visual.tokens, kept.assignment.long(), len(kept))
+    torch.testing.assert_close(kept.tokens, means, atol=1e-5, rtol=0)

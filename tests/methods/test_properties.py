@@ -62,6 +62,8 @@ FURTHER: list[tuple[str, Options]] = [
     ("visionzip", {"contextual_share": 0.0}),
     ("llavolta", {"variant": "official"}),
     ("pool2d", {"resize": "bilinear"}),
+    ("ppe", {"variant": "official", "stages": 2}),
+    ("ppe", {"stages": 3, "noise": True, "positions": 0}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in method_names()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

@@ -20,6 +20,7 @@ from tokcli.methods.ktv import ktv
 from tokcli.methods.llavolta import llavolta
 from tokcli.methods.none import none
 from tokcli.methods.pool2d import pool2d
+from tokcli.methods.ppe import ppe
 from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
 from tokcli.methods.rlt import rlt
@@ -55,6 +56,7 @@ for _method in (
     visionzip,
     llavolta,
     divprune,
+    ppe,
     uniform,
     random,
     pool2d,
