@@ -102,6 +102,17 @@ def test_newlines_are_structural_and_stay(media: Path, tmp_path: Path) -> None:
     assert answers[0].visual_tokens == sum(len(item.kept) for item in few)
 
 
+def test_signals_are_stored_with_newlines_too(media: Path, tmp_path: Path) -> None:
+    model = make_family(tmp_path / "model", ONEVISION)
+    _, kept = caches(model, media, tmp_path, "none:signals=received_attention,keys")
+    for item in kept:
+        visual = visual_tokens(item)
+        assert visual.signals["received_attention"].shape == (len(visual),)
+        assert visual.signals["keys"].shape == (len(visual), 32)
+        for values in visual.signals.values():
+            assert not bool(values[visual.structural].any()) and bool((values[~visual.structural] != 0).all())
+
+
 def test_towers_of_one_size_refuse_smaller_frames(media: Path, tmp_path: Path) -> None:
     model = make_family(tmp_path / "model", ONEVISION)
     with pytest.raises(MethodError, match=r"makes frames smaller, .* takes them in one size only; choose a method"):

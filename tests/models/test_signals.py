@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from eager_reference import HUB, Frame, check_equal, eager_pictures
 from family_tiny import Tiny, make_family
+from glm_tiny import GLM4V, GLM45V, GLM46V
 from llava_tiny import EXACT, TOKENS, make_llava, planes
 from native_reference import PATCH, TEMPORAL, fill_step, patches_by_index
 from qwen3_vl_tiny import QWEN3_5, QWEN3_VL
+from qwen3_vl_tiny import patches as patches_of_qwen3
 from tiny_checkpoints import Halves, make_info, make_pixels
 
 from tokcli import models
 from tokcli.errors import ModelError
 from tokcli.models import signals as signals_module
-from tokcli.models.base import TOWER_SIGNALS
+from tokcli.models.base import SQUARE_SIGNALS, TOWER_SIGNALS
 from tokcli.models.signals import attend, window_order
 
 FRAMES = 7
 HEADS, WIDTH = 4, 8
-
-
-@dataclass(frozen=True)
-class Inside:
-    """What an eager run computed in one block, by frame."""
-
-    weights: torch.Tensor
-    """(T, heads, n, n), after the softmax."""
-    query: torch.Tensor
-    """(T, heads, n, d), as the product takes them: after their rotation, if there is one."""
-    key: torch.Tensor
-    projected: torch.Tensor
-    """(T * n, C): keys as they leave the key projection."""
-    features: torch.Tensor
-    """(T * n, C): what the merger or the projector is given."""
 
 
 @pytest.fixture
@@ -62,36 +49,41 @@ def in_runs(tower: Any, frames: np.ndarray, runs: list[int], wanted: frozenset[s
 
 
 @torch.no_grad()
-def eager_run(halves: Halves, frames: np.ndarray, block: int) -> Inside:
-    """The native tower with eager attention, overheard in ``block``; frames in the order in which it has them."""
+def eager_run(
+    folder: Path, patches: torch.Tensor, grid: list[int], layers: Sequence[int]
+) -> tuple[list[Frame], torch.Tensor]:
+    """The native tower with eager attention, overheard in ``layers``: its frames, and the patches before the merging.
+
+    Both in the order in which the tower has them; the last layer makes most signals.
+    """
     from transformers import AutoModelForImageTextToText
 
-    native = AutoModelForImageTextToText.from_pretrained(halves.folder, attn_implementation="eager").eval()
+    native = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
     visual = native.model.visual
     module = importlib.import_module(type(visual).__module__)
-    seen: dict[str, list[torch.Tensor]] = {"weights": [], "query": [], "key": [], "projected": []}
+    attentions = [visual.blocks[layer].attn for layer in layers]
+    seen: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in layers]
     plain = module.eager_attention_forward
 
     def spy(attention: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:
         output, weights = plain(attention, query, key, *rest, **options)
-        if attention is visual.blocks[block].attn:
-            for name, value in (("weights", weights), ("query", query), ("key", key)):
-                seen[name].append(value[0])
+        if attention in attentions:
+            seen[attentions.index(attention)].append((weights[0], query[0], key[0]))
         return output, weights
 
-    visual.blocks[block].attn.qkv.register_forward_hook(
-        lambda _module, _args, out: seen["projected"].append(out.chunk(3, dim=-1)[1])
-    )
-    filled = fill_step(frames)
-    grid = torch.tensor([[len(filled) // TEMPORAL, frames.shape[1] // PATCH, frames.shape[2] // PATCH]])
+    projected: list[torch.Tensor] = []
+    attentions[-1].qkv.register_forward_hook(lambda _module, _args, out: projected.append(out.chunk(3, dim=-1)[1]))
+    features: list[torch.Tensor] = []
+    if hasattr(visual, "downsample"):  # GLM's: its last states come after the merging
+        visual.post_layernorm.register_forward_hook(lambda _module, _args, out: features.append(out))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "eager_attention_forward", spy)
-        output = native.model.get_video_features(patches_by_index(filled), grid, return_dict=True)
-    return Inside(
-        *(torch.stack(seen[name]) for name in ("weights", "query", "key")),
-        projected=torch.cat(seen["projected"]),
-        features=output.last_hidden_state,
-    )
+        output = native.model.get_video_features(patches, torch.tensor([grid]), return_dict=True)
+    frames = []
+    for step, plain_keys in enumerate(projected[0].chunk(grid[0])):
+        weights, queries, keys = zip(*(layer[step] for layer in seen))
+        frames.append(Frame(weights, len(layers) - 1, queries[-1], keys[-1], plain_keys))
+    return frames, (features or [output.last_hidden_state])[0]
 
 
 def token_order(family: str, frames: np.ndarray) -> torch.Tensor:
@@ -109,60 +101,64 @@ def token_order(family: str, frames: np.ndarray) -> torch.Tensor:
     return torch.argsort(index)
 
 
-def per_token(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """(patches, ...) in the tower's order to the mean of each token's four."""
-    return torch.stack([values[4 * place : 4 * place + 4].mean(dim=0) for place in order.tolist()])
+def of_four(values: torch.Tensor) -> torch.Tensor:
+    """(patches, ...) to the mean of each four in a row."""
+    return torch.stack([values[first : first + 4].mean(dim=0) for first in range(0, len(values), 4)])
 
 
-def test_signals_of_qwen_towers_are_what_eager_attention_computes(halves: Halves, frames: np.ndarray) -> None:
-    inside = eager_run(halves, frames, block=-1 if halves.family == "qwen2_vl" else 3)
+def all_signals(inside: list[Frame], features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Those of a clip, in the order in which the tower has its tokens."""
+    frames = [frame.signals(of_four) for frame in inside]
+    found = {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
+    return found | {"pre_projector": of_four(features)}
+
+
+@pytest.fixture
+def hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals_module, "HUB", HUB)
+
+
+def test_signals_of_qwen_towers_are_what_eager_attention_computes(
+    halves: Halves, frames: np.ndarray, hubs: None
+) -> None:
+    filled = fill_step(frames)
+    grid = [len(filled) // TEMPORAL, frames.shape[1] // PATCH, frames.shape[2] // PATCH]
+    layers = [0, 1, 2] if halves.family == "qwen2_vl" else [1, 3]
+    inside, features = eager_run(halves.folder, patches_by_index(filled), grid, layers)
+    assert len(inside) == 4 and inside[0].weights[0].shape == (HEADS, grid[1] * grid[2], grid[1] * grid[2])
     order = token_order(halves.family, frames)
+    expected = {name: values[order] for name, values in all_signals(inside, features).items()}
     found = in_runs(halves.tower, frames, [FRAMES], TOWER_SIGNALS)
-    steps, heads, patches, _ = inside.weights.shape
-    assert (steps, heads) == (4, HEADS)
-
-    received = inside.weights.mean(dim=(1, 2)).flatten()
-    by_unit = inside.key.unflatten(2, (patches // 4, 4)).mean(dim=3)
-    mean_query = inside.query.mean(dim=2, keepdim=True)
-    meanq = torch.softmax(mean_query @ by_unit.transpose(2, 3) / WIDTH**0.5, dim=-1).mean(dim=(1, 2)).flatten()
-    expected = {
-        "received_attention": per_token(received, order),
-        "meanq": meanq[order],
-        "keys": per_token(inside.projected, order),
-        "pre_projector": per_token(inside.features, order),
-    }
-    for name, values in expected.items():
-        assert found[name].dtype == torch.float32 and found[name].shape == values.shape, name
-        assert float((found[name] - values).abs().max()) <= 1.5e-6 * max(1.0, float(values.abs().max())), name
-    assert found["keys"].shape == found["pre_projector"].shape == (len(order), HEADS * WIDTH)
-    by_frame = found["received_attention"].view(steps, -1).sum(dim=1), found["meanq"].view(steps, -1).sum(dim=1)
-    assert torch.allclose(by_frame[0], torch.full((steps,), 0.25)) and torch.allclose(by_frame[1], torch.ones(steps))
+    tokens = found.pop("tokens")
+    check_equal(found, expected)
+    assert found["keys"].shape == found["pre_projector"].shape == (len(tokens), HEADS * WIDTH)
+    assert found["head_mean_keys"].shape == (len(tokens), WIDTH)
+    assert found["received_layers"].shape == (len(tokens), len(layers))
+    assert not torch.equal(found["hub_attention"], found["received_attention"])
+    sums = found["received_attention"].view(4, -1).sum(dim=1), found["meanq"].view(4, -1).sum(dim=1)
+    assert torch.allclose(sums[0], torch.full((4,), 0.25)) and torch.allclose(sums[1], torch.ones(4))
 
 
-@pytest.mark.parametrize("tiny", [QWEN3_VL, QWEN3_5], ids=lambda tiny: tiny.family)
-def test_signals_of_later_towers_are_what_their_own_eager_attention_computes(tiny: Tiny, tmp_path: Path) -> None:
-    tower = models.load_tower(str(make_family(tmp_path, tiny)), device="cpu")
+@pytest.mark.parametrize("tiny", [QWEN3_VL, QWEN3_5, GLM4V, GLM45V, GLM46V], ids=lambda tiny: tiny.family)
+def test_signals_of_later_towers_are_what_their_own_eager_attention_computes(
+    tiny: Tiny, tmp_path: Path, hubs: None
+) -> None:
+    folder = make_family(tmp_path, tiny)
+    tower = models.load_tower(str(folder), device="cpu")
     info = make_info(frames=4)
     frames = make_pixels(info, tower.sizer(info))
-    visual = tower.model.model.visual
-    module = importlib.import_module(type(visual).__module__)
-    plain, weights = module.eager_attention_forward, []
-
-    def spy(attention: Any, *arguments: Any, **options: Any) -> Any:
-        output, probabilities = plain(attention, *arguments, **options)
-        if attention is visual.blocks[-1].attn:
-            weights.append(probabilities[0])
-        return output, probabilities
-
-    visual.config._attn_implementation = "eager"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "eager_attention_forward", spy)
-        found = in_runs(tower, frames, [4], TOWER_SIGNALS)
-    assert len(weights) == 2
-    received = torch.stack(weights).mean(dim=(1, 2)).view(-1, 4).mean(dim=1)
-    assert float((found["received_attention"] - received).abs().max()) <= 1.5e-6
-    assert torch.allclose(found["meanq"].view(2, -1).sum(dim=1), torch.ones(2))
-    assert len(found["keys"]) == len(found["pre_projector"]) == len(found["tokens"])
+    side = tower.sizer.patch_size
+    patches = patches_by_index(frames) if tiny.family.startswith("glm") else patches_of_qwen3(frames)
+    grid = [2, frames.shape[1] // side, frames.shape[2] // side]
+    expected = all_signals(*eager_run(folder, patches, grid, range(len(tower.model.model.visual.blocks))))
+    assert expected.keys() == tower.signals - SQUARE_SIGNALS
+    found = in_runs(tower, frames, [4], TOWER_SIGNALS)
+    tokens = found.pop("tokens")
+    found.pop("deepstack", None)
+    check_equal(found, expected)
+    assert not torch.equal(found["hub_attention"], found["received_attention"])
+    plain = in_runs(models.load_tower(str(folder), device="cpu"), frames, [4], frozenset())
+    assert torch.equal(plain["tokens"], tokens)
 
 
 def test_rows_are_those_of_the_tokens(halves: Halves, frames: np.ndarray) -> None:
@@ -280,35 +276,22 @@ def layered(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[An
     yield models.load_tower(str(folder), device="cpu"), native, {-2: 2, -1: 3, 2: 1}[request.param]
 
 
-def test_signals_of_llava_are_what_eager_attention_computes(layered: tuple[Any, Any, int]) -> None:
+def test_signals_of_llava_are_what_eager_attention_computes(layered: tuple[Any, Any, int], hubs: None) -> None:
     tower, native, block = layered
     info = make_info(frames=3)
     frames = make_pixels(info, tower.sizer(info))
-    attention = native.model.vision_tower.encoder.layers[block].self_attn
-    projected: dict[str, torch.Tensor] = {}
-    for name in ("q_proj", "k_proj"):
-        getattr(attention, name).register_forward_hook(
-            lambda _module, _args, out, name=name: projected.update({name: out})  # type: ignore[misc]
-        )
-    with torch.no_grad():
-        output = native.model.vision_tower(planes(frames), output_attentions=True, output_hidden_states=True)
-    weights = output.attentions[block].mean(dim=1)
-    query, key = (projected[name][:, 1:].unflatten(-1, (HEADS, WIDTH)).transpose(1, 2) for name in ("q_proj", "k_proj"))
-    meanq = torch.softmax(query.mean(dim=2, keepdim=True) @ key.transpose(2, 3) / WIDTH**0.5, dim=-1).mean(dim=(1, 2))
-    expected = {
-        "cls_attention": weights[:, 0, 1:].flatten(),
-        "received_attention": weights.mean(dim=1)[:, 1:].flatten(),
-        "meanq": meanq.flatten(),
-        "keys": projected["k_proj"][:, 1:].flatten(0, 1),
-        "pre_projector": output.hidden_states[block + 1][:, 1:].flatten(0, 1),
-    }
+    run = eager_pictures(native.model.vision_tower, planes(frames), block)
+    of_frames = [frame.signals(lambda values: values) for frame in run.frames]
+    expected = {name: torch.cat([frame[name] for frame in of_frames]) for name in of_frames[0]}
+    expected["pre_projector"] = run.states[block + 1][:, 1:].flatten(0, 1)
     found = in_runs(tower, frames, [3], frozenset(expected))
-    assert expected.keys() == tower.signals - {"pixel_change"}
-    for name, values in expected.items():
-        assert found[name].dtype == torch.float32 and len(found[name]) == 3 * TOKENS, name
-        assert float((found[name] - values).abs().max()) <= 1.5e-6 * max(1.0, float(values.abs().max())), name
+    assert expected.keys() == tower.signals - SQUARE_SIGNALS
+    tokens = found.pop("tokens")
+    assert len(tokens) == 3 * TOKENS and found["cls_attention_layers"].shape == (len(tokens), 4)
+    check_equal(found, expected)
+    assert torch.equal(found["cls_attention_layers"][:, block], found["cls_attention"])
     plain = in_runs(models.load_tower(tower.identity["model"], device="cpu"), frames, [3], frozenset())
-    assert torch.equal(plain["tokens"], found["tokens"])
+    assert torch.equal(plain["tokens"], tokens)
 
 
 def test_features_that_come_out_of_no_block(llava: Halves, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.base import Part, kept_tokens
-from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter
+from tokcli.models.flat import CLIP_SETTINGS
+from tokcli.models.pictures import PictureAdapter
 from tokcli.types import View
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tokcli.types import EncodedItem, MediaKind
 
 
-class AnyresAdapter(FlatAdapter):
+class AnyresAdapter(PictureAdapter):
     """Base of the families; each has its own way with video."""
 
     stored = "tiles, overview and newlines of a still, frames of a video, with their grids"
@@ -93,15 +94,23 @@ class AnyresAdapter(FlatAdapter):
         """What is left of the canvas's rows and columns of tokens."""
         return rows, columns
 
-    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
-        """Tokens (N, D) of a still from those of its tiles, (tiles, n, D); ``size`` is its own, int64 (1, 2)."""
+    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor, newline: torch.Tensor) -> torch.Tensor:
+        """Rows (N, C) of a still from those of its tiles, (tiles, n, C).
+
+        Args:
+            size: That of the still, int64 (1, 2).
+            newline: (C,), what stands behind each row of the canvas.
+        """
         raise NotImplementedError
+
+    def has_cls(self, config: Any) -> bool:
+        return bool(config.vision_feature_select_strategy == "default")
 
     def features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
         """Projected tokens (n, side * side, D) of planes (n, 3, h, w)."""
         states = model.model.vision_tower(planes, output_hidden_states=True, return_dict=True).hidden_states
         selected = states[model.config.vision_feature_layer]
-        if model.config.vision_feature_select_strategy == "default":
+        if self.has_cls(model.config):
             selected = selected[:, 1:]
         projected: torch.Tensor = model.model.multi_modal_projector(selected)
         return projected
@@ -117,18 +126,25 @@ class AnyresAdapter(FlatAdapter):
             Part(View("crop", (1, rows, columns)), separated=True),
         )
 
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
-        import torch
-
+    def cut(self, pixels: npt.NDArray[np.uint8], settings: Settings) -> npt.NDArray[np.uint8]:
         from tokcli.models.cutting import anyres_tiles
-        from tokcli.models.preprocess import to_planes
         from tokcli.models.tiles import AnyresTiling
 
         assert isinstance(settings.bounds, AnyresTiling)
-        tiles = torch.from_numpy(anyres_tiles(pixels, settings.bounds, settings.resample)).to(model.device)
-        run = max(1, at_once // tile_tokens(model.config) ** 2)
-        features = torch.cat([self.features(model, to_planes(part, settings)) for part in tiles.split(run)])
-        return self.pack(model, features, torch.tensor([pixels.shape[1:3]]))
+        return anyres_tiles(pixels, settings.bounds, settings.resample)
+
+    def stitch(
+        self,
+        model: Any,
+        settings: Settings,
+        size: tuple[int, int],
+        values: torch.Tensor,
+        separator: torch.Tensor | None,
+    ) -> torch.Tensor:
+        import torch
+
+        newline = model.model.image_newline if separator is None else separator
+        return self.pack(model, values, torch.tensor([size]), newline)
 
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         from tokcli.models.positions import Block

@@ -24,8 +24,22 @@ if TYPE_CHECKING:
 
 SCHEMES = ("original", "hf", "compact")
 """Position schemes, the default first; explained in :mod:`tokcli.models.positions`."""
-TOWER_SIGNALS = frozenset({"received_attention", "meanq", "keys", "pre_projector"})
+TOWER_SIGNALS = frozenset(
+    {
+        "received_attention",
+        "received_layers",
+        "meanq",
+        "hub_attention",
+        "keys",
+        "head_mean_keys",
+        "pre_projector",
+    }
+)
 """Signals that come out of every tower; explained in docs/signals.md."""
+CLS_SIGNALS = frozenset({"cls_attention", "cls_attention_layers", "cls_logits"})
+"""Signals that come out of towers with [CLS]."""
+SQUARE_SIGNALS = frozenset({"pixel_change"})
+"""Signals of the pixels of families whose tokens are squares of a frame."""
 
 ONE_SIZE = "frames and tiles come in one size: --method downsample and features=preview are refused"
 """The limit of towers that can't be given a smaller frame."""
@@ -121,12 +135,17 @@ class FamilyAdapter(Protocol):
     def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
         """What a still of that size becomes; called only where ``settings.bounds`` is a ``Tiling``."""
 
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
-        """Tokens (N, D) of a still in the order of its parts; called only where ``settings.bounds`` is a ``Tiling``.
+    def encode_still(
+        self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """As ``encode``, of a still in the order of its parts; called only where ``settings.bounds`` is a ``Tiling``.
 
         Args:
             pixels: uint8 (1, h, w, 3), of the source's own size.
             at_once: Patches to give to the tower in one call.
+
+        Returns:
+            Tokens (N, D), and arrays with N rows by name, in which separators have zeros.
         """
 
     def closing(self, model: Any) -> torch.Tensor | None:
@@ -214,7 +233,9 @@ class PlainAdapter:
     def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
         raise NotImplementedError("this family cuts no tiles")
 
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
+    def encode_still(
+        self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int, wanted: frozenset[str]
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         raise NotImplementedError("this family cuts no tiles")
 
     def closing(self, model: Any) -> torch.Tensor | None:

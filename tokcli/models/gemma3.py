@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
 from tokcli.models.base import ONE_SIZE, only_view
-from tokcli.models.flat import FlatAdapter, as_one_row
+from tokcli.models.flat import as_one_row
 from tokcli.models.llava import Llava
+from tokcli.models.pictures import PictureAdapter
 
 if TYPE_CHECKING:
     import torch
 
     from tokcli.models.positions import Block
-    from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.models.settings import Preprocessing
     from tokcli.types import EncodedItem, MediaKind
 
 # Defaults of Gemma3ImageProcessor, for what a checkpoint leaves out.
@@ -30,7 +31,7 @@ _DEFAULTS = {"image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5), "resam
 _APART = "\n\n"
 
 
-class Gemma3(FlatAdapter):
+class Gemma3(PictureAdapter):
     """Adapter for checkpoints of the type ``gemma3``."""
 
     model_class = "Gemma3ForConditionalGeneration"
@@ -92,13 +93,13 @@ class Gemma3(FlatAdapter):
         settings = pixel_settings(folder, "image", {**_DEFAULTS, **image}, geometry)
         return Preprocessing(settings, settings)
 
-    def encode(
-        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        from tokcli.models.preprocess import to_planes
+    def features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = model.model.get_image_features(planes, return_dict=True).pooler_output
+        return features
 
-        output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True)
-        return output.pooler_output.flatten(0, 1), {}
+    def token_side(self, config: Any) -> int:
+        vision = config.vision_config
+        return int(vision.image_size // vision.patch_size // config.mm_tokens_per_image**0.5)
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.boi_token_index)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tokcli.models.positions import Block
     from tokcli.models.settings import Preprocessing
+    from tokcli.models.signals import Look
     from tokcli.types import EncodedItem, MediaKind
 
 # Defaults of the family's processors, for what a checkpoint leaves out.
@@ -61,8 +62,6 @@ class Glm4V(GridAdapter):
         "{% endfor %}"
         "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
     )
-    # What the tower hands out as its last states comes after the merging, so nothing else can be told of patches.
-    signals = frozenset({"pixel_change"})
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import Preprocessing, check_patches, pixel_settings, read_processors
@@ -74,6 +73,12 @@ class Glm4V(GridAdapter):
         )
         check_patches(folder, config.vision_config, preprocessing)
         return preprocessing
+
+    def patches(self, model: Any, unit: int) -> tuple[Any, Look]:
+        """What is merged by a convolution, which is given the (tokens, C, rows, columns) of their patches."""
+        from tokcli.models.signals import first_argument
+
+        return model.model.visual.downsample, lambda call: first_argument(call).float().mean(dim=(2, 3))
 
     def visual_token(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)

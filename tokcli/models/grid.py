@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokcli.models.base import CHATML, SCHEMES, TOWER_SIGNALS, PlainAdapter, kept_tokens, only_view
+from tokcli.models.base import CHATML, SCHEMES, SQUARE_SIGNALS, TOWER_SIGNALS, PlainAdapter, kept_tokens, only_view
 
 if TYPE_CHECKING:
     import torch
 
     from tokcli.models.positions import Block, Text
     from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.models.signals import Look, Source
     from tokcli.types import EncodedItem, MediaKind
 
 
@@ -29,7 +31,7 @@ class GridAdapter(PlainAdapter):
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "video"}
     system_as_parts = False
     position_schemes = SCHEMES
-    signals = frozenset({"pixel_change", *TOWER_SIGNALS})
+    signals = SQUARE_SIGNALS | TOWER_SIGNALS
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import check_patches, read_preprocessing
@@ -44,36 +46,50 @@ class GridAdapter(PlainAdapter):
         import torch
 
         from tokcli.models.preprocess import to_patches
-        from tokcli.models.signals import grid_signals, overhear
+        from tokcli.models.signals import listening
 
-        patch = settings.patch_size
+        patch, merge = settings.patch_size, settings.merge_size
         grid = [len(pixels) // settings.temporal_patch_size, pixels.shape[1] // patch, pixels.shape[2] // patch]
-        asked = wanted & TOWER_SIGNALS
-        attention: Any = model.model.visual.blocks[self.signal_block(model.config)].attn if asked else None
-        with overhear(*([attention] if asked else [])) as calls:
+        lengths = [grid[1] * grid[2]] * grid[0]
+        with listening(wanted & TOWER_SIGNALS, partial(self.source, model, lengths, merge * merge)) as signals:
             output = model.model.get_video_features(
                 to_patches(pixels, settings), torch.tensor([grid], device=pixels.device), return_dict=True
             )
         tokens = torch.cat(list(output.pooler_output))
         levels = [torch.cat(list(level)) for level in getattr(output, "deepstack_features", None) or ()]
         unasked = {"deepstack": torch.stack(levels, dim=1)} if levels else {}
-        if not asked:
-            return tokens, unasked
-        merge = settings.merge_size
-        signals = grid_signals(
-            asked,
-            attention,
-            calls[attention],
-            output.last_hidden_state,
-            steps=grid[0],
-            unit=merge * merge,
-            order=self.tower_order(model.config, grid[1] // merge, grid[2] // merge),
-        )
+        order = self.tower_order(model.config, grid[1] // merge, grid[2] // merge)
+        if order is not None:
+            place = torch.argsort(order).to(pixels.device)
+            signals = {
+                name: values.unflatten(0, (grid[0], -1))[:, place].flatten(0, 1) for name, values in signals.items()
+            }
         return tokens, signals | unasked
 
-    def signal_block(self, config: Any) -> int:
-        """Index of the block whose attention makes the signals: the last one that attends to whole frames."""
-        return -1
+    def source(self, model: Any, lengths: Sequence[int], unit: int) -> Source:
+        """Where signals come from in a run of frames of ``lengths`` patches; rows in the tower's order."""
+        from tokcli.models.signals import Source, neighbours, rotary_heads
+
+        visual = model.model.visual
+        layers = self.signal_blocks(model.config, len(visual.blocks))
+        return Source(
+            [block.attn for block in visual.blocks],
+            layers[-1],
+            layers,
+            partial(rotary_heads, lengths),
+            partial(neighbours, unit),
+            {"pre_projector": self.patches(model, unit)},
+        )
+
+    def signal_blocks(self, config: Any, depth: int) -> Sequence[int]:
+        """Blocks of ``depth`` that attend to whole frames, ascending; the last one makes most signals."""
+        return range(depth)
+
+    def patches(self, model: Any, unit: int) -> tuple[Any, Look]:
+        """What makes tokens of patches, and the means of each ``unit`` of those that it is called with."""
+        from tokcli.models.signals import first_argument, neighbours
+
+        return model.model.visual.merger, lambda call: neighbours(unit, first_argument(call).float())
 
     def tower_order(self, config: Any, rows: int, columns: int) -> torch.Tensor | None:
         """int64 (rows * columns,): the order in which the tower has a frame's tokens; None for rows, then columns."""

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.base import ONE_SIZE, Part, as_stills, kept_tokens
-from tokcli.models.flat import FlatAdapter
 from tokcli.models.number_words import in_words
+from tokcli.models.pictures import PictureAdapter
 from tokcli.models.qwen3_vl import frame_seconds
 from tokcli.types import View
 
@@ -51,7 +51,7 @@ _TURNS = (
 _AROUND, _WHOLE = "<fake_token_around_image>", "<global-img>"
 
 
-class Idefics3(FlatAdapter):
+class Idefics3(PictureAdapter):
     """Adapter for checkpoints of the type ``idefics3``."""
 
     model_class = "Idefics3ForConditionalGeneration"
@@ -60,6 +60,8 @@ class Idefics3(FlatAdapter):
         "made for stills: a video is its frames, uncut stills one after another, which is tokcli's convention",
         ONE_SIZE,
     )
+    tower = "vision_model"
+    projector = "connector"
     vision_modules = ("vision_model", "connector")
     language_modules = ("text_model",)
     vision_prefixes = tuple(start + name for start in ("", "model.") for name in ("vision_model.", "connector."))
@@ -105,14 +107,16 @@ class Idefics3(FlatAdapter):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         import torch
 
-        from tokcli.models.preprocess import resize_frames, to_planes
+        from tokcli.models.preprocess import resize_frames
 
-        side = int(model.config.vision_config.image_size)
+        side = self.picture_size(model)
         squares = torch.from_numpy(resize_frames(pixels.cpu().numpy(), (side, side), settings.resample))
-        return self.features(model, to_planes(squares.to(pixels.device), settings)).flatten(0, 1), {}
+        return super().encode(model, squares.to(pixels.device), settings, wanted)
+
+    def token_side(self, config: Any) -> int:
+        return int(config.scale_factor)
 
     def features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
-        """Projected tokens (n, side * side, D) of planes (n, 3, h, w)."""
         # Not by get_image_features, which takes a tile of zeros for padding and leaves it out.
         states = model.model.vision_model(planes.to(model.dtype), return_dict=True).last_hidden_state
         projected: torch.Tensor = model.model.connector(states)
@@ -129,24 +133,33 @@ class Idefics3(FlatAdapter):
             return (whole,)
         return Part(View("crop", (1, rows * tokens, columns * tokens)), separated=False), whole
 
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
-        import torch
-
+    def cut(self, pixels: npt.NDArray[np.uint8], settings: Settings) -> npt.NDArray[np.uint8]:
         from tokcli.models.cutting import split_tiles
-        from tokcli.models.preprocess import to_planes
         from tokcli.models.tiles import SplitTiling
 
         assert isinstance(settings.bounds, SplitTiling)
-        tiles = torch.from_numpy(split_tiles(pixels, settings.bounds, settings.resample)).to(model.device)
-        run = max(1, at_once // (settings.bounds.side // settings.patch_size) ** 2)
-        features = torch.cat([self.features(model, to_planes(part, settings)) for part in tiles.split(run)])
-        if len(tiles) == 1:
-            return features[0]
-        rows, columns = settings.bounds.grid(*pixels.shape[1:3])
+        return split_tiles(pixels, settings.bounds, settings.resample)
+
+    def stitch(
+        self,
+        model: Any,
+        settings: Settings,
+        size: tuple[int, int],
+        values: torch.Tensor,
+        separator: torch.Tensor | None,
+    ) -> torch.Tensor:
+        import torch
+
+        from tokcli.models.tiles import SplitTiling
+
+        assert isinstance(settings.bounds, SplitTiling)
+        if len(values) == 1:
+            return values[0]
+        rows, columns = settings.bounds.grid(*size)
         side = _tile_tokens(model.config)
         # Rows of tiles of rows of tokens, to rows of tokens over all tiles.
-        crop = features[:-1].unflatten(0, (rows, columns)).unflatten(2, (side, side)).transpose(1, 2)
-        return torch.cat([crop.flatten(0, 3), features[-1]])
+        crop = values[:-1].unflatten(0, (rows, columns)).unflatten(2, (side, side)).transpose(1, 2)
+        return torch.cat([crop.flatten(0, 3), values[-1]])
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)

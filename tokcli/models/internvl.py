@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
-from tokcli.models.base import CHATML_WITHOUT_SYSTEM, ONE_SIZE, Part
-from tokcli.models.flat import CLIP_SETTINGS, FlatAdapter, as_one_row
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, CLS_SIGNALS, ONE_SIZE, TOWER_SIGNALS, Part
+from tokcli.models.flat import CLIP_SETTINGS, as_one_row
+from tokcli.models.pictures import PictureAdapter
 from tokcli.types import View, ViewKind
 
 if TYPE_CHECKING:
@@ -23,17 +24,19 @@ if TYPE_CHECKING:
 
     from tokcli.models.positions import Block
     from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.models.signals import Look
     from tokcli.models.sizing import FixedGrid
     from tokcli.models.tiles import CanvasTiling
     from tokcli.types import EncodedItem, MediaKind
 
 
-class InternVL(FlatAdapter):
+class InternVL(PictureAdapter):
     """Adapter for checkpoints of the type ``internvl``."""
 
     model_class = "InternVLForConditionalGeneration"
     stored = "tiles and overview of a still, frames of a video, with their grids"
     limits = (ONE_SIZE,)
+    signals = TOWER_SIGNALS | CLS_SIGNALS
     feature_settings = (
         "downsample_ratio",
         "projector_hidden_act",
@@ -80,13 +83,28 @@ class InternVL(FlatAdapter):
             pixel_settings(folder, "video", video, lambda given: geometry(given, grid)),
         )
 
-    def encode(
-        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        from tokcli.models.preprocess import to_planes
+    def features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = model.model.get_image_features(planes, return_dict=True).pooler_output
+        return features
 
-        output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True)
-        return output.pooler_output.flatten(0, 1), {}
+    def picture_size(self, model: Any) -> int:
+        return int(model.config.vision_config.image_size[0])
+
+    def token_side(self, config: Any) -> int:
+        return int(1 / config.downsample_ratio)
+
+    def has_cls(self, config: Any) -> bool:
+        return bool(config.vision_feature_select_strategy == "default")
+
+    def attentions(self, model: Any) -> Sequence[Any]:
+        return [block.attention for block in model.model.vision_tower.encoder.layer]
+
+    def before_projector(self, model: Any) -> Look:
+        """The projector is given the patches of a token one behind the other."""
+        from tokcli.models.signals import first_argument
+
+        patches = self.token_side(model.config) ** 2
+        return lambda call: first_argument(call).float().flatten(0, 1).unflatten(-1, (patches, -1)).mean(dim=1)
 
     def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
         from tokcli.models.tiles import CanvasTiling
@@ -97,16 +115,22 @@ class InternVL(FlatAdapter):
         crop, thumbnail = (Part(View(kind, (1, tokens, tokens)), separated=False) for kind in _KINDS)
         return (*[crop] * (rows * columns), *([thumbnail] if rows * columns > 1 else []))
 
-    def encode_still(self, model: Any, pixels: npt.NDArray[np.uint8], settings: Settings, at_once: int) -> torch.Tensor:
-        import torch
-
+    def cut(self, pixels: npt.NDArray[np.uint8], settings: Settings) -> npt.NDArray[np.uint8]:
         from tokcli.models.cutting import canvas_tiles
         from tokcli.models.tiles import CanvasTiling
 
         assert isinstance(settings.bounds, CanvasTiling)
-        tiles = torch.from_numpy(canvas_tiles(pixels, settings.bounds, settings.resample)).to(model.device)
-        run = max(1, at_once // (settings.bounds.side // settings.patch_size) ** 2)
-        return torch.cat([self.encode(model, part, settings, frozenset())[0] for part in tiles.split(run)])
+        return canvas_tiles(pixels, settings.bounds, settings.resample)
+
+    def stitch(
+        self,
+        model: Any,
+        settings: Settings,
+        size: tuple[int, int],
+        values: torch.Tensor,
+        separator: torch.Tensor | None,
+    ) -> torch.Tensor:
+        return values.flatten(0, 1)
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import TOWER_SIGNALS, as_stills, kept_tokens, only_view
-from tokcli.models.flat import FlatAdapter
+from tokcli.models.base import CLS_SIGNALS, SQUARE_SIGNALS, TOWER_SIGNALS, as_stills, kept_tokens, only_view
+from tokcli.models.pictures import PictureAdapter
 
 if TYPE_CHECKING:
     import torch
 
     from tokcli.models.positions import Block
-    from tokcli.models.settings import Preprocessing, Settings
+    from tokcli.models.settings import Preprocessing
     from tokcli.models.sizing import FixedSize
     from tokcli.types import EncodedItem, MediaKind
 
 
-class Llava(FlatAdapter):
+class Llava(PictureAdapter):
     """Adapter for checkpoints of the type ``llava`` with a CLIP tower."""
 
     model_class = "LlavaForConditionalGeneration"
@@ -55,7 +55,7 @@ class Llava(FlatAdapter):
     )
     """Vicuna's layout, which LLaVA-1.5 was tuned with."""
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
-    signals = frozenset({"pixel_change", "cls_attention", *TOWER_SIGNALS})
+    signals = TOWER_SIGNALS | CLS_SIGNALS | SQUARE_SIGNALS
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import Preprocessing, pixel_settings, read_json
@@ -82,31 +82,17 @@ class Llava(FlatAdapter):
         settings = pixel_settings(folder, "image", processor, geometry)
         return Preprocessing(settings, settings)
 
-    def encode(
-        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Tokens (n * rows * columns, D); the signals are float32."""
+    def features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
         import torch
 
-        from tokcli.models.preprocess import to_planes
-        from tokcli.models.signals import first_argument, overhear
-
         extra: dict[str, Any] = {}
-        if tuple(pixels.shape[1:3]) != (model.config.vision_config.image_size,) * 2:
+        if tuple(planes.shape[2:]) != (self.picture_size(model),) * 2:
             extra["interpolate_pos_encoding"] = True
-        asked = wanted & self.signals - {"pixel_change"}
-        projector = model.model.multi_modal_projector
-        attention: Any = _signal_block(model).self_attn if asked else None
-        with overhear(*([attention, projector] if asked else [])) as calls:
-            output = model.model.get_image_features(to_planes(pixels, settings), return_dict=True, **extra)
-        tokens = torch.cat(list(output.pooler_output))
-        if not asked:
-            return tokens, {}
-        frames = [_frame_signals(asked, attention, states) for states in first_argument(calls[attention])]
-        signals = {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
-        if "pre_projector" in asked:
-            signals["pre_projector"] = first_argument(calls[projector]).flatten(0, 1).float()
-        return tokens, signals
+        output = model.model.get_image_features(planes, return_dict=True, **extra)
+        return torch.stack(list(output.pooler_output))
+
+    def has_cls(self, config: Any) -> bool:
+        return True
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)
@@ -118,45 +104,6 @@ class Llava(FlatAdapter):
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
         return as_stills([kept_tokens(item, like) for item in items])
-
-
-def _signal_block(model: Any) -> Any:
-    """The block whose output LLaVA takes as features.
-
-    Raises:
-        ModelError: The features are what goes into the first block.
-    """
-    blocks, layer = model.model.vision_tower.encoder.layers, model.config.vision_feature_layer
-    index = layer - 1 if layer >= 0 else len(blocks) + layer
-    if index < 0:
-        raise ModelError(f"vision_feature_layer {layer} comes out of no block, so there is no attention to look at")
-    return blocks[index]
-
-
-def _frame_signals(asked: frozenset[str], attention: Any, states: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Signals of a frame from what its attention is given, (1 + tokens, C) with [CLS] first.
-
-    All softmaxes but that of ``meanq`` run over [CLS] too, whose column is left out; the rest isn't scaled up for it.
-    """
-    from tokcli.models.signals import attend
-
-    def heads(values: torch.Tensor) -> torch.Tensor:
-        return values.float().unflatten(-1, (attention.num_heads, -1)).transpose(0, 1)
-
-    signals = {}
-    if asked & {"cls_attention", "received_attention", "meanq", "keys"}:
-        keys = attention.k_proj(states)
-        query, key = heads(attention.q_proj(states)), heads(keys)
-        if "cls_attention" in asked:
-            signals["cls_attention"] = attend(query[:, :1], key, attention.scale)[1:]
-        if "received_attention" in asked:
-            signals["received_attention"] = attend(query, key, attention.scale)[1:]
-        if "meanq" in asked:
-            # Stands in for [CLS], so it is made of patches alone, as in towers without one.
-            signals["meanq"] = attend(query[:, 1:].mean(dim=1, keepdim=True), key[:, 1:], attention.scale)
-        if "keys" in asked:
-            signals["keys"] = keys[1:].float()
-    return signals
 
 
 def _check_features(folder: Path, config: Any) -> None:

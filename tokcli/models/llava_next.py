@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
-from tokcli.models.base import ONE_SIZE, as_stills, kept_tokens
+from tokcli.models.base import CLS_SIGNALS, ONE_SIZE, TOWER_SIGNALS, as_stills, kept_tokens
 from tokcli.models.llava import Llava
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class LlavaNext(AnyresAdapter):
     )
     default_template = Llava.default_template
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
+    signals = TOWER_SIGNALS | CLS_SIGNALS
 
     def frame_grid(self, config: Any) -> FixedGrid:
         from tokcli.models.sizing import FixedGrid
@@ -40,19 +41,12 @@ class LlavaNext(AnyresAdapter):
         pixels, tokens = int(config.vision_config.image_size), tile_tokens(config)
         return FixedGrid(pixels, pixels, tokens, tokens)
 
-    def encode(
-        self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        from tokcli.models.preprocess import to_planes
-
-        return self.features(model, to_planes(pixels, settings)).flatten(0, 1), {}
-
-    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor, newline: torch.Tensor) -> torch.Tensor:
         packed, _ = model.model.pack_image_features(
             [features],
             size,
             vision_feature_select_strategy=model.config.vision_feature_select_strategy,
-            image_newline=model.model.image_newline,
+            image_newline=newline,
         )
         tokens: torch.Tensor = packed[0]
         return tokens
@@ -103,10 +97,22 @@ class LlavaNextVideo(LlavaNext):
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        from tokcli.models.preprocess import to_planes
+        """Signals of a token are means over the patches that were pooled, but for what the projector is given."""
+        import torch
 
-        output = model.model.get_video_features(to_planes(pixels, settings)[None], return_dict=True)
-        return output.pooler_output.flatten(0, 1), {}
+        from tokcli.models.signals import squares
+
+        tokens, signals = self.encode_pictures(model, pixels, settings, wanted, self.pooled_features)
+        side = int(model.config.spatial_pool_stride)
+        for name, values in signals.items():
+            if name != "pre_projector":
+                signals[name] = torch.stack([squares(side, picture) for picture in values])
+        return tokens.flatten(0, 1), {name: values.flatten(0, 1) for name, values in signals.items()}
+
+    def pooled_features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
+        """Projected tokens (n, tokens, D) of frames (n, 3, h, w), pooled before the projector."""
+        pooled: torch.Tensor = model.model.get_video_features(planes[None], return_dict=True).pooler_output
+        return pooled.unflatten(1, (len(planes), -1))[0]
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return AnyresAdapter.placeholder(self, config, kind)

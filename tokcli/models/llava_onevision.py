@@ -7,11 +7,11 @@ are each what one alone would be; transformers' processor gives them a single ti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
 from tokcli.models.base import ONE_SIZE
+from tokcli.models.pictures import carried
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +53,11 @@ class LlavaOnevision(AnyresAdapter):
 
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
-    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        from tokcli.models.preprocess import to_planes
-
-        return model.model.apply_pooling(self.features(model, to_planes(pixels, settings))).flatten(0, 1), {}
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        tokens, signals = self.encode_pictures(model, pixels, settings, wanted)
+        pool = model.model.apply_pooling
+        pooled = {name: carried(values, pool).flatten(0, 1) for name, values in signals.items()}
+        return pool(tokens).flatten(0, 1), pooled
 
     def canvas_grid(self, config: Any, rows: int, columns: int) -> tuple[int, int]:
         """Large canvases shrink to about as many tokens as ``anyres_max_N`` names tiles of."""
@@ -64,11 +65,11 @@ class LlavaOnevision(AnyresAdapter):
         ratio = math.sqrt(rows * columns / (tiles * tile_tokens(config) ** 2))
         return (int(rows // ratio), int(columns // ratio)) if ratio > 1.1 else (rows, columns)
 
-    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+    def pack(self, model: Any, features: torch.Tensor, size: torch.Tensor, newline: torch.Tensor) -> torch.Tensor:
         packed, _ = model.model.pack_image_features(
             [features],
             size,
-            image_newline=model.model.image_newline,
+            image_newline=newline,
             vision_aspect_ratio=model.config.vision_aspect_ratio,
         )
         return packed[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,12 +35,12 @@ class Qwen25VL(UnitAdapter):
         "out_hidden_size",
     )
 
-    def signal_block(self, config: Any) -> int:
-        """The last of ``fullatt_block_indexes``; other blocks see a window. Raises ``ModelError`` if there is none."""
+    def signal_blocks(self, config: Any, depth: int) -> Sequence[int]:
+        """``fullatt_block_indexes``; other blocks see a window. Raises ``ModelError`` if there is none."""
         whole = config.vision_config.fullatt_block_indexes
         if not whole:
             raise ModelError("no block of this tower attends to whole frames (fullatt_block_indexes is empty)")
-        return int(max(whole))
+        return sorted(int(block) for block in whole)
 
     def tower_order(self, config: Any, rows: int, columns: int) -> torch.Tensor:
         """Window by window."""

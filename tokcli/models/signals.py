@@ -1,7 +1,7 @@
-"""Signals out of a vision tower: what one of its blocks attends to, and what its projector is given.
+"""Signals out of a vision tower: what its blocks attend to, and what its projector is given.
 
 Fast attention gives no probabilities, and asking transformers for them turns it off in every block, or gives something
-else. So the tower runs as always, what goes into ONE block's attention is noted on the way, and only what a signal
+else. So the tower runs as always, what goes into a block's attention is overheard on the way, and only what a signal
 needs is computed from it again, a frame at a time: no array of heads x n x n is made, a frame's values do not depend on
 the frames beside it, and the tokens are those of a run without signals, bit by bit.
 
@@ -11,17 +11,30 @@ All signals are float32 with a row for each token. docs/signals.md says what eac
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
 import torch
+import torch.nn.functional as F
 
 QUERIES_AT_ONCE = 256
+HUB = 28.683
+"""How many times the mean a patch has to receive to be a hub (VFlowOpt's setting for half of the tokens)."""
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]
 """Positional and named arguments of a module's call."""
+Look = Callable[[Call], Any]
+"""What is noted of a call."""
+Signals = dict[str, torch.Tensor]
+
+_OF_LAYERS = {"received_layers": "received_attention", "cls_attention_layers": "cls_attention"}
+"""Signals with a column for each block, and what is in it."""
+_OF_LAST = frozenset({"cls_logits"})
+_OF_BLOCK = frozenset({"received_attention", "meanq", "hub_attention", "cls_attention", "keys", "head_mean_keys"})
 
 _THREAD = threading.local()
 _WIRED: WeakSet[torch.nn.Module] = WeakSet()
@@ -29,26 +42,29 @@ _WIRING = threading.Lock()
 
 
 @contextmanager
-def overhear(*modules: torch.nn.Module) -> Iterator[dict[torch.nn.Module, Call]]:
-    """Note what each of ``modules`` is called with inside the context, by this thread alone."""
+def overhear(looks: Mapping[torch.nn.Module, Look]) -> Iterator[dict[torch.nn.Module, Any]]:
+    """Note what each look gives for the calls of its module inside the context, by this thread alone."""
     with _WIRING:
-        for module in modules:
+        for module in looks:
             if module not in _WIRED:
                 # For good: a hook that one thread takes away while another runs through the hooks breaks that one.
                 module.register_forward_pre_hook(_note, with_kwargs=True)
                 _WIRED.add(module)
-    before, _THREAD.calls = getattr(_THREAD, "calls", None), {}
+    before = getattr(_THREAD, "listening", None)
+    notes: dict[torch.nn.Module, Any] = {}
+    _THREAD.listening = (looks, notes)
     try:
-        yield _THREAD.calls
+        yield notes
     finally:
-        _THREAD.calls = before
+        _THREAD.listening = before
 
 
 def _note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any] | None = None) -> None:
     # torch leaves ``kwargs`` out in a thread that passes while another one is wiring the module; it isn't listening.
-    calls = getattr(_THREAD, "calls", None)
-    if calls is not None:
-        calls[module] = (args, kwargs or {})
+    listening = getattr(_THREAD, "listening", None)
+    if listening is not None and module in listening[0]:
+        looks, notes = listening
+        notes[module] = looks[module]((args, kwargs or {}))
 
 
 def first_argument(call: Call) -> torch.Tensor:
@@ -56,6 +72,101 @@ def first_argument(call: Call) -> torch.Tensor:
     args, kwargs = call
     states: torch.Tensor = args[0] if args else kwargs["hidden_states"]
     return states
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Queries and keys of a frame in one block, float32 (heads, n, d)."""
+
+    query: torch.Tensor
+    """As the product takes them: after their rotation, if there is one."""
+    key: torch.Tensor
+    plain: torch.Tensor
+    """Keys before their rotation."""
+    scale: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where in a tower signals come from."""
+
+    attentions: Sequence[torch.nn.Module]
+    """Those of all blocks, in order."""
+    block: int
+    """The block that most signals are of, below 0 from the end."""
+    layers: Sequence[int]
+    """The blocks that attend to whole frames, in order."""
+    heads: Callable[[Any, Call], Iterable[Heads]]
+    """Queries and keys of each frame, from an attention and what it was called with."""
+    pool: Callable[[torch.Tensor], torch.Tensor]
+    """Means over the patches that make a token: (patches, ...) of a frame to (tokens, ...)."""
+    others: Mapping[str, tuple[torch.nn.Module, Look]]
+    """Signals that come out of no block: by name, what to overhear, and what of its call is the signal."""
+    first: int = 0
+    """Rows before the patches: 1 where there is a [CLS]."""
+
+    def looks(self, wanted: frozenset[str]) -> dict[torch.nn.Module, Look]:
+        """What to overhear for the ``wanted`` signals."""
+        names: dict[torch.nn.Module, frozenset[str]] = {}
+
+        def add(block: int, some: frozenset[str]) -> None:
+            attention = self.attentions[block]
+            names[attention] = names.get(attention, frozenset()) | some
+
+        add(self.block, wanted & _OF_BLOCK)
+        add(-1, wanted & _OF_LAST)
+        for block in self.layers:
+            add(block, frozenset(of for name, of in _OF_LAYERS.items() if name in wanted))
+        looks = {attention: partial(self._look, attention, some) for attention, some in names.items() if some}
+        return looks | dict(self.others[name] for name in wanted & self.others.keys())
+
+    def signals(self, wanted: frozenset[str], notes: Mapping[torch.nn.Module, Any]) -> Signals:
+        """The ``wanted`` signals out of what was noted of one run of frames."""
+        found = {name: notes[self.attentions[self.block]][name] for name in wanted & _OF_BLOCK}
+        found |= {name: notes[self.attentions[-1]][name] for name in wanted & _OF_LAST}
+        for name, of in _OF_LAYERS.items():
+            if name in wanted:
+                found[name] = torch.stack([notes[self.attentions[block]][of] for block in self.layers], dim=1)
+        return found | {name: notes[self.others[name][0]] for name in wanted & self.others.keys()}
+
+    def _look(self, attention: Any, names: frozenset[str], call: Call) -> Signals:
+        frames = [self._of_frame(names, heads) for heads in self.heads(attention, call)]
+        return {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
+
+    def _of_frame(self, names: frozenset[str], heads: Heads) -> Signals:
+        query, key, scale, patches = heads.query, heads.key, heads.scale, slice(self.first, None)
+        signals: Signals = {}
+        if names & {"keys", "head_mean_keys"}:
+            keys = self.pool(heads.plain[:, patches].transpose(0, 1))
+            signals |= {"keys": keys.flatten(1), "head_mean_keys": keys.mean(dim=1)}
+        if "cls_attention" in names:
+            signals["cls_attention"] = self.pool(attend(query[:, :1], key, scale)[patches])
+        if "cls_logits" in names:
+            logits = (query[:, :1] @ key.transpose(1, 2)).mean(dim=(0, 1)) * scale
+            signals["cls_logits"] = self.pool(logits[patches])
+        if names & {"received_attention", "hub_attention"}:
+            received = attend(query, key, scale)[patches]
+            signals["received_attention"] = self.pool(received)
+            if "hub_attention" in names:
+                signals["hub_attention"] = self.pool(hub_attention(query, key, scale, received, HUB))
+        if "meanq" in names:
+            # Stands in for [CLS], so it is made of patches alone.
+            by_token = self.pool(key[:, patches].transpose(0, 1)).transpose(0, 1)
+            signals["meanq"] = attend(query[:, patches].mean(dim=1, keepdim=True), by_token, scale)
+        return {name: values for name, values in signals.items() if name in names}
+
+
+@contextmanager
+def listening(wanted: frozenset[str], source: Callable[[], Source]) -> Iterator[Signals]:
+    """The ``wanted`` signals of the run of frames that a tower is given inside the context; they are there after it."""
+    found: Signals = {}
+    if not wanted:
+        yield found
+        return
+    tower = source()
+    with overhear(tower.looks(wanted)) as notes:
+        yield found
+    found.update(tower.signals(wanted, notes))
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor:
@@ -66,81 +177,65 @@ def attend(query: torch.Tensor, key: torch.Tensor, scale: float) -> torch.Tensor
     return total / (query.shape[0] * query.shape[1])
 
 
-def grid_signals(
-    wanted: frozenset[str],
-    attention: Any,
-    call: Call,
-    features: torch.Tensor,
-    *,
-    steps: int,
-    unit: int,
-    order: torch.Tensor | None,
-) -> dict[str, torch.Tensor]:
-    """Signals of a tower that takes patches with a grid and merges ``unit`` of them into a token.
+def hub_attention(
+    query: torch.Tensor, key: torch.Tensor, scale: float, received: torch.Tensor, threshold: float
+) -> torch.Tensor:
+    """How much the hubs of a frame look at its patches (VFlowOpt, ICCV 2025), as float32 (patches,).
 
     Args:
-        attention: Of a block that attends to whole frames; has ``qkv``, ``num_heads`` and ``scaling``.
-        call: What it was called with.
-        features: (patches, C) before the merger.
-        order: int64 (tokens of a frame,): which token stands where in the tower; None if all stand where they belong.
+        query: (heads, n, d), the patches last, behind a [CLS] if there is one; ``key`` likewise.
+        received: float32 (patches,): what each receives. A hub receives more than ``threshold`` times their mean.
+
+    Returns:
+        The mean over hubs and heads of the hubs' rows of the softmax; ``received`` where there is no hub.
     """
-    length = len(features) // steps
-    signals = segment_signals(wanted, attention, call, features, lengths=[length] * steps, unit=unit)
-    if order is None:
-        return signals
-    place = torch.argsort(order).to(features.device)
-    return {name: values.unflatten(0, (steps, -1))[:, place].flatten(0, 1) for name, values in signals.items()}
+    first = query.shape[1] - len(received)
+    hubs = torch.nonzero(received > threshold * received.mean()).flatten() + first
+    return attend(query[:, hubs], key, scale)[first:] if len(hubs) else received
 
 
-def segment_signals(
-    wanted: frozenset[str],
-    attention: Any,
-    call: Call,
-    features: torch.Tensor,
-    *,
-    lengths: Sequence[int],
-    unit: int,
-) -> dict[str, torch.Tensor]:
-    """The same where segments of ``lengths`` patches see themselves alone; rows in the tower's order."""
+def rotary_heads(lengths: Sequence[int], attention: Any, call: Call) -> Iterator[Heads]:
+    """Of towers with one product for queries, keys and values, and rotary positions; frames are ``lengths`` patches."""
     states = first_argument(call)
-    cos, sin = (table.float() for table in call[1]["position_embeddings"])
-    segments: list[dict[str, torch.Tensor]] = []
-    first = 0
-    for length in lengths:
-        rows = slice(first, first + length)
-        first += length
-        signals = {}
-        if wanted & {"received_attention", "meanq", "keys"}:
-            query, key = _heads(attention, states[rows])
-            if "keys" in wanted:
-                signals["keys"] = _by_token(key.transpose(0, 1).flatten(1), unit)
-            query, key = _rotate(query, cos[rows], sin[rows]), _rotate(key, cos[rows], sin[rows])
-            if "received_attention" in wanted:
-                signals["received_attention"] = _by_token(attend(query, key, attention.scaling), unit)
-            if "meanq" in wanted:
-                by_token = key.unflatten(1, (-1, unit)).mean(dim=2)
-                signals["meanq"] = attend(query.mean(dim=1, keepdim=True), by_token, attention.scaling)
-        if "pre_projector" in wanted:
-            signals["pre_projector"] = _by_token(features[rows].float(), unit)
-        segments.append(signals)
-    return {name: torch.cat([segment[name] for segment in segments]) for name in segments[0]}
+    tables = (table.float() for table in call[1]["position_embeddings"])
+    for part, cos, sin in zip(*(values.split(list(lengths)) for values in (states, *tables))):
+        query, key, _ = attention.qkv(part).float().view(len(part), 3, attention.num_heads, -1).permute(1, 2, 0, 3)
+        yield Heads(_rotate(query, cos, sin), _rotate(key, cos, sin), key, attention.scaling)
 
 
-def _heads(attention: Any, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys of a frame, float32 (heads, n, d), before their rotation."""
-    query, key, _ = attention.qkv(states).float().view(len(states), 3, attention.num_heads, -1).permute(1, 2, 0, 3)
-    return query, key
+def plain_heads(attention: Any, call: Call) -> Iterator[Heads]:
+    """Of towers like CLIP's, whose attention takes (frames, n, C) and may normalise its queries and keys."""
+    for states in first_argument(call):
+        query, key = attention.q_proj(states), attention.k_proj(states)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        query, key = (
+            values.float().unflatten(-1, (attention.num_heads, -1)).transpose(0, 1) for values in (query, key)
+        )
+        yield Heads(query, key, key, attention.scale)
 
 
-def _rotate(values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-    """Rotary positions (n, d) on (heads, n, d)."""
-    left, right = values.chunk(2, dim=-1)
-    return values * cos + torch.cat([-right, left], dim=-1) * sin
+def probe_attention(head: Any, states: torch.Tensor) -> torch.Tensor:
+    """How much the query of SigLIP's pooling ``head`` looks at each patch of (frames, n, C): float32 (frames, n)."""
+    attention = head.attention
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    query, keys = F.linear(head.probe[0], weights[0], biases[0]), F.linear(states, weights[1], biases[1])
+    query, keys = (values.float().unflatten(-1, (attention.num_heads, -1)) for values in (query, keys))
+    scale = query.shape[-1] ** -0.5
+    return torch.stack([attend(query.transpose(0, 1), key.transpose(0, 1), scale) for key in keys])
 
 
-def _by_token(values: torch.Tensor, unit: int) -> torch.Tensor:
-    """(patches, ...) to (tokens, ...): the mean of the patches that make a token, which are neighbours."""
+def neighbours(unit: int, values: torch.Tensor) -> torch.Tensor:
+    """(patches, ...) to (tokens, ...): the mean of the ``unit`` patches that make a token and stand in a row."""
     return values.unflatten(0, (-1, unit)).mean(dim=1)
+
+
+def squares(side: int, values: torch.Tensor) -> torch.Tensor:
+    """(patches, ...) of a square picture, row by row, to (tokens, ...): the mean of ``side`` x ``side`` of them."""
+    if side == 1:
+        return values
+    columns = int(len(values) ** 0.5)
+    return values.unflatten(0, (columns // side, side, columns // side, side)).mean(dim=(1, 3)).flatten(0, 1)
 
 
 def window_order(rows: int, columns: int, side: int) -> torch.Tensor:
@@ -152,3 +247,9 @@ def window_order(rows: int, columns: int, side: int) -> torch.Tensor:
     y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     window = (y // side) * -(-columns // side) + x // side
     return torch.argsort(window.flatten(), stable=True)
+
+
+def _rotate(values: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions (n, d) on (heads, n, d)."""
+    left, right = values.chunk(2, dim=-1)
+    return values * cos + torch.cat([-right, left], dim=-1) * sin

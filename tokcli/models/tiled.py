@@ -38,16 +38,21 @@ class TiledEncoding(Encoding):
 
         def run() -> VisualTokens:
             with torch.inference_mode():
-                tokens = tower.family.encode_still(
-                    tower.model, np.require(pixels, requirements=["C", "W"]), self._settings, tower.max_patches
+                tokens, signals = tower.family.encode_still(
+                    tower.model,
+                    np.require(pixels, requirements=["C", "W"]),
+                    self._settings,
+                    tower.max_patches,
+                    self._signals,
                 )
-                tokens = tokens.cpu()
+                tokens, signals = tokens.cpu(), {name: signal.cpu() for name, signal in signals.items()}
             return VisualTokens(
                 # Outside of inference mode, so that callers get ordinary tensors.
                 tokens=tokens.clone(),
                 coords=self._coords_of_all,
                 views=self.views,
                 structural=self._structural,
+                signals={name: signal.clone() for name, signal in signals.items()},
             )
 
         return run

@@ -27,6 +27,7 @@ MAX_PATCHES = 4096
 """Patches given to the tower at once: memory stays bounded, and larger calls were measured to be slower."""
 # Asked for by every method that reads tokens; there without being computed.
 _ALWAYS = frozenset({"tokens"})
+Signals = Mapping[str, torch.Tensor]
 
 
 class VisionTower:
@@ -111,6 +112,7 @@ class Encoding:
         self._of = 0
         self._closed = False
         self._like: torch.Tensor | None = None
+        self._blank: Signals = {}
         self._last_first: npt.NDArray[np.uint8] | None = None
         grid = tower.sizer.grid(info, size)
         self._kind = info.kind
@@ -171,7 +173,7 @@ class Encoding:
 
         def run() -> VisualTokens:
             tokens, from_tower = encode()
-            self._like = tokens[:0]
+            self._like, self._blank = tokens[:0], {name: values[:0] for name, values in from_tower.items()}
             return VisualTokens(
                 tokens=tokens,
                 coords=coords,
@@ -194,6 +196,7 @@ class Encoding:
             coords=torch.tensor([[0, steps - 1, rows - 1, columns]], dtype=torch.int32),
             views=self.views,
             structural=torch.ones(1, dtype=torch.bool),
+            signals={name: none.new_zeros(1, *none.shape[1:]) for name, none in self._blank.items()},
             seconds_per_step=self.seconds_per_step,
         )
 

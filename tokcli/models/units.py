@@ -6,6 +6,7 @@ that rows can be left out. What is left out isn't attended to either: its neighb
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tokcli.models.base import TOWER_SIGNALS
@@ -43,7 +44,7 @@ class UnitAdapter(GridAdapter):
         import torch
 
         from tokcli.models.preprocess import to_patches
-        from tokcli.models.signals import overhear, segment_signals
+        from tokcli.models.signals import listening
 
         visual, merge = model.model.visual, settings.merge_size
         unit = merge * merge
@@ -61,20 +62,13 @@ class UnitAdapter(GridAdapter):
             _, sizes = torch.unique_consecutive(windows[order], return_counts=True)
             layout |= {"window_index": order, "cu_window_seqlens": _edges(sizes * unit)}
         patches = to_patches(pixels, settings, chosen.flatten().repeat_interleave(unit))
-        asked = wanted & TOWER_SIGNALS
-        attention: Any = visual.blocks[self.signal_block(model.config)].attn if asked else None
-        with overhear(*([attention] if asked else [])) as calls:
+        with listening(wanted & TOWER_SIGNALS, partial(self.source, model, lengths.tolist(), unit)) as signals:
             output = visual(
                 patches.to(visual.dtype),
                 grid_thw=torch.tensor([[steps, rows * merge, columns * merge]], device=pixels.device),
                 **{name: table.to(pixels.device) for name, table in layout.items()},
                 return_dict=True,
             )
-        if not asked:
-            return output.pooler_output, {}
-        signals = segment_signals(
-            asked, attention, calls[attention], output.last_hidden_state, lengths=lengths.tolist(), unit=unit
-        )
         place = torch.argsort(order).to(pixels.device)
         return output.pooler_output, {name: values[place] for name, values in signals.items()}
 
