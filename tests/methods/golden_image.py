@@ -10,11 +10,17 @@ import torch
 from method_items import Arrays, still
 
 from tokcli.methods import resolve
+from tokcli.methods.globalcom2 import tile_shares
+from tokcli.methods.holov import official_positions
+from tokcli.methods.tiles import region_sums, tiled_steps
 from tokcli.types import TokenSet, VisualTokens
 
+MISPLACED = "of padded tiles the authors' code puts tokens in wrong places: which tokens are kept can be compared"
 NOT_PORTABLE = {
     "fastervlm-g12_boundary_ties_keep30_SETONLY": "which of equal scores the authors' sort keeps is left open: the "
     "scores that are kept can be compared",
+    "globalcom2-w1h3_g12_pad_R025": MISPLACED,
+    "globalcom2-w2h2_g12_padH_R05": MISPLACED,
 }
 
 
@@ -46,4 +52,97 @@ def fastervlm(case: str, arrays: Arrays) -> None:
     np.testing.assert_array_equal(kept.tokens, np.concatenate(arrays["kept_feats"]))
 
 
-RUNNERS = {"fastervlm": fastervlm}
+def tiled(
+    tokens: npt.NDArray[Any], columns: int, rows: int, *, box: tuple[int, int, int, int] | None = None, **signals: Any
+) -> tuple[VisualTokens, npt.NDArray[np.int64]]:
+    """A thumbnail and a canvas of tiles, of (1 + rows * columns, N, D) tokens, and where each row of it comes from.
+
+    ``box``: top, bottom, left, right of what is left of the canvas without padding. Signals are (1 + n, N) or
+    (1 + n, N, ...). The second result is int64 rows of the flattened tokens.
+    """
+    count = tokens.shape[1]
+    side = round(count**0.5)
+    canvas = np.arange(count, tokens.shape[0] * count).reshape(rows, columns, side, side)
+    canvas = canvas.transpose(0, 2, 1, 3).reshape(rows * side, columns * side)
+    top, bottom, left, right = box or (0, rows * side, 0, columns * side)
+    canvas = canvas[top:bottom, left:right]
+    origin = np.concatenate([np.arange(count), canvas.flatten()])
+    values = {name: torch.from_numpy(np.concatenate(array)[origin]) for name, array in signals.items()}
+    grids, kinds = [(side, side), canvas.shape], ["thumbnail", "crop"]
+    return still(np.concatenate(tokens)[origin], grids, kinds, **values), origin
+
+
+def decimal(value: Any) -> float:
+    """The number that was written before it became a float32."""
+    return float(str(np.float32(value)))
+
+
+def hired(case: str, arrays: Arrays) -> None:
+    first, last = (arrays[name].mean(axis=1) for name in ("first_layer_cls_attn", "late_layer_cls_attn"))
+    visual, origin = tiled(
+        last[:, :, None], *arrays["grid_wh"].tolist(), cls_attention=last, cls_attention_layers=first[:, :, None]
+    )
+    options = {"variant": "official", "importance": "cls", "alpha": decimal(arrays["alpha"])}
+    keep = decimal(arrays["token_budget_rate"])
+    kept = resolve("hired", keep=keep, options=options).compress(visual, "item")
+    mask = np.zeros(last.size, dtype=bool)
+    mask[origin[kept.source]] = True
+    np.testing.assert_array_equal(mask.reshape(last.shape), arrays["mask"])
+    np.testing.assert_array_equal(mask.reshape(last.shape).sum(axis=1), [arrays["full_budget"], *arrays["sub_budgets"]])
+    fixed = resolve("hired", keep=keep, options={**options, "variant": "fixed"}).compress(visual, "item")
+    assert len(fixed) == round(keep * last.size)
+
+
+def holov(case: str, arrays: Arrays) -> None:
+    tokens, attention = torch.from_numpy(arrays["feats"]), torch.from_numpy(arrays["attn"])
+    crops, count = int(arrays["num_crops"]), int(arrays["keep"])
+    positions = arrays["positions"]
+    # Where the authors' code runs out of tokens it puts zeros.
+    used = positions[positions >= 0]
+    np.testing.assert_array_equal(official_positions(tokens, attention, crops, count), used)
+    np.testing.assert_array_equal(tokens[used], arrays["out"][: len(used)])
+    assert not arrays["out"][len(used) :].any()
+    visual = pictures(arrays["feats"][None], cls_attention=arrays["attn"][None])
+    options = {"importance": "cls", "crops": crops}
+    kept = resolve("holov", max_tokens=count, options={**options, "variant": "official"}).compress(visual, "item")
+    expected = np.arange(len(tokens)) if count == len(tokens) else np.sort(used)
+    np.testing.assert_array_equal(kept.source, expected)
+    assert len(resolve("holov", max_tokens=count, options=options).compress(visual, "item")) == count
+
+
+def valid_box(columns: int, rows: int, side: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """top, bottom, left, right of a still of that size on its canvas, by the authors' arithmetic."""
+    canvas_width, canvas_height = columns * side, rows * side
+    if width / height > canvas_width / canvas_height:
+        pad = (canvas_height - int(height * canvas_width / width)) // 2
+        return pad, canvas_height - pad, 0, canvas_width
+    pad = (canvas_width - int(width * canvas_height / height)) // 2
+    return 0, canvas_height, pad, canvas_width - pad
+
+
+def globalcom2(case: str, arrays: Arrays) -> None:
+    tokens, logits, share = arrays["feats"], arrays["cls_logits_headmean"], decimal(arrays["R"])
+    columns, rows = arrays["grid_wh"].tolist()
+    box = valid_box(columns, rows, round(tokens.shape[1] ** 0.5), *arrays["orig_wh"].tolist())
+    visual, _ = tiled(tokens, columns, rows, box=box, cls_logits=logits)
+    step = tiled_steps(visual)[0]
+    thumbnail = step.thumbnail
+    assert thumbnail is not None and len(step.parts) == rows * columns
+    temperature = float(arrays["temperature"])
+    scales = tile_shares(region_sums(step, thumbnail, torch.from_numpy(logits[0])), share, temperature)
+    np.testing.assert_allclose(scales, arrays["scales"], atol=1e-5)
+    if share == 1:
+        # A budget of all tokens keeps all; the authors' code drops some of every tile but one.
+        return
+    options = {"variant": "official", "temperature": temperature}
+    kept = resolve("globalcom2", keep=share, options=options).compress(visual, "item")
+    is_thumbnail = kept.source.numpy() < tokens.shape[1]
+    np.testing.assert_array_equal(kept.source[is_thumbnail], np.sort(arrays["thumb_idx"]))
+    found, expected = kept.tokens[~is_thumbnail].numpy(), arrays["crops_out_fp16"].astype(np.float32)
+    expected = expected[np.abs(expected - arrays["image_newline"]).max(axis=1) > 1e-2]
+    if case in NOT_PORTABLE:
+        found, expected = (values[np.lexsort(values.T)] for values in (found.astype(np.float16), expected))
+    np.testing.assert_allclose(found, expected, atol=1e-2)
+
+
+RUNNERS = {"fastervlm": fastervlm, "hired": hired, "holov": holov, "globalcom2": globalcom2}

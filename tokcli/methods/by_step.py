@@ -16,7 +16,7 @@ from tokcli.errors import MethodError
 from tokcli.methods.base import Stats
 from tokcli.methods.budget import SizeBudget, grid_tokens, share_count
 from tokcli.methods.output import Groups, select
-from tokcli.methods.tiles import Step, tiled_steps
+from tokcli.methods.tiles import Step, step_of, tiled_steps
 from tokcli.ops.allocation import proportional
 from tokcli.ops.selection import top_k
 from tokcli.types import TokenSet, View, VisualTokens
@@ -56,7 +56,10 @@ class StepBudget:
                     f"method {self._name!r} keeps at least a token: {self._used + least} tokens of this item, "
                     f"over max_tokens={self._ceiling}; allow that many"
                 )
-        until = sum(min(step + 1, view.grid[0]) * view.grid[1] * view.grid[2] for view in self._views)
+        until = sum(
+            (min(step + 1, view.grid[0]) if view.grid[0] > 1 else 1) * view.grid[1] * view.grid[2]
+            for view in self._views
+        )
         # Rounded up, so that the first step gets a token and the last step what makes up the total.
         due = -(-until * self._total // max(1, self._places)) - self._used
         count = max(0, min(available, due))
@@ -81,7 +84,8 @@ class _BySteps(Generic[Work]):
 
     def _steps(self, chunk: VisualTokens) -> list[tuple[Step, int]]:
         """The steps of a chunk that may keep something, with how much."""
-        structural = Counter(chunk.coords[chunk.structural, 1].tolist())
+        places = chunk.coords[chunk.structural, :2].tolist()
+        structural = Counter(step_of(chunk.views[view], step) for view, step in places)
         found = []
         for step in tiled_steps(chunk):
             count = self._budget.spend(step.index, int(step.sizes.sum()), structural[step.index])

@@ -14,7 +14,10 @@ from tokcli.methods.evs import evs
 from tokcli.methods.fastervlm import fastervlm
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.folder import folder
+from tokcli.methods.globalcom2 import globalcom2
+from tokcli.methods.hired import hired
 from tokcli.methods.holitom import holitom
+from tokcli.methods.holov import holov
 from tokcli.methods.keyframes import keyframes
 from tokcli.methods.ktv import ktv
 from tokcli.methods.llavolta import llavolta
@@ -57,6 +60,9 @@ for _method in (
     llavolta,
     divprune,
     ppe,
+    hired,
+    holov,
+    globalcom2,
     uniform,
     random,
     pool2d,

@@ -37,6 +37,20 @@ class ImportanceOptions(Options):
     )
 
 
+class AttentionOptions(ImportanceOptions):
+    """For methods that look at several blocks of the tower."""
+
+    importance: Literal["cls", "recv"] = Field(
+        default="recv",
+        description="What ranks tokens: 'recv' the attention that they receive, 'cls' that of [CLS] if there is one.",
+    )
+
+
+def layers_signal(options: AttentionOptions) -> str:
+    """The signal with a column for each block of the tower."""
+    return {"cls": "cls_attention_layers", "recv": "received_layers"}[options.importance]
+
+
 def importance_signals(options: ImportanceOptions) -> tuple[str, ...]:
     """The signals that the vision tower has to give: for ``needs_from``."""
     signal = SIGNAL_OF.get(options.importance)

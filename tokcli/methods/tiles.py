@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,6 +19,8 @@ class Tile:
     """int64 (n,), ascending: its rows that are not structural."""
     places: torch.Tensor
     """int64 (n, 2): y and x of each row inside the tile."""
+    spots: torch.Tensor
+    """int64 (n, 2): y and x of each row on the canvas of all tiles beside a thumbnail, without padding."""
     grid: tuple[int, int]
     """(h, w): places of the whole tile, those included that were cut off as padding."""
     thumbnail: bool = False
@@ -29,12 +31,15 @@ class Tile:
 
 @dataclass(frozen=True)
 class Step:
-    """All tiles of one temporal step: one frame of a video, or everything of a still."""
+    """What is compressed together: a temporal step of a video, or everything of a still."""
 
     index: int
+    """Number of the temporal step; -1 for the still, of all views that have one step."""
     tiles: tuple[Tile, ...]
     arrangement: tuple[int, int]
     """(rows, columns) that the tiles other than the thumbnail stand in."""
+    canvas: tuple[int, int]
+    """(h, w): places of all these tiles together, without padding."""
 
     @property
     def rows(self) -> torch.Tensor:
@@ -59,7 +64,7 @@ class Step:
 
 
 def tiled_steps(visual: VisualTokens) -> list[Step]:
-    """The temporal steps that have rows, in order.
+    """The still, if there is one, and the temporal steps of videos that have rows, in order.
 
     A crop that is larger than the thumbnail beside it is a canvas, and is cut into tiles of the thumbnail's size; where
     the canvas lost its padding, as much is missing on either side. Crops that are views of their own stand in rows as
@@ -70,14 +75,21 @@ def tiled_steps(visual: VisualTokens) -> list[Step]:
     for rows in steps_of(visual):
         view, step = visual.coords[rows[0], :2].tolist()
         places = visual.coords[rows, 2:].to(torch.int64)
-        by_step.setdefault(step, []).extend(_tiles(rows, places, visual.views[view], small))
-    return [_arranged(step, by_step[step]) for step in sorted(by_step)]
+        key = step_of(visual.views[view], step)
+        by_step.setdefault(key, []).extend(_tiles(rows, places, visual.views[view], small))
+    canvas = next((view.grid[1:] for view in visual.views if view.kind == "crop"), None)
+    return [_arranged(step, by_step[step], canvas, small) for step in sorted(by_step)]
+
+
+def step_of(view: View, step: int) -> int:
+    """The index of the :class:`Step` that a temporal step of a view belongs to."""
+    return step if view.grid[0] > 1 else -1
 
 
 def _tiles(rows: torch.Tensor, places: torch.Tensor, view: View, small: tuple[int, int] | None) -> list[Tile]:
     grid = (view.grid[1], view.grid[2])
     if view.kind != "crop" or small is None or (grid[0] <= small[0] and grid[1] <= small[1]):
-        return [Tile(rows, places, grid, thumbnail=view.kind == "thumbnail")]
+        return [Tile(rows, places, places, grid, thumbnail=view.kind == "thumbnail")]
     counts = [-(-length // side) for length, side in zip(grid, small)]
     cut = torch.tensor([(count * side - length) // 2 for count, side, length in zip(counts, small, grid)])
     on_canvas, side = places + cut, torch.tensor(small)
@@ -87,18 +99,44 @@ def _tiles(rows: torch.Tensor, places: torch.Tensor, view: View, small: tuple[in
     used, sizes = torch.unique_consecutive(number[order], return_counts=True)
     inside = on_canvas % side
     return [
-        Tile(rows[chosen], inside[chosen], small, at=divmod(index, counts[1]))
+        Tile(rows[chosen], inside[chosen], places[chosen], small, at=divmod(index, counts[1]))
         for index, chosen in zip(used.tolist(), order.split(sizes.tolist()))
     ]
 
 
-def _arranged(step: int, tiles: list[Tile]) -> Step:
+def _arranged(step: int, tiles: list[Tile], canvas: tuple[int, int] | None, small: tuple[int, int] | None) -> Step:
     parts = [tile for tile in tiles if not tile.thumbnail]
     if len(parts) > 1 and len({tile.at for tile in parts}) < len(parts):
         columns, rows = tile_grid(len(parts))
-        tiles = [tile for tile in tiles if tile.thumbnail] + [
-            Tile(tile.rows, tile.places, tile.grid, at=divmod(index, columns)) for index, tile in enumerate(parts)
+        height, width = (max(tile.grid[axis] for tile in parts) for axis in (0, 1))
+        placed = [
+            replace(tile, at=at, spots=tile.places + torch.tensor([at[0] * height, at[1] * width]))
+            for tile, at in ((tile, divmod(index, columns)) for index, tile in enumerate(parts))
         ]
-        return Step(step, tuple(tiles), (rows, columns))
-    rows, columns = (1 + max((tile.at[axis] for tile in parts), default=0) for axis in (0, 1))
-    return Step(step, tuple(tiles), (rows, columns))
+        whole = tuple(tile for tile in tiles if tile.thumbnail)
+        return Step(step, (*whole, *placed), (rows, columns), (rows * height, columns * width))
+    if canvas is None or small is None:
+        return Step(step, tuple(tiles), (1, 1), canvas or tiles[0].grid)
+    rows, columns = (-(-length // side) for length, side in zip(canvas, small))
+    return Step(step, tuple(tiles), (rows, columns), canvas)
+
+
+def on_grid(values: torch.Tensor, tile: Tile) -> torch.Tensor:
+    """Values (n,) of a tile's rows by their places: (h, w), zeros where there is no row."""
+    grid = values.new_zeros(tile.grid)
+    grid[tile.places[:, 0], tile.places[:, 1]] = values
+    return grid
+
+
+def region_sums(step: Step, thumbnail: Tile, values: torch.Tensor) -> torch.Tensor:
+    """Sums of values (n,) of the thumbnail's rows over the region of each of the other tiles: float64 (parts,).
+
+    The thumbnail is cut into as many equal regions as there are tiles; what does not divide falls to the last.
+    """
+    rows, columns = step.arrangement
+    y, x = (
+        (places // max(1, side // count)).clamp_max(count - 1)
+        for places, side, count in zip(thumbnail.places.unbind(dim=1), thumbnail.grid, step.arrangement)
+    )
+    sums = torch.zeros(rows * columns, dtype=torch.float64).index_add_(0, y * columns + x, values.double())
+    return sums[[tile.at[0] * columns + tile.at[1] for tile in step.parts]]
