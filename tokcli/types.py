@@ -110,6 +110,29 @@ class View:
         return t * h * w
 
 
+@dataclass(frozen=True)
+class Reduced:
+    """What a method inside the vision tower left of a run of temporal steps, beside the tokens."""
+
+    rows: int
+    """N: tokens that the tower gives of these steps when nothing is left out."""
+    source: torch.Tensor
+    """int64 (K,): the row of the N that each was or is anchored on, ascending."""
+    mass: torch.Tensor
+    """float32 (K,): how many of the N each stands for."""
+    assignment: torch.Tensor | None = None
+    """int32 (N,): the kept row that each went into, -1 for dropped; None for pure selection."""
+
+    def __post_init__(self) -> None:
+        _check(self, "source", ("int64",), (None,))
+        _check(self, "mass", ("float32",), (len(self),))
+        if self.assignment is not None:
+            _check(self, "assignment", ("int32",), (self.rows,))
+
+    def __len__(self) -> int:
+        return int(self.source.shape[0])
+
+
 @dataclass(frozen=True, repr=False)
 class VisualTokens:
     """Tokens as the language model receives them, of a whole item or of a run of its temporal steps."""
@@ -129,12 +152,16 @@ class VisualTokens:
     """
     seconds_per_step: float | None = None
     """Seconds of media between temporal steps; None for a still."""
+    reduced: Reduced | None = None
+    """Where the tower itself left out tokens: whose the rows are. None where they are all that there are."""
 
     def __post_init__(self) -> None:
         rows = int(self.tokens.shape[0])
         _check(self, "tokens", ("float32", "float16", "bfloat16", "float64"), (None, None))
         _check(self, "coords", ("int32",), (rows, 4))
         _check(self, "structural", ("bool",), (rows,))
+        if self.reduced is not None and len(self.reduced) != rows:
+            raise ValueError(f"VisualTokens.reduced must have {rows} rows, got {len(self.reduced)}")
         for name, signal in self.signals.items():
             if signal.shape[0] != rows:
                 raise ValueError(f"signal {name!r} must have {rows} rows, got {tuple(signal.shape)}")

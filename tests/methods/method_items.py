@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tokcli.methods import METHODS, Compressor, describe, resolve
+from tokcli.methods import METHODS, Compressor, describe, method_names, resolve
 from tokcli.types import TokenSet, View, VisualTokens
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -149,6 +149,11 @@ def assert_same(left: TokenSet, right: TokenSet) -> None:
     assert left.stats.keys() == right.stats.keys()
     for name in left.stats:
         np.testing.assert_array_equal(left.stats[name], right.stats[name])
+
+
+def token_methods() -> list[str]:
+    """Names of the methods that work on tokens; those inside a tower have tests/models/test_inside.py."""
+    return [name for name in method_names() if describe(name)["where"] != "tower"]
 
 
 def kind_of(name: str) -> str:

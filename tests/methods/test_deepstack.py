@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from method_items import assert_same, chunk, configured, drifting
+from method_items import assert_same, chunk, configured, drifting, token_methods
 
-from tokcli.methods import method_names, resolve
+from tokcli.methods import resolve
 from tokcli.types import TokenSet, VisualTokens
 
 LEVELS = 2
@@ -26,7 +26,7 @@ def expected(kept: TokenSet, levels: torch.Tensor) -> torch.Tensor:
     return torch.stack([levels[kept.assignment == row].mean(dim=0) for row in range(len(kept))])
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", token_methods())
 def test_levels_follow_the_tokens(name: str) -> None:
     plain = drifting((4, 4, 6))
     visual = stacked(plain)

@@ -15,7 +15,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from method_items import anyres, assert_same, check_token_set, chunk, configured, drifting, kind_of, video, with_signals
+from method_items import (
+    anyres,
+    assert_same,
+    check_token_set,
+    chunk,
+    configured,
+    drifting,
+    kind_of,
+    token_methods,
+    video,
+    with_signals,
+)
 
 from tokcli.errors import MethodError
 from tokcli.methods import Compressor, describe, method_names, resolve
@@ -71,7 +82,7 @@ FURTHER: list[tuple[str, Options]] = [
     ("ppe", {"variant": "official", "stages": 2}),
     ("ppe", {"stages": 3, "noise": True, "positions": 0}),
 ]
-CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in method_names()] + [
+CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in token_methods()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))
     for name, options in FURTHER
 ]
@@ -103,7 +114,7 @@ def test_keep_one_is_identity(name: str, options: Options) -> None:
         assert torch.equal(kept.tokens, visual.tokens)
 
 
-@pytest.mark.parametrize("name", method_names())
+@pytest.mark.parametrize("name", token_methods())
 @pytest.mark.parametrize("share", [0.13, 0.25, 0.5, 0.777])
 def test_the_promised_count(name: str, share: float) -> None:
     page, visual = describe(name), drifting(GRID)

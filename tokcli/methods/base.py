@@ -10,6 +10,11 @@ A method that can work on one run of temporal steps after another opens a stream
     @method("dtd", options=DtdOptions, paper="arXiv:2504.17343", kind="select", count="by content", streaming=True)
     def dtd(options: DtdOptions, views: tuple[View, ...]) -> Stream: ...
 
+A method inside the vision tower says what it does there::
+
+    @method("tome", options=TomeOptions, paper="arXiv:2210.09461", kind="merge", count="by the encoder", where=in_tower)
+    def tome(options: TomeOptions) -> InTower: ...
+
 With options that derive from ``SeededOptions`` the function takes a numpy ``Generator`` as its last argument.
 ``tokcli.methods.catalog`` has the line that registers a method; the shared tests then cover it without further ado.
 """
@@ -29,6 +34,7 @@ import numpy.typing as npt
 from tokcli.errors import MethodError
 from tokcli.methods.budget import budgets_of
 from tokcli.methods.options import Options, SeededOptions, option_pages, parse_options
+from tokcli.ops.reducing import InTower
 from tokcli.registry import Registry
 from tokcli.types import TokenSet, View, VisualTokens
 
@@ -68,6 +74,11 @@ class FrameChoice:
     """What frames are described by: ``pixels``, ``preview`` or an image model."""
     choose: Callable[[npt.NDArray[np.float32], View], npt.NDArray[np.int64]]
     """From (T, D) features, a row for each temporal step, and the clip's view: the chosen steps, ascending."""
+
+
+def in_tower(_options: Options) -> Where:
+    """For ``where`` of methods that work inside the vision tower."""
+    return "tower"
 
 
 def _no_frame_choice(_options: Options) -> FrameChoice | None:
@@ -123,8 +134,18 @@ class Method:
         named = self.needs_from(options)
         return self.needs.union(named, (name for name, wanted in self.needs_if.items() if wanted(options)))
 
+    def inside(self, options: Options) -> InTower:
+        """What it does inside the vision tower; only for methods that work there."""
+        inside: InTower = self.function(options)
+        return inside
+
     def open(self, options: Options, views: tuple[View, ...], item_id: str) -> Stream:
         """Start a stream over one item; only for streaming methods."""
+        if self.where(options) == "tower":
+            raise MethodError(
+                f"method {self.name!r} works inside the vision tower, and these are tokens; "
+                f"use `tokcli compress --method {self.name}` on the media"
+            )
         stream: Stream = self.function(options, views, *self._random(options, item_id))
         return stream
 

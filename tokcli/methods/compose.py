@@ -17,7 +17,8 @@ from tokcli.methods.base import METHODS, FrameChoice, Method, Stats, Stream
 from tokcli.methods.deepstack import with_deepstack
 from tokcli.methods.finite import refuse_not_finite
 from tokcli.methods.options import Options
-from tokcli.types import TokenSet, View, VisualTokens
+from tokcli.ops.reducing import InTower
+from tokcli.types import Reduced, TokenSet, View, VisualTokens
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Stage:
 
     method: Method
     options: Options
+
+    @property
+    def before_tokens(self) -> bool:
+        """Whether it changes what the vision tower gets or does."""
+        return self.method.where(self.options) != "tokens"
 
 
 class Compressor:
@@ -46,14 +52,31 @@ class Compressor:
                 )
         self.frame_choice: FrameChoice | None = choices[0] if choices else None
         """How frames are chosen before the vision tower, or None."""
+        self._in_tower = [stage for stage in self._stages if stage.method.where(stage.options) == "tower"]
+        for stage in self._in_tower:
+            before = [other for other in self._stages[: self._stages.index(stage)] if not other.before_tokens]
+            if before or len(self._in_tower) > 1:
+                raise MethodError(
+                    f"method {stage.method.name!r} works inside the vision tower, before there are tokens, so it must "
+                    f"stand before {before[0].method.name!r}"
+                    if before
+                    else "only one method can work inside the vision tower, "
+                    f"not {' and '.join(other.method.name for other in self._in_tower)}"
+                )
+
+    @property
+    def in_tower(self) -> InTower | None:
+        """What is done inside the vision tower, or None."""
+        return next((stage.method.inside(stage.options) for stage in self._in_tower), None)
 
     @property
     def on_tokens(self) -> Compressor:
-        """What is left to be done with the tokens of the frames that :attr:`frame_choice` chose."""
-        if self.frame_choice is None:
+        """What is left to be done with the tokens after :attr:`frame_choice` and :attr:`in_tower`."""
+        left = [stage for stage in self._stages[self.frame_choice is not None :] if stage not in self._in_tower]
+        if len(left) == len(self._stages):
             return self
         keep_all = METHODS.get("none")
-        return Compressor(self._stages[1:] or [Stage(keep_all, keep_all.parse({}))])
+        return Compressor(left or [Stage(keep_all, keep_all.parse({}))])
 
     @property
     def name(self) -> str:
@@ -78,9 +101,7 @@ class Compressor:
     def before_tokens(self) -> list[dict[str, Any]]:
         """Those of its methods, as JSON, that change what the vision tower gets or does."""
         return [
-            description
-            for stage, description in zip(self._stages, self.to_json()["methods"])
-            if stage.method.where(stage.options) != "tokens"
+            description for stage, description in zip(self._stages, self.to_json()["methods"]) if stage.before_tokens
         ]
 
     def followed_by(self, further: Compressor) -> Compressor:
@@ -195,6 +216,26 @@ def _remaining(visual: VisualTokens, kept: TokenSet) -> VisualTokens:
         structural=visual.structural[kept.source],
         signals={name: values[kept.source] for name, values in visual.signals.items()},
     )
+
+
+def after_tower(reduced: Sequence[Reduced], kept: TokenSet) -> TokenSet:
+    """What was kept of an item's tokens that the tower had reduced, run by run, in terms of all rows of these runs."""
+    if not reduced:
+        return kept
+    source, assignments, rows, left = [], [], 0, 0
+    for part in reduced:
+        source.append(part.source + rows)
+        if part.assignment is not None:
+            assignments.append(torch.where(part.assignment < 0, -1, part.assignment + left).to(torch.int32))
+        rows, left = rows + part.rows, left + len(part)
+    first = TokenSet(
+        tokens=torch.zeros((left, 0)),
+        coords=torch.zeros((left, 4), dtype=torch.int32),
+        mass=torch.cat([part.mass for part in reduced]),
+        source=torch.cat(source),
+        assignment=torch.cat(assignments) if assignments else None,
+    )
+    return chain(first, kept, rows)
 
 
 def chain(first: TokenSet, second: TokenSet, rows: int) -> TokenSet:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from tokcli.models.in_tower import TowerBlocks
     from tokcli.models.positions import Block, Text
     from tokcli.models.settings import Preprocessing, Settings
     from tokcli.types import EncodedItem, MediaKind, View
@@ -132,6 +133,13 @@ class FamilyAdapter(Protocol):
             levels.
         """
 
+    def in_tower(self, model: Any, settings: Settings, grid: tuple[int, int]) -> TowerBlocks:
+        """The tower taken apart, for methods that reduce tokens inside; ``grid`` are a frame's rows and columns.
+
+        Raises:
+            ModelError: Nothing can be left out inside this tower; says why.
+        """
+
     def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
         """What a still of that size becomes; called only where ``settings.bounds`` is a ``Tiling``."""
 
@@ -229,6 +237,15 @@ class PlainAdapter:
 
     def deepstack_levels(self, config: Any) -> int:
         return 0
+
+    takes_all_rows: ClassVar[str] = "tokcli doesn't take it apart"
+    """Why nothing can be left out inside the tower, where ``in_tower`` isn't there."""
+
+    def in_tower(self, model: Any, settings: Settings, grid: tuple[int, int]) -> TowerBlocks:
+        raise ModelError(
+            f"no method can work inside a {model.config.model_type} tower: {self.takes_all_rows}; "
+            "choose a method that works on tokens"
+        )
 
     def still_parts(self, config: Any, settings: Settings, height: int, width: int) -> tuple[Part, ...]:
         raise NotImplementedError("this family cuts no tiles")

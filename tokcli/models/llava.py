@@ -18,8 +18,9 @@ from tokcli.models.pictures import PictureAdapter
 if TYPE_CHECKING:
     import torch
 
+    from tokcli.models.in_tower_clip import ClipBlocks
     from tokcli.models.positions import Block
-    from tokcli.models.settings import Preprocessing
+    from tokcli.models.settings import Preprocessing, Settings
     from tokcli.models.sizing import FixedSize
     from tokcli.types import EncodedItem, MediaKind
 
@@ -93,6 +94,24 @@ class Llava(PictureAdapter):
 
     def has_cls(self, config: Any) -> bool:
         return True
+
+    def in_tower(self, model: Any, settings: Settings, grid: tuple[int, int]) -> ClipBlocks:
+        from tokcli.models.in_tower_clip import ClipBlocks
+        from tokcli.models.preprocess import to_planes
+
+        tower, layers = model.model.vision_tower, model.model.vision_tower.encoder.layers
+        layer = model.config.vision_feature_layer
+        own = model.config.vision_config.image_size // settings.patch_size
+        resized = grid != (own, own)
+
+        def embed(pixels: torch.Tensor) -> torch.Tensor:
+            patches = tower.embeddings(to_planes(pixels, settings), interpolate_pos_encoding=resized)
+            states: torch.Tensor = tower.pre_layrnorm(patches)
+            return states
+
+        # What comes out of the blocks that are left has no use: LLaVA's features are those of an earlier one.
+        run = layer if layer >= 0 else len(layers) + 1 + layer
+        return ClipBlocks(layers, run, grid, embed, model.model.multi_modal_projector, leading=1)
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)

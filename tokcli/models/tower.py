@@ -21,12 +21,14 @@ from tokcli.models.preprocess import middle, pad_to_step, pixel_change
 from tokcli.models.settings import Preprocessing, Settings
 from tokcli.models.sizing import Sizer
 from tokcli.models.tiles import Tiling
+from tokcli.ops.reducing import InTower
 from tokcli.types import MediaInfo, View, VisualTokens
 
 MAX_PATCHES = 4096
 """Patches given to the tower at once: memory stays bounded, and larger calls were measured to be slower."""
 # Asked for by every method that reads tokens; there without being computed.
 _ALWAYS = frozenset({"tokens"})
+Signals = Mapping[str, torch.Tensor]
 Signals = Mapping[str, torch.Tensor]
 
 
@@ -65,6 +67,7 @@ class VisionTower:
         size: tuple[int, int],
         signals: frozenset[str] = frozenset(),
         reuse: float | None = None,
+        inside: InTower | None = None,
     ) -> Encoding:
         """Begin to encode an item.
 
@@ -74,9 +77,11 @@ class VisionTower:
             signals: What a method wants beside the tokens.
             reuse: Take tokens of unchanged pixels from the step before: 0 where a whole step is equal, which changes
                 no token; more where the pixels under a token differ by that much at most, in [0, 1] on average.
+            inside: A method that reduces tokens inside the tower; not together with ``reuse``.
 
         Raises:
-            ModelError: This family doesn't give one of the signals, or can't reuse parts of a step.
+            ModelError: This family doesn't give one of the signals, or can't reuse parts of a step, or be reduced in.
+            MethodError: ``inside`` can't do with this tower or with frames of that size.
         """
         unknown = sorted(signals - self.signals - _ALWAYS)
         if unknown:
@@ -86,6 +91,10 @@ class VisionTower:
             )
         if not self.sizer.fits(info, size):
             raise ValueError(f"size must be positive multiples of {self.sizer.factor}, or the still's own, got {size}")
+        if inside is not None:
+            from tokcli.models.inside import InsideEncoding
+
+            return InsideEncoding(self, info, size, signals, inside)
         if isinstance(self.preprocessing.of(info.kind).bounds, Tiling):
             from tokcli.models.tiled import TiledEncoding
 
@@ -163,7 +172,7 @@ class Encoding:
         pixels = np.require(middle(pixels, self._region), requirements=["C", "W"])
         pixels = pad_to_step(pixels, per_step)
         coords = self._coords(len(pixels) // per_step)
-        signals = {}
+        signals: dict[str, torch.Tensor] = {}
         if "pixel_change" in self._signals:
             change = pixel_change(self._last_first, pixels, per_step, self._tower.sizer.factor)
             signals["pixel_change"] = torch.from_numpy(change)
@@ -171,19 +180,21 @@ class Encoding:
         self._steps += len(pixels) // per_step
         encode = self._plan(pixels)
 
-        def run() -> VisualTokens:
-            tokens, from_tower = encode()
-            self._like, self._blank = tokens[:0], {name: values[:0] for name, values in from_tower.items()}
-            return VisualTokens(
-                tokens=tokens,
-                coords=coords,
-                views=self.views,
-                structural=torch.zeros(len(coords), dtype=torch.bool),
-                signals=signals | from_tower,
-                seconds_per_step=self.seconds_per_step,
-            )
+        return lambda: self._visual(encode(), coords, signals)
 
-        return run
+    def _visual(
+        self, encoded: tuple[torch.Tensor, dict[str, torch.Tensor]], coords: torch.Tensor, signals: Signals
+    ) -> VisualTokens:
+        tokens, from_tower = encoded
+        self._like, self._blank = tokens[:0], {name: values[:0] for name, values in from_tower.items()}
+        return VisualTokens(
+            tokens=tokens,
+            coords=coords,
+            views=self.views,
+            structural=torch.zeros(len(coords), dtype=torch.bool),
+            signals={**signals, **from_tower},
+            seconds_per_step=self.seconds_per_step,
+        )
 
     def closing(self) -> VisualTokens | None:
         """What follows the last frame, when all were encoded: a separator, in the families that have one."""

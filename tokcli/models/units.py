@@ -15,6 +15,7 @@ from tokcli.models.grid import GridAdapter
 if TYPE_CHECKING:
     import torch
 
+    from tokcli.models.in_tower import TowerBlocks
     from tokcli.models.settings import Settings
 
 
@@ -29,6 +30,17 @@ class UnitAdapter(GridAdapter):
             grid: Rows and columns of a step.
         """
         return None
+
+    def in_tower(self, model: Any, settings: Settings, grid: tuple[int, int]) -> TowerBlocks:
+        import torch
+
+        from tokcli.models.in_tower_grid import GridBlocks
+
+        rows, columns = grid
+        places = torch.cartesian_prod(torch.arange(1), torch.arange(rows), torch.arange(columns))
+        windows, visual = self.windows(model.config, places, grid), model.model.visual
+        whole = tuple(self.signal_blocks(model.config, len(visual.blocks)))
+        return GridBlocks(visual, settings, grid, whole, windows)
 
     def encode_units(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str], chosen: torch.Tensor

@@ -74,11 +74,12 @@ def bipartite_matching(
     ``first_source`` 0. ``penalty``: (B, n) float32, what is taken off the similarity of a source's pair.
     """
     batch, length, _ = metric.shape
-    positions = torch.arange(length)
+    positions = torch.arange(length, device=metric.device)
     sources, destinations = positions[first_source::2], positions[1 - first_source :: 2]
     r = max(0, min(r, (length - protected) // 2))
     if r == 0:
-        values, best = torch.zeros(batch, len(sources)), torch.zeros(batch, len(sources), dtype=torch.int64)
+        values = metric.new_zeros(batch, len(sources))
+        best = values.to(torch.int64)
     else:
         values, best = _best(metric, first_source, first_allowed=protected // 2)
         if penalty is not None:
@@ -149,8 +150,8 @@ class Merging:
     @classmethod
     def start(cls, tokens: torch.Tensor, sizes: torch.Tensor | None = None) -> Merging:
         """Nothing merged yet: ``tokens`` is (B, N, D) float32; ``sizes`` is float32 (B, N), ones if not given."""
-        positions = torch.arange(tokens.shape[1]).expand(tokens.shape[:2])
-        return cls(tokens, torch.ones(tokens.shape[:2]) if sizes is None else sizes, positions, positions)
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
+        return cls(tokens, torch.ones_like(positions).float() if sizes is None else sizes, positions, positions)
 
     @classmethod
     def join(cls, parts: Sequence[Merging]) -> Merging:
@@ -170,25 +171,26 @@ class Merging:
         Tokens are weighed by how many they stand for, or else all alike.
         """
         batch, length, width = self.tokens.shape
-        offsets = torch.arange(batch).unsqueeze(1) * length
+        device = self.tokens.device
+        offsets = torch.arange(batch, device=device).unsqueeze(1) * length
         flat, sizes = self.tokens.reshape(-1, width), self.sizes.reshape(-1)
         merged, targets = (matching.merged + offsets).flatten(), (matching.targets + offsets).flatten()
         left = (order + offsets).flatten()
-        rank = torch.empty(batch * length, dtype=torch.int64)
-        rank[left] = torch.arange(len(left))
+        rank = torch.empty(batch * length, dtype=torch.int64, device=device)
+        rank[left] = torch.arange(len(left), device=device)
         into = rank[targets]
         weights = sizes if by_size else torch.ones_like(sizes)
         totals = weights[left].index_add_(0, into, weights[merged])
         # What receives nothing is multiplied and divided by 1, and so stays as it is, bit by bit.
-        receives = torch.zeros(len(left), dtype=torch.bool).index_fill_(0, into, True)
+        receives = torch.zeros_like(left, dtype=torch.bool).index_fill_(0, into, True)
         scale, totals = torch.where(receives, weights[left], 1.0), torch.where(receives, totals, 1.0)
         tokens, sources = flat.index_select(0, left), flat.index_select(0, merged)
         if bool((weights != 1).any()):
             tokens.mul_(scale.unsqueeze(1))
             sources.mul_(weights[merged].unsqueeze(1))
         tokens.index_add_(0, into, sources).div_(totals.unsqueeze(1))
-        moved = torch.zeros(batch, length, dtype=torch.int64)
-        moved.scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+        moved = torch.zeros(batch, length, dtype=torch.int64, device=device)
+        moved.scatter_(1, order, torch.arange(order.shape[1], device=device).expand_as(order))
         moved.scatter_(1, matching.merged, moved.gather(1, matching.targets))
         return Merging(
             tokens=tokens.view(batch, -1, width),

@@ -1,0 +1,126 @@
+"""How many rows a method leaves out in which block of a vision tower, from a share or from its authors' numbers.
+
+The rules, for every method that reduces by a number of rows:
+
+- Only blocks that run and that attend to whole frames count: all up to the one that the features come from in most
+  towers, the full-attention ones where there are windows.
+- ``keep`` is a share of each frame's tokens, rounded as budgets are (at least one is kept): of N tokens K are left.
+  The N - K are taken away with the smallest equal number in each block that suffices, the last ones with what remains;
+  where a method can merge no more than half of the rows, half where that is less.
+- ``r`` is the authors' number, in each of these blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field, model_validator
+
+from tokcli.errors import MethodError
+from tokcli.methods.budget import Budgeted, share_count
+from tokcli.ops.reducing import TowerShape
+
+
+class ShareOfFrame(Budgeted):
+    """Options of methods inside the tower: a share of each frame."""
+
+    keep: float | None = Field(default=None, gt=0, le=1, description="Share of each frame's tokens to keep.")
+
+
+class StepsOfR(ShareOfFrame):
+    """The same for methods that take away r rows in each block."""
+
+    own_budgets: ClassVar[tuple[str, ...]] = ("r",)
+    r: int | None = Field(default=None, ge=0, description="Rows to take away in each block, in place of a share.")
+
+
+def numbers(name: str, text: str) -> list[int]:
+    """The whole numbers of ``a,b,...``. Raises ``ValueError`` for another text."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise ValueError(f"{name}={text!r} must be whole numbers with commas between, such as 3,6,9")
+    return [int(part) for part in parts]
+
+
+def steps_by_share(name: str, keep: float, shape: TowerShape, *, halving: bool = True) -> dict[int, int]:
+    """How many rows to take away in which block, so that of N ``share_count(keep, N)`` are left.
+
+    ``halving``: no block can take away more than half of the rows. Raises :class:`MethodError` where that is too few.
+    """
+    wanted = shape.rows - share_count(keep, shape.rows)
+    most = _even(shape.rows, shape.rows, len(shape.blocks), halving)
+    if wanted > sum(most):
+        least = (shape.rows - sum(most)) / shape.rows
+        raise MethodError(
+            f"method {name!r} can take away half of a frame's tokens in each of {len(shape.blocks)} blocks of this "
+            f"tower, which leaves {least:.3g} of them, not {keep:g}; ask for keep={least:.3g} or more, or take a "
+            "method that works on tokens"
+        )
+    each = next(r for r in range(wanted + 1) if sum(_even(r, shape.rows, len(shape.blocks), halving)) >= wanted)
+    steps, left = {}, wanted
+    for block, count in zip(shape.blocks, _even(each, shape.rows, len(shape.blocks), halving)):
+        steps[block] = min(count, left)
+        left -= steps[block]
+    return {block: count for block, count in steps.items() if count}
+
+
+def _even(r: int, rows: int, blocks: int, halving: bool) -> list[int]:
+    counts = []
+    for _ in range(blocks):
+        counts.append(min(r, rows // 2 if halving else rows - 1))
+        rows -= counts[-1]
+    return counts
+
+
+def steps_by_r(counts: Sequence[int], shape: TowerShape) -> dict[int, int]:
+    """The authors' numbers, one for each block in which rows may be reduced; what is missing is 0."""
+    return {block: count for block, count in zip(shape.blocks, counts) if count}
+
+
+def ramp(r: int, inflect: float, blocks: int) -> list[int]:
+    """ToMe's (r, inflect): from r (1 - inflect) in the first block, in a straight line, to r (1 + inflect).
+
+    Whole numbers, cut off as its code does: the first is ``int(r * (1 - inflect))``, the last ``2 r`` less that.
+    """
+    first = int(r * (1.0 - inflect))
+    rise = (2 * r - first - first) / max(1, blocks - 1)
+    return [int(first + rise * block) for block in range(blocks)]
+
+
+STAGES = (0.25, 0.5, 0.75)
+"""Where methods reduce that do so in some blocks only, as shares of the tower's depth: EViT's 3, 6 and 9 of 12."""
+
+
+class AtBlocks(ShareOfFrame):
+    """Options of methods that reduce in some blocks."""
+
+    at: str = Field(
+        default="",
+        description="Blocks to reduce in, a,b,..., from 0; by default those at 1/4, 1/2 and 3/4 of the depth.",
+    )
+
+    @model_validator(mode="after")
+    def _whole_numbers(self) -> AtBlocks:
+        numbers("at", self.at)
+        return self
+
+    def stages(self, name: str, shape: TowerShape) -> list[int]:
+        """The blocks, ascending. By default the nearest ones that attend to whole frames; named ones must do so."""
+        named = numbers("at", self.at)
+        for block in named:
+            if block not in shape.blocks:
+                raise MethodError(
+                    f"method {name!r} can't reduce in block {block} of this tower, which sees windows only or does not "
+                    f"run; blocks that will do: {', '.join(map(str, shape.blocks))}"
+                )
+        wanted = [int(share * shape.depth) for share in STAGES]
+        nearest = [min(shape.blocks, key=lambda block: (abs(block - place), block)) for place in wanted]
+        return sorted(set(named or nearest))
+
+
+def left_by_share(keep: float, stages: int, shape: TowerShape) -> list[int]:
+    """How many rows to leave after each stage, by about the same share each time: the last leaves ``keep`` of all."""
+    counts = [math.ceil(shape.rows * keep ** (stage / stages)) for stage in range(1, stages)]
+    return [*counts, share_count(keep, shape.rows)]

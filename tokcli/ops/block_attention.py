@@ -1,0 +1,66 @@
+"""What a method may want to know of a block's attention, computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+QUERIES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """Queries, keys and values of B frames in one block; ``unit`` neighbours of the R patches make a row."""
+
+    query: torch.Tensor
+    """(B, H, R, d), with rotary positions where the tower has them."""
+    key: torch.Tensor
+    """(B, H, R, d), likewise."""
+    value: torch.Tensor
+    """(B, H, R, d)."""
+    plain_key: torch.Tensor
+    """(B, H, R, d): keys before positions."""
+    scale: float
+    bias: torch.Tensor | None = None
+    """(B, 1, 1, R): what is added to the logits of each column, in proportional attention."""
+    unit: int = 1
+    leading: int = 0
+
+    def keys(self) -> torch.Tensor:
+        """float32 (B, T, d): mean of the heads' keys, and of the row's patches, without positions."""
+        return self._by_row(self.plain_key.float().mean(dim=1, keepdim=True)).squeeze(1)
+
+    def values(self) -> torch.Tensor:
+        """float32 (B, H, T, d): mean over the row's patches."""
+        return self._by_row(self.value.float())
+
+    def importance(self) -> torch.Tensor:
+        """float32 (B, T), a share of 1: what [CLS] attends to, or what all rows do where there is none; head mean.
+
+        A row of several patches has the sum of theirs.
+        """
+        return self._share(self.query[:, :, :1] if self.leading else self.query)
+
+    def of_mean_query(self) -> torch.Tensor:
+        """float32 (B, T): the same for the mean of all queries in place of [CLS]."""
+        return self._share(self.query.float().mean(dim=2, keepdim=True))
+
+    def probabilities(self) -> torch.Tensor:
+        """float32 (B, H, R, R): all of it."""
+        return torch.cat(list(self._softmax(self.query)), dim=2)
+
+    def _share(self, query: torch.Tensor) -> torch.Tensor:
+        columns = torch.stack([part.sum(dim=2) for part in self._softmax(query)]).sum(dim=0)
+        share = columns.mean(dim=1) / query.shape[2]
+        return share.unflatten(1, (-1, self.unit)).sum(dim=2)
+
+    def _softmax(self, query: torch.Tensor) -> Iterator[torch.Tensor]:
+        key = self.key.float().transpose(2, 3)
+        for run in query.float().split(QUERIES_AT_ONCE, dim=2):
+            logits = run @ key * self.scale
+            yield torch.softmax(logits if self.bias is None else logits + self.bias.float(), dim=-1)
+
+    def _by_row(self, values: torch.Tensor) -> torch.Tensor:
+        return values if self.unit == 1 else values.unflatten(2, (-1, self.unit)).mean(dim=3)

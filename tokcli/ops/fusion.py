@@ -1,0 +1,116 @@
+"""Fusing tokens by several criteria at once, as in MCTF (arXiv:2403.10030)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tokcli.ops.reducing import Step
+from tokcli.ops.similarity import norms
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """What makes two tokens worth fusing; the larger a temperature, the less it counts, and 0 turns it off."""
+
+    similarity: float = 1.0
+    information: float = 20.0
+    """Of little attention received."""
+    size: float = 40.0
+    """Of standing for few tokens."""
+
+
+def fuse(
+    states: torch.Tensor,
+    sizes: torch.Tensor,
+    received: torch.Tensor,
+    r: int,
+    criteria: Criteria,
+    *,
+    protected: int = 0,
+    both_ways: bool = True,
+    weigh_by: str = "attention",
+    probabilities: torch.Tensor | None = None,
+) -> Step:
+    """Take away ``r`` tokens: half of them go from even places to odd ones, the other half back.
+
+    Args:
+        states: (B, T, W) what goes into a block.
+        sizes: float32 (B, T).
+        received: float32 (B, T), the attention that each gets.
+        r: At least 1, at most half of the tokens that are not protected.
+        protected: 1 where the first token stays as it is.
+        both_ways: Else all go from even to odd places.
+        weigh_by: What a fused token is the mean by: ``attention`` (received, times size), ``size``, ``mean``; or
+            ``max`` for the largest value of each channel.
+        probabilities: (B, H, T * u, T * u) of the block, to be fused likewise: columns added, rows averaged.
+    """
+    length = states.shape[1]
+    scores = _scores(states.float(), sizes, received, criteria)
+    scores[:, :protected] = -torch.inf
+    places = torch.arange(length, device=states.device)
+    even, odd = places[::2], places[1::2]
+    there = r // 2 if both_ways else r
+    best, target = scores.max(dim=2)
+    order = best.sort(dim=1, descending=True, stable=True).indices
+    into = places.expand(len(states), -1).clone()
+    into.scatter_(1, even[order[:, :there]], odd[target.gather(1, order[:, :there])])
+    stay = order[:, there:].sort(dim=1).values if protected else order[:, there:]
+    back = r - there
+    remaining = odd.expand(len(states), -1)
+    if back:
+        left = scores.gather(1, stay.unsqueeze(2).expand(-1, -1, scores.shape[2]))
+        best, target = left.max(dim=1)
+        order = best.sort(dim=1, descending=True, stable=True).indices
+        into.scatter_(1, odd[order[:, :back]], even[stay.gather(1, target.gather(1, order[:, :back]))])
+        # What went to an odd place goes on with it.
+        into = into.gather(1, into)
+        remaining = odd[order[:, back:]]
+    rows = torch.cat([even[stay], remaining], dim=1)
+    rank = torch.zeros_like(into).scatter_(1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows))
+    into = rank.gather(1, into)
+    weights = {
+        "attention": received * sizes / sizes.amax(dim=1, keepdim=True),
+        "size": sizes,
+    }.get(weigh_by, torch.ones_like(sizes))
+    shares = weights / _added(weights, into, rows.shape[1], dim=1).gather(1, into)
+    fused = _added(states.float() * shares.unsqueeze(2), into, rows.shape[1], dim=1)
+    if weigh_by == "max":
+        index = into.unsqueeze(2).expand_as(states)
+        fused = torch.full_like(fused, -torch.inf).scatter_reduce_(1, index, states.float(), "amax")
+    return Step(fused.to(states.dtype), rows, into, probabilities=_fused(probabilities, into, shares, rows.shape[1]))
+
+
+def _scores(states: torch.Tensor, sizes: torch.Tensor, received: torch.Tensor, criteria: Criteria) -> torch.Tensor:
+    """float32 (B, even, odd): how worth fusing each pair is."""
+    even, odd = states[:, ::2], states[:, 1::2]
+    scores = torch.ones((len(states), even.shape[1], odd.shape[1]), device=states.device)
+    if criteria.similarity:
+        cosines = even @ odd.transpose(1, 2) / (norms(even).unsqueeze(2) * norms(odd).unsqueeze(1))
+        scores = ((cosines + 1) / 2).clamp_min(0) ** (1 / criteria.similarity)
+    for values, temperature in ((received, criteria.information), (sizes, criteria.size)):
+        if temperature:
+            small = values.amin(dim=1, keepdim=True) / values
+            scores = scores * (small[:, ::2].unsqueeze(2) * small[:, 1::2].unsqueeze(1)) ** (1 / temperature)
+    return scores
+
+
+def _added(values: torch.Tensor, into: torch.Tensor, count: int, dim: int) -> torch.Tensor:
+    """``values`` added up along ``dim``, of length T, by int64 (B, T) ``into``."""
+    shape = [len(into), *[1] * (values.dim() - 1)]
+    shape[dim] = into.shape[1]
+    total = values.new_zeros((*values.shape[:dim], count, *values.shape[dim + 1 :]))
+    return total.scatter_add_(dim, into.view(shape).expand_as(values), values)
+
+
+def _fused(
+    probabilities: torch.Tensor | None, into: torch.Tensor, shares: torch.Tensor, count: int
+) -> torch.Tensor | None:
+    if probabilities is None:
+        return None
+    batch, _, patches, _ = probabilities.shape
+    unit = patches // into.shape[1]
+    columns = _added(probabilities.unflatten(3, (-1, unit)), into, count, dim=3).flatten(3)
+    weighed = columns.unflatten(2, (-1, unit)) * shares.view(batch, 1, -1, 1, 1)
+    return _added(weighed, into, count, dim=2).flatten(2, 3)
