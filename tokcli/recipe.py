@@ -17,7 +17,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, mo
 
 from tokcli.errors import RecipeError
 
-TokensDtype = Literal["auto", "float16", "bfloat16", "float32"]
+TokensDtype = Literal["auto", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8"]
 NonEmpty = Annotated[str, Field(min_length=1)]
 PositionScheme = Literal["original", "hf", "compact"]
 

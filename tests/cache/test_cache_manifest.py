@@ -165,12 +165,6 @@ def test_opening_what_is_no_cache(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_dtype_of_tokens_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="unknown dtype of tokens 'int8'; a cache holds float16, bfloat16, float32"):
-        CacheWriter(tmp_path, make_manifest(tokens_dtype="int8"))
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_second_writer_is_told_who_is_at_it(tmp_path: Path) -> None:
     import os
 

@@ -25,7 +25,7 @@ Tokcli = Callable[..., Any]
         (["--decoder", "vlc"], ["vlc", "pyav"]),
         (["--device", "tpu9"], ["tpu9", "cpu"]),
         (["--dtype", "int3"], ["int3", "float32"]),
-        (["--tokens-dtype", "int8"], ["tokens_dtype", "float16"]),
+        (["--codec", "int3"], ["tokens_dtype", "int4"]),
         (["--fps", "0"], ["fps", "greater than 0"]),
         (["--resize", "nearest"], ["resize", "swscale"]),
         (["--path-col", "file"], []),

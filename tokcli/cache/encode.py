@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokcli.cache.checksum import row_checksum
+from tokcli.cache.codecs import Codec, codec_of
 from tokcli.cache.levels import joined
 from tokcli.cache.metadata import fitted
 from tokcli.cache.records import ErrorRow, clean_path, clean_text
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM, META_PREFIX
-from tokcli.cache.tensors import ITEM_BYTES, array_bytes, token_bytes
+from tokcli.cache.tensors import array_bytes
 from tokcli.errors import UsageError
 from tokcli.types import EncodedItem, TokenSet
 
@@ -28,7 +29,7 @@ ROW_LIMIT = 2**31 - 1
 Row = dict[str, Any]
 
 
-def item_rows(item: EncodedItem, dtype: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Row]:
+def item_rows(item: EncodedItem, codec: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Row]:
     """The item's rows in order; each slices and converts its own tokens only.
 
     Raises ``UsageError`` for what the format cannot hold.
@@ -37,19 +38,20 @@ def item_rows(item: EncodedItem, dtype: str, chunk_bytes: int = CHUNK_BYTES) -> 
     total, hidden = len(kept), (1 + kept.levels) * int(kept.tokens.shape[1])
     if item.source_tokens > ROW_LIMIT:
         raise UsageError(f"{item.id} has {item.source_tokens} source tokens, a cache takes {ROW_LIMIT}; sample it less")
-    step = max(1, chunk_bytes // max(1, hidden * ITEM_BYTES[dtype]))
+    coder = codec_of(codec)
+    step = max(1, chunk_bytes // max(1, coder.num_bytes(1 + kept.levels, int(kept.tokens.shape[1]))))
     num_chunks = max(1, -(-total // step))
     common = _columns_of_every_row(item) | {
         "num_chunks": num_chunks,
         "kept_tokens": total,
         "hidden_size": hidden,
         "deepstack_levels": kept.levels,
-        "dtype": dtype,
+        "dtype": codec,
     }
     whole = _columns_of_first_row(item)
     for chunk in range(num_chunks):
         part = slice(chunk * step, min(total, (chunk + 1) * step))
-        yield common | (whole if chunk == 0 else {}) | _blobs(kept, part, dtype) | {"chunk": chunk}
+        yield common | (whole if chunk == 0 else {}) | _blobs(kept, part, coder) | {"chunk": chunk}
 
 
 def error_row(row: ErrorRow) -> Row:
@@ -143,12 +145,13 @@ def _stat(item_id: str, name: str, values: npt.NDArray[Any]) -> dict[str, Any]:
     return {"name": name, "dtype": values.dtype.name, "values": np.atleast_1d(doubles)}
 
 
-def _blobs(kept: TokenSet, part: slice, dtype: str) -> Row:
+def _blobs(kept: TokenSet, part: slice, codec: Codec) -> Row:
     mass = array_bytes(kept.mass[part].detach().cpu(), "float32")
     deepstack = None if kept.deepstack is None else kept.deepstack[part]
     return {
         "num_tokens": part.stop - part.start,
-        "tokens": token_bytes(joined(kept.tokens[part], deepstack), dtype),
+        # A token and its levels are as many vectors to the codec.
+        "tokens": codec.encode(joined(kept.tokens[part], deepstack).reshape(-1, kept.tokens.shape[1])),
         "coords": array_bytes(kept.coords[part].cpu(), "int32"),
         "source": array_bytes(kept.source[part].cpu(), "int32"),
         "mass": None if bool((kept.mass[part] == 1).all()) else mass,

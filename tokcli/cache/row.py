@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokcli.cache.codecs import CODECS
 from tokcli.cache.schema import BLOBS, META_PREFIX
-from tokcli.cache.tensors import ITEM_BYTES
 
 _HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
 
@@ -67,6 +67,10 @@ class StoredRow:
         """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
         return self._columns.value(name, self._number)
 
+    def levels(self) -> int:
+        """DeepStack levels beside each token."""
+        return int(self["deepstack_levels"]) if "deepstack_levels" in self._columns else 0
+
     def head(self) -> dict[str, Any]:
         """All small columns."""
         return {name: self._columns.value(name, self._number) for name in self._columns if name not in _HEAVY}
@@ -92,16 +96,18 @@ class StoredRow:
     def lengths_problem(self) -> str | None:
         """What is wrong with the lengths of the blobs; None if nothing is."""
         count, dtype = self["num_tokens"], self["dtype"]
-        if dtype not in ITEM_BYTES:
-            return f"unknown dtype {dtype!r}"
-        levels = self["deepstack_levels"] if "deepstack_levels" in self._columns else 0
+        if dtype not in CODECS:
+            return f"tokens stored as {dtype!r}, which this tokcli does not know"
+        levels = self.levels()
         if levels < 0 or self["hidden_size"] % (1 + levels):
             return f"{self['hidden_size']} numbers per token can't be a token and {levels} levels"
-        sizes = {"tokens": self["hidden_size"] * ITEM_BYTES[dtype], "coords": 16, "source": 4, "mass": 4}
-        for name, per_token in sizes.items():
+        vectors = count * (1 + levels)
+        tokens_size = CODECS[dtype].num_bytes(vectors, self["hidden_size"] // (1 + levels))
+        sizes = {"tokens": tokens_size, "coords": 16 * count, "source": 4 * count, "mass": 4 * count}
+        for name, size in sizes.items():
             buffer = self.buffer(name)
             if buffer is None and name != "mass":
                 return f"{name} is missing"
-            if buffer is not None and buffer.size != count * per_token:
-                return f"{name} has {buffer.size} bytes, {count} tokens need {count * per_token}"
+            if buffer is not None and buffer.size != size:
+                return f"{name} has {buffer.size} bytes, {count} tokens need {size}"
         return None

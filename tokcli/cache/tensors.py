@@ -16,7 +16,6 @@ from tokcli.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-DTYPES = ("float16", "bfloat16", "float32")
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
 _FLOAT16_MAX = 65504.0
@@ -62,7 +61,7 @@ def tensor_view(buffer: pa.Buffer, dtype: str, width: int | None = None) -> torc
     from torch.utils.dlpack import from_dlpack
 
     kind = getattr(torch, dtype)
-    carrier = pa.int16() if kind.itemsize == 2 else pa.int32()
+    carrier = {1: pa.uint8(), 2: pa.int16(), 4: pa.int32()}[kind.itemsize]
     count = buffer.size // kind.itemsize
     if count == 0:
         flat = torch.empty(0, dtype=kind)

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import pyarrow as pa
 
+from tokcli.cache.codecs import codec_of
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
 from tokcli.cache.faults import fault_point
 from tokcli.cache.folder import make_folder, prepare
@@ -22,8 +23,8 @@ from tokcli.cache.schema import shard_schema
 from tokcli.cache.shard import ShardWriter
 from tokcli.cache.state import Known, Status, load_state
 from tokcli.cache.success import write_success
-from tokcli.cache.tensors import DTYPES, check_range
-from tokcli.errors import CacheError, UsageError
+from tokcli.cache.tensors import check_range
+from tokcli.errors import CacheError
 from tokcli.types import EncodedItem, MediaItem
 
 SHARD_BYTES = 512 << 20
@@ -58,11 +59,9 @@ class CacheWriter:
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.path = Path(path)
-        self._dtype = tokens_dtype or str(manifest.configuration.get("tokens_dtype", "float16"))
-        if self._dtype not in DTYPES:
-            raise UsageError(f"unknown dtype of tokens {self._dtype!r}; a cache holds {', '.join(DTYPES)}")
-        if manifest.configuration.get("tokens_dtype", self._dtype) != self._dtype:
-            raise ValueError(f"tokens_dtype is {self._dtype}, the manifest tells {manifest.configuration}")
+        self._codec = codec_of(tokens_dtype or str(manifest.configuration.get("tokens_dtype", "float16")))
+        if manifest.configuration.get("tokens_dtype", self._codec.name) != self._codec.name:
+            raise ValueError(f"tokens_dtype is {self._codec.name}, the manifest tells {manifest.configuration}")
         self._limits = (max_shard_bytes, max_shard_items, max_shard_seconds)
         self._chunk_bytes = chunk_bytes
         self._levels = levels_of(manifest)
@@ -115,8 +114,8 @@ class CacheWriter:
         check_levels(item.kept, self._levels, item_id)
         for tokens in (item.kept.tokens, item.kept.deepstack):
             if tokens is not None:
-                check_range(tokens, self._dtype, item_id)
-        rows = item_rows(item, self._dtype, self._chunk_bytes)
+                check_range(tokens, self._codec.dtype, item_id)
+        rows = item_rows(item, self._codec.name, self._chunk_bytes)
         row = next(rows)  # raises what it has against the item before a row of it is in the shard
         types = widened(self._metadata_types, item.metadata)
         if item_id in self._written or (self._shard is not None and types != self._metadata_types):

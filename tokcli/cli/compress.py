@@ -71,7 +71,13 @@ def compress(
     device: Device = "auto",
     tokens_dtype: Annotated[
         str,
-        typer.Option(help="Type to store: auto (as computed), float16, bfloat16, float32.", rich_help_panel="Model"),
+        typer.Option(
+            "--codec",
+            "--tokens-dtype",
+            help="How tokens are stored: auto (as computed), float16, bfloat16, float32; "
+            "smaller, with loss: int8, int8c, int4, fp8.",
+            rich_help_panel="Model",
+        ),
     ] = "auto",
     fps: Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)] = 1.0,
     num_frames: Annotated[

@@ -46,7 +46,13 @@ def derive(
     also: Also = None,
     tokens_dtype: Annotated[
         str,
-        typer.Option(help="Type to store: auto (as CACHE), float16, bfloat16, float32.", rich_help_panel=METHOD),
+        typer.Option(
+            "--codec",
+            "--tokens-dtype",
+            help="How tokens are stored: auto (as CACHE), float16, bfloat16, float32; "
+            "smaller, with loss: int8, int8c, int4, fp8.",
+            rich_help_panel=METHOD,
+        ),
     ] = "auto",
     limit: Annotated[int | None, typer.Option(help="Only the first N items.", rich_help_panel=RUNNING)] = None,
     overwrite: Annotated[

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tokcli.cache import CacheWriter, ErrorRow, Manifest, open_cache
+from tokcli.cache.codecs import codec_of
 from tokcli.cache.folder import check_configuration
 from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
@@ -30,12 +31,13 @@ class Target:
 
     @property
     def tokens_dtype(self) -> str:
-        """What tokens are stored as: float16, bfloat16 or float32."""
+        """What tokens are stored as, the name of a codec."""
         return str(self.manifest.configuration["tokens_dtype"])
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return DTYPES[self.tokens_dtype]
+        """What they are read as."""
+        return DTYPES[codec_of(self.tokens_dtype).dtype]
 
 
 class Output:
