@@ -1,10 +1,11 @@
 """Cases of what merges tokens of stills: the matching of ToMe, folder, visionzip,
-llavolta and ppe.
+llavolta, ppe and expedit.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from method_items import Arrays, still, video
 from tokcli.methods import resolve
 from tokcli.methods.folder import folded, longer, magnified
 from tokcli.ops.matching import Merging, bipartite_matching, every_kth_matching
+from tokcli.ops.pooling import grid_shape_within
+from tokcli.ops.superpixels import reconstructed, superpixels
 
 NOT_PORTABLE = {
     "tome-g12cls_ties_r25": "which of equal tokens merge is left open by the authors' sort: counts, total size and the "
@@ -158,4 +161,51 @@ def ppe(case: str, arrays: Arrays) -> None:
     np.testing.assert_array_equal(positions, arrays["position_out"][:, number.numpy()])
 
 
-RUNNERS = {"tome": tome, "folder": folder, "visionzip": visionzip, "llavolta": llavolta, "ppe": ppe}
+def expedit(case: str, arrays: Arrays) -> None:
+    picture, clusters = torch.from_numpy(arrays["x"][0]), torch.from_numpy(arrays["processed_clusters"][0])
+    rows, columns = arrays["num_spixels"].tolist()
+    options: dict[str, Any] = {
+        "iterations": int(arrays["n_iters"]),
+        "temperature": float(arrays["temperature"]),
+        "window": int(arrays["window"]),
+    }
+    found = superpixels(picture, (rows, columns), **options)
+    expected = arrays["centroids"].reshape(rows * columns, -1)
+    np.testing.assert_allclose(found.centroids, expected, atol=2e-3)
+    np.testing.assert_array_equal(found.labels, arrays["hard_labels"][0])
+    for variant in ("official", "fixed"):
+        back = reconstructed(
+            picture.flatten(0, 1),
+            found.centroids,
+            clusters,
+            k=int(arrays["k"]),
+            temperature=float(arrays["temperature"]),
+            variant=variant,
+        )
+        if variant == "official":
+            np.testing.assert_allclose(back, arrays["reconstructed"][0], atol=2e-3)
+        else:
+            # Of one direction with the authors', and within the clusters, as a mix of them is.
+            likeness = torch.nn.functional.cosine_similarity(back, torch.from_numpy(arrays["reconstructed"][0]))
+            np.testing.assert_allclose(likeness, 1, atol=1e-5)
+            assert bool((back <= clusters.amax(dim=0) + 1e-4).all() and (back >= clusters.amin(dim=0) - 1e-4).all())
+    height, width, _ = picture.shape
+    kept = resolve("expedit", max_tokens=rows * columns, options=options).compress(
+        video(picture, (1, height, width)), "item"
+    )
+    if grid_shape_within(height, width, rows * columns) == (rows, columns):
+        assert kept.assignment is not None
+        number = arrays["hard_labels"][0][kept.source.numpy()]
+        np.testing.assert_array_equal(np.sort(number), np.unique(arrays["hard_labels"]))
+        np.testing.assert_allclose(kept.tokens, expected[number], atol=2e-3)
+        np.testing.assert_array_equal(number[kept.assignment.numpy()], arrays["hard_labels"][0])
+
+
+RUNNERS = {
+    "tome": tome,
+    "folder": folder,
+    "visionzip": visionzip,
+    "llavolta": llavolta,
+    "ppe": ppe,
+    "expedit": expedit,
+}

@@ -39,6 +39,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("llavolta", {}),
     ("pool2d", {"keep": 0.25, "options": {"resize": "bilinear"}}),
     ("ppe", {}),
+    ("expedit", {"keep": 0.25}),
 ]
 
 

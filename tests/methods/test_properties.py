@@ -81,6 +81,7 @@ FURTHER: list[tuple[str, Options]] = [
     ("pool2d", {"resize": "bilinear"}),
     ("ppe", {"variant": "official", "stages": 2}),
     ("ppe", {"stages": 3, "noise": True, "positions": 0}),
+    ("expedit", {"temperature": 1.0, "window": 3}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in token_methods()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

@@ -11,6 +11,7 @@ from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
 from tokcli.methods.dycoke import dycoke
 from tokcli.methods.evs import evs
+from tokcli.methods.expedit import expedit
 from tokcli.methods.fastervlm import fastervlm
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.folder import folder
@@ -63,6 +64,7 @@ for _method in (
     hired,
     holov,
     globalcom2,
+    expedit,
     uniform,
     random,
     pool2d,
