@@ -17,6 +17,8 @@ from tokcli.types import TokenSet, View, VisualTokens
 
 SIGNAL_PREFIX = "signal."
 """Before the name of a signal among an item's stored arrays: ``signal.pixel_change``."""
+_SHAPES = {"neighbour_distance": (2, 3)}
+"""What signals have for each row that are more than a vector."""
 STRUCTURAL = "structural"
 """The stored array that tells structural rows; left out where there are none."""
 
@@ -64,12 +66,13 @@ def _array(signal: torch.Tensor) -> npt.NDArray[Any]:
 
 
 def stored_signals(stats: Mapping[str, npt.NDArray[Any]], rows: int) -> dict[str, torch.Tensor]:
-    """The signals among an item's stored arrays, each with ``rows`` rows again: (rows,), or (rows, width)."""
+    """The signals among an item's stored arrays, each with ``rows`` rows again: (rows,), (rows, width) or their own."""
     signals = {}
     for name, values in stats.items():
         if name.startswith(SIGNAL_PREFIX):
             tensor = torch.from_numpy(np.array(values))
-            signals[name.removeprefix(SIGNAL_PREFIX)] = tensor if len(tensor) == rows else tensor.view(rows, -1)
+            name = name.removeprefix(SIGNAL_PREFIX)
+            signals[name] = tensor if len(tensor) == rows else tensor.view(rows, *_SHAPES.get(name, (-1,)))
     return signals
 
 

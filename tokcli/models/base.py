@@ -39,7 +39,7 @@ TOWER_SIGNALS = frozenset(
 """Signals that come out of every tower; explained in docs/signals.md."""
 CLS_SIGNALS = frozenset({"cls_attention", "cls_attention_layers", "cls_logits"})
 """Signals that come out of towers with [CLS]."""
-SQUARE_SIGNALS = frozenset({"pixel_change"})
+SQUARE_SIGNALS = frozenset({"pixel_change", "neighbour_distance", "patch_entropy"})
 """Signals of the pixels of families whose tokens are squares of a frame."""
 
 ONE_SIZE = "frames and tiles come in one size: --method downsample and features=preview are refused"
@@ -102,6 +102,8 @@ class FamilyAdapter(Protocol):
     position_schemes: ClassVar[tuple[str, ...]]
     signals: ClassVar[frozenset[str]]
     """Signals that encoding can add to the tokens."""
+    of_squares: ClassVar[bool]
+    """Whether a token is of a square of the frame that is given: then ``encode`` leaves ``SQUARE_SIGNALS`` out."""
     stored: ClassVar[str]
     """What a cache holds of an item, beside what every cache holds."""
     limits: ClassVar[tuple[str, ...]]
@@ -225,6 +227,7 @@ class PlainAdapter:
 
     stored: ClassVar[str] = "tokens as the projector gives them, with their grid"
     limits: ClassVar[tuple[str, ...]] = ()
+    of_squares: ClassVar[bool] = False
     video_template: ClassVar[str | None] = None
     vision_settings: ClassVar[tuple[str, ...]]
     """Fields of ``vision_config`` that change what the tower computes."""

@@ -32,6 +32,7 @@ class GridAdapter(PlainAdapter):
     system_as_parts = False
     position_schemes = SCHEMES
     signals = SQUARE_SIGNALS | TOWER_SIGNALS
+    of_squares = True
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import check_patches, read_preprocessing

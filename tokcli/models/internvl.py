@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
-from tokcli.models.base import CHATML_WITHOUT_SYSTEM, CLS_SIGNALS, ONE_SIZE, TOWER_SIGNALS, Part
+from tokcli.models.base import CHATML_WITHOUT_SYSTEM, CLS_SIGNALS, ONE_SIZE, Part
 from tokcli.models.flat import CLIP_SETTINGS, as_one_row
 from tokcli.models.pictures import PictureAdapter
 from tokcli.types import View, ViewKind
@@ -36,7 +36,7 @@ class InternVL(PictureAdapter):
     model_class = "InternVLForConditionalGeneration"
     stored = "tiles and overview of a still, frames of a video, with their grids"
     limits = (ONE_SIZE,)
-    signals = TOWER_SIGNALS | CLS_SIGNALS
+    signals = PictureAdapter.signals | CLS_SIGNALS
     feature_settings = (
         "downsample_ratio",
         "projector_hidden_act",

@@ -57,6 +57,7 @@ class Llava(PictureAdapter):
     """Vicuna's layout, which LLaVA-1.5 was tuned with."""
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
     signals = TOWER_SIGNALS | CLS_SIGNALS | SQUARE_SIGNALS
+    of_squares = True
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
         from tokcli.models.settings import Preprocessing, pixel_settings, read_json

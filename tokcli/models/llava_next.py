@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
-from tokcli.models.base import CLS_SIGNALS, ONE_SIZE, TOWER_SIGNALS, as_stills, kept_tokens
+from tokcli.models.base import CLS_SIGNALS, ONE_SIZE, as_stills, kept_tokens
 from tokcli.models.llava import Llava
+from tokcli.models.pictures import PictureAdapter
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +34,7 @@ class LlavaNext(AnyresAdapter):
     )
     default_template = Llava.default_template
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
-    signals = TOWER_SIGNALS | CLS_SIGNALS
+    signals = PictureAdapter.signals | CLS_SIGNALS
 
     def frame_grid(self, config: Any) -> FixedGrid:
         from tokcli.models.sizing import FixedGrid

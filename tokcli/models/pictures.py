@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class PictureAdapter(FlatAdapter):
     """Base of the families."""
 
-    signals = TOWER_SIGNALS
+    signals = TOWER_SIGNALS | {"patch_entropy"}
     tower: ClassVar[str] = "vision_tower"
     """The child of ``model.model`` that sees pictures."""
     projector: ClassVar[str] = "multi_modal_projector"
@@ -68,11 +68,13 @@ class PictureAdapter(FlatAdapter):
         Args:
             features: To be used in the place of the method of that name.
         """
-        from tokcli.models.preprocess import to_planes
+        from tokcli.models.preprocess import square_signals, to_planes
         from tokcli.models.signals import listening
 
         with listening(wanted & (TOWER_SIGNALS | CLS_SIGNALS), partial(self.source, model)) as signals:
             tokens = (features or self.features)(model, to_planes(pixels, settings))
+        if not self.of_squares:
+            signals |= square_signals(wanted, pixels.cpu().numpy(), settings.patch_size * self.token_side(model.config))
         return tokens, {name: values.unflatten(0, (len(pixels), -1)) for name, values in signals.items()}
 
     def source(self, model: Any) -> Source:

@@ -135,3 +135,68 @@ def pixel_change(
         sums = by_column.reshape(rows, columns, factor * channels).sum(axis=2, dtype=np.int64)
         change[step] = sums / (factor * factor * channels * 255)
     return change.reshape(-1)
+
+
+def square_signals(wanted: frozenset[str], pixels: npt.NDArray[np.uint8], factor: int) -> dict[str, torch.Tensor]:
+    """Those of the ``wanted`` signals that are of single frames uint8 (n, h, w, 3) alone; see ``pixel_change``."""
+    makers = {"neighbour_distance": neighbour_distance, "patch_entropy": patch_entropy}
+    return {name: torch.from_numpy(make(pixels, factor)) for name, make in makers.items() if name in wanted}
+
+
+def neighbour_distance(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.float32]:
+    """How far each token's square is from the next to the right and the next below, in the same frame.
+
+    Args:
+        pixels: uint8 (n, h, w, 3), sides multiples of ``factor``.
+        factor: Pixels along the side of one token.
+
+    Returns:
+        float32 (n * h/factor * w/factor, 2, 3): to the right and below, for each channel the sum over the square's
+        pixels of squared differences of values in [0, 1]; infinity where there is no such square.
+    """
+    count, height, width, channels = pixels.shape
+    rows, columns = height // factor, width // factor
+    distance = np.full((count, rows, columns, 2, channels), np.inf, dtype=np.float32)
+    for frame, found in zip(pixels, distance):
+        found[:, :-1, 0] = _squared_difference(frame[:, factor:], frame[:, :-factor], factor)
+        found[:-1, :, 1] = _squared_difference(frame[factor:], frame[:-factor], factor)
+    return distance.reshape(-1, 2, channels)
+
+
+def _squared_difference(
+    left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8], factor: int
+) -> npt.NDArray[np.float64]:
+    """Of each square of two pictures uint8 (h, w, channels), by channel: (h/factor, w/factor, channels)."""
+    height, width, channels = left.shape
+    difference = np.maximum(left, right) - np.minimum(left, right)
+    squared = np.multiply(difference, difference, dtype=np.uint16)
+    by_column = squared.reshape(height // factor, factor, width * channels).sum(axis=1, dtype=np.uint32)
+    sums = by_column.reshape(height // factor, width // factor, factor, channels).sum(axis=2, dtype=np.int64)
+    return sums / 255**2
+
+
+def patch_entropy(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.float32]:
+    """How many bits a grey level of each token's square tells (VFlowOpt, ICCV 2025).
+
+    Args:
+        pixels: uint8 (n, h, w, 3); what is left at the right and at the bottom when squares are cut is left out.
+        factor: Pixels along the side of one token.
+
+    Returns:
+        float32 (n * h/factor * w/factor,), in [0, 8]: entropy of the histogram of the square's 256 grey levels. Grey is
+        0.3333 times the sum of the channels, rounded, which is the authors' weight.
+    """
+    count, height, width, _ = pixels.shape
+    rows, columns = height // factor, width // factor
+    whole = pixels[:, : rows * factor, : columns * factor]
+    grey = _GREY[whole[..., 0].astype(np.uint16) + whole[..., 1] + whole[..., 2]]
+    squares = grey.reshape(count, rows, factor, columns, factor).swapaxes(2, 3).reshape(count * rows * columns, -1)
+    first = np.arange(len(squares), dtype=np.int64)[:, None] * 256
+    levels = np.bincount((squares + first).ravel(), minlength=len(squares) * 256).reshape(-1, 256)
+    share = np.arange(1, factor * factor + 1) / factor**2
+    bits = np.concatenate([[0.0], -share * np.log2(share)])
+    return bits[levels].sum(axis=1).astype(np.float32)
+
+
+_GREY = np.rint(0.3333 * np.arange(3 * 255 + 1)).astype(np.int64)
+"""The grey level of each sum of three channels."""

@@ -17,7 +17,7 @@ from tokcli.models.families import family_of
 from tokcli.models.fingerprint import tower_fingerprint
 from tokcli.models.loading import load_config, load_half
 from tokcli.models.placement import dtype_name, pick_device, pick_dtype
-from tokcli.models.preprocess import middle, pad_to_step, pixel_change
+from tokcli.models.preprocess import middle, pad_to_step, pixel_change, square_signals
 from tokcli.models.settings import Preprocessing, Settings
 from tokcli.models.sizing import Sizer
 from tokcli.models.tiles import Tiling
@@ -28,7 +28,6 @@ MAX_PATCHES = 4096
 """Patches given to the tower at once: memory stays bounded, and larger calls were measured to be slower."""
 # Asked for by every method that reads tokens; there without being computed.
 _ALWAYS = frozenset({"tokens"})
-Signals = Mapping[str, torch.Tensor]
 Signals = Mapping[str, torch.Tensor]
 
 
@@ -177,6 +176,8 @@ class Encoding:
             change = pixel_change(self._last_first, pixels, per_step, self._tower.sizer.factor)
             signals["pixel_change"] = torch.from_numpy(change)
             self._last_first = pixels[-per_step].copy()
+        if self._tower.family.of_squares:
+            signals |= square_signals(self._signals, pixels[::per_step], self._tower.sizer.factor)
         self._steps += len(pixels) // per_step
         encode = self._plan(pixels)
 
