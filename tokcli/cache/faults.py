@@ -27,6 +27,11 @@ POINTS = (
     "open.after_removing_success",
     "overwrite.before_deletion",
     "overwrite.after_deletion",
+    "rewrite.before_deletion",
+    "rewrite.after_deletion",
+    "repair.before_removing_success",
+    "repair.before_move",
+    "repair.after_move",
 )
 
 _armed: list[str | int] = []

@@ -44,6 +44,13 @@ def check_configuration(cache: Path, asked: Manifest) -> Manifest | None:
     return manifest
 
 
+def clear_temporaries(cache: Path) -> None:
+    """Remove what killed writers left; the caller holds the lock."""
+    with writing(cache):
+        for folder in (cache, *(cache / table for table in TABLES)):
+            remove_temporaries(folder)
+
+
 def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
     """Bring the folder in a state to write in, under the lock; gives the manifest that holds for it.
 
@@ -64,8 +71,8 @@ def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
     with writing(cache):
         for table in TABLES:
             (cache / table).mkdir(exist_ok=True)
-        for folder in (cache, *(cache / table for table in TABLES)):
-            remove_temporaries(folder)
+    clear_temporaries(cache)
+    with writing(cache):
         fault_point("open.before_removing_success")
         (cache / SUCCESS).unlink(missing_ok=True)
         fault_point("open.after_removing_success")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,23 +33,31 @@ class Index:
     """Finished items in the order in which they were written; superseded rows are left out."""
     failed: dict[str, Place]
     """Items whose newest row is an error."""
+    stored: tuple[int, ...] = ()
+    """Items in each shard, superseded ones included."""
 
 
-def build_index(cache: Path, manifest: Manifest) -> Index:
-    """Read the ids of every shard. Raises ``IntegrityError`` for a shard that is damaged or holds part of an item."""
-    shards = tuple(list_shards(cache))
+def build_index(cache: Path, manifest: Manifest, shards: Sequence[Shard] | None = None) -> Index:
+    """Read the ids of every shard, or of those given in the order of commits.
+
+    Raises ``IntegrityError`` for a shard that is damaged or holds part of an item.
+    """
+    shards = tuple(list_shards(cache) if shards is None else shards)
     items: dict[str, Place] = {}
     failed: dict[str, Place] = {}
+    stored: list[int] = []
     for number, shard in enumerate(shards):
         with open_shard(shard, manifest) as file:
             columns = ["id", "chunk", "num_chunks"] if shard.table == "data" else ["id"]
             table = read_columns(shard, file, columns)
         target, other = (items, failed) if shard.table == "data" else (failed, items)
-        for item_id, place in _places(shard, number, table):
+        places = _places(shard, number, table)
+        stored.append(len(places))
+        for item_id, place in places:
             other.pop(item_id, None)
             target.pop(item_id, None)  # the newest row also takes the newest place in the order
             target[item_id] = place
-    return Index(shards, items, failed)
+    return Index(shards, items, failed, tuple(stored))
 
 
 def _places(shard: Shard, number: int, table: pa.Table) -> list[tuple[str, Place]]:

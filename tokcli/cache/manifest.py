@@ -92,6 +92,10 @@ class Manifest:
 
     def differences(self, asked: Manifest) -> list[str]:
         """``key.path: old in the cache, new asked for`` for all that keeps ``asked`` from resuming; empty if equal."""
+        return [f"{key}: {old} in the cache, {new} asked for" for key, old, new in self.differing(asked)]
+
+    def differing(self, asked: Manifest) -> list[tuple[str, str, str]]:
+        """The same as ``(key.path, old, new)``, to be worded otherwise."""
         old, new = dict(_leaves(self.configuration)), dict(_leaves(asked.configuration))
         fingerprint = old.get("model.fingerprint")
         if fingerprint is not None and fingerprint == new.get("model.fingerprint"):
@@ -99,7 +103,7 @@ class Manifest:
                 old.pop(name, None)
                 new.pop(name, None)
         return [
-            f"{key}: {_show(old.get(key, _ABSENT))} in the cache, {_show(new.get(key, _ABSENT))} asked for"
+            (key, _show(old.get(key, _ABSENT)), _show(new.get(key, _ABSENT)))
             for key in sorted(old.keys() | new.keys())
             if old.get(key, _ABSENT) != new.get(key, _ABSENT)
         ]

@@ -87,15 +87,15 @@ def concatenated(tables: list[pa.Table]) -> pa.Table:
         for field in table.schema:
             types[field.name] = wider_type(types[field.name], field.type) if field.name in types else field.type
     order = {name: None for table in reversed(tables) for name in table.column_names}
-    aligned = []
-    for table in tables:
-        columns = []
-        for name in order:
-            if name not in table.column_names:
-                columns.append(pa.nulls(len(table), types[name]))
-            elif pa.types.is_string(types[name]):
-                columns.append(as_text(table[name]))
-            else:
-                columns.append(table[name].cast(types[name], safe=False))
-        aligned.append(pa.Table.from_arrays(columns, names=list(order)))
-    return pa.concat_tables(aligned)
+    return pa.concat_tables([aligned(table, {name: types[name] for name in order}) for table in tables])
+
+
+def aligned(table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """These columns of a table, each of its type; those that it lacks hold nulls."""
+    return pa.table({name: _column(table, name, kind) for name, kind in types.items()})
+
+
+def _column(table: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    if name not in table.column_names:
+        return pa.nulls(len(table), kind)
+    return as_text(table[name]) if pa.types.is_string(kind) else table[name].cast(kind, safe=False)

@@ -132,6 +132,11 @@ class Cache:
         return chosen
 
     @property
+    def index(self) -> Index:
+        """Where each item stands in the shards."""
+        return self._index
+
+    @property
     def fingerprint(self) -> str:
         """Digest of the configuration that made the cache, 64 hex digits; answers carry it as ``cache_fingerprint``."""
         return self.manifest.digest

@@ -53,7 +53,7 @@ def verify_cache(path: str | Path) -> list[Problem]:
         if before.sequence == shard.sequence:
             problems.append(Problem(_name(cache, shard), f"has the sequence number of {before.path.name}"))
     for shard in shards:
-        problems += [Problem(_name(cache, shard), what) for what in _shard_problems(shard, manifest)]
+        problems += [Problem(_name(cache, shard), what) for what in shard_problems(shard, manifest)]
     if not problems:  # an index over damaged shards would report the same damage once more
         problems += _whole_cache_problems(cache, manifest)
     return problems
@@ -77,7 +77,8 @@ def _whole_cache_problems(cache: Path, manifest: Manifest) -> list[Problem]:
     return []
 
 
-def _shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
+def shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
+    """All that is wrong with one shard, whatever the others hold."""
     try:
         with open_shard(shard, manifest) as parquet:
             with reading(shard.path):
