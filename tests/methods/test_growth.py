@@ -40,6 +40,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("pool2d", {"keep": 0.25, "options": {"resize": "bilinear"}}),
     ("ppe", {}),
     ("expedit", {"keep": 0.25}),
+    ("cluster_merge", {"keep": 0.25}),
 ]
 
 

@@ -12,6 +12,7 @@ from tokcli.methods.ppe import last_members
 from tokcli.ops.matching import Merging, bipartite_matching
 from tokcli.ops.pooling import group_means
 from tokcli.ops.resizing import bilinear
+from tokcli.types import VisualTokens
 
 
 @pytest.mark.parametrize("protected", [0, 1, 2])
@@ -143,3 +144,55 @@ def test_ppe_means_are_those_of_all_tokens_after_several_stages() -> None:
     assert kept.assignment is not None
     means, _ = group_means(visual.tokens, kept.assignment.long(), len(kept))
     torch.testing.assert_close(kept.tokens, means, atol=1e-5, rtol=0)
+
+
+def blobs() -> tuple[VisualTokens, torch.Tensor]:
+    """A 6 x 6 picture of four quarters of different directions, with the quarter of each place."""
+    y, x = torch.meshgrid(torch.arange(6), torch.arange(6), indexing="ij")
+    quarter = (y // 3 * 2 + x // 3).flatten()
+    tokens = 5 * torch.eye(4)[quarter] + 0.1 * torch.randn(36, 4, generator=torch.Generator().manual_seed(0))
+    return video(tokens, (1, 6, 6), received_attention=torch.arange(36.0)), quarter
+
+
+@pytest.mark.parametrize("clusters", ["kmeans", "dpc-knn", "grid"])
+@pytest.mark.parametrize("aggregate", ["mean", "importance", "medoid"])
+def test_cluster_merge_finds_quarters(clusters: str, aggregate: str) -> None:
+    visual, quarter = blobs()
+    options = {"clusters": clusters, "aggregate": aggregate}
+    kept = resolve("cluster_merge", max_tokens=4, options=options).compress(visual, "item")
+    assert kept.assignment is not None
+    assert torch.equal(quarter[kept.source][kept.assignment.long()], quarter)
+    for row, token in enumerate(kept.tokens):
+        members = torch.nonzero(kept.assignment == row).flatten()
+        mean = visual.tokens[members].mean(dim=0)
+        if aggregate == "mean":
+            torch.testing.assert_close(token, mean)
+            assert kept.coords[row, 2:].tolist() == visual.coords[members, 2:].float().mean(dim=0).tolist()
+        elif aggregate == "importance":
+            weights = members.float().unsqueeze(1)
+            torch.testing.assert_close(token, (visual.tokens[members] * weights).sum(dim=0) / weights.sum())
+        else:
+            likeness = torch.nn.functional.cosine_similarity(visual.tokens[members], mean[None])
+            assert kept.source[row] == members[likeness.argmax()]
+            assert torch.equal(token, visual.tokens[kept.source[row]])
+
+
+def test_cluster_merge_has_no_empty_cluster_where_tokens_are_alike() -> None:
+    visual = video(torch.ones(20, 3), (1, 4, 5))
+    kept = resolve("cluster_merge", max_tokens=7).compress(visual, "item")
+    assert len(kept) == 7 and kept.mass.sum() == 20
+
+
+def test_expedit_leaves_out_places_without_tokens() -> None:
+    visual, quarter = blobs()
+    options = {"expedit.keep": 4 / 36, "expedit.temperature": 1.0}
+    whole = resolve("expedit", keep=4 / 36, options={"temperature": 1.0}).compress(visual, "item")
+    assert whole.mass.tolist() == [9.0] * 4
+    kept = resolve("random,expedit", options={"random.keep": 0.6, **options}).compress(visual, "item")
+    assert kept.assignment is not None
+    present = kept.assignment >= 0
+    assert int(present.sum()) == 22 and kept.mass.sum() == 22
+    assert torch.equal(quarter[kept.source][kept.assignment[present].long()], quarter[present])
+    # Shared softly, but not with quarters as far away as these.
+    for row, token in enumerate(kept.tokens):
+        torch.testing.assert_close(token, visual.tokens[kept.assignment == row].mean(dim=0), atol=1e-4, rtol=0)

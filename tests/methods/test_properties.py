@@ -82,6 +82,9 @@ FURTHER: list[tuple[str, Options]] = [
     ("ppe", {"variant": "official", "stages": 2}),
     ("ppe", {"stages": 3, "noise": True, "positions": 0}),
     ("expedit", {"temperature": 1.0, "window": 3}),
+    ("cluster_merge", {"clusters": "dpc-knn", "aggregate": "importance"}),
+    ("cluster_merge", {"clusters": "grid", "aggregate": "medoid"}),
+    ("cluster_merge", {"aggregate": "importance", "importance": "anticos"}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in token_methods()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

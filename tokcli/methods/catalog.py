@@ -6,6 +6,7 @@ from tokcli.methods.aim import aim
 from tokcli.methods.aot import aot
 from tokcli.methods.base import METHODS
 from tokcli.methods.centerclip import centerclip
+from tokcli.methods.cluster_merge import cluster_merge
 from tokcli.methods.divprune import divprune
 from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
@@ -65,6 +66,7 @@ for _method in (
     holov,
     globalcom2,
     expedit,
+    cluster_merge,
     uniform,
     random,
     pool2d,

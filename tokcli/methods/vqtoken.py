@@ -13,9 +13,14 @@ from tokcli.methods.base import method
 from tokcli.methods.budget import SizeBudget, rows_to_keep
 from tokcli.methods.options import SeededOptions, VariantOptions
 from tokcli.methods.output import merge, unmerged
-from tokcli.ops.directions import DirectionGroups, Directions, cosine_kmeans, farthest_first, plus_plus
-from tokcli.ops.pooling import nearest_members
-from tokcli.ops.selection import top_k
+from tokcli.ops.directions import (
+    DirectionGroups,
+    Directions,
+    cosine_kmeans,
+    farthest_first,
+    plus_plus,
+    without_empty,
+)
 from tokcli.types import TokenSet, VisualTokens
 
 FEWEST = 12
@@ -132,13 +137,8 @@ def _codebook(
 ) -> TokenSet:
     """The result: ``rows`` are those of ``visual`` that were clustered."""
     closeness = directions.closeness(centroids, groups.labels)
-    used, codes = torch.unique(groups.labels, return_inverse=True)
-    members = nearest_members(codes, -closeness, len(used))
-    empty = len(centroids) - len(used)
-    if options.variant == "fixed" and empty > 0:
-        misfits = top_k(-closeness.index_fill(0, members, torch.inf), empty)
-        codes[misfits] = torch.arange(empty) + len(used)
-        members = torch.cat([members, misfits])
+    count = len(centroids) if options.variant == "fixed" else len(groups.labels.unique())
+    codes, members = without_empty(closeness, groups.labels, count)
     final = DirectionGroups(directions, len(members), centroids.shape[1])
     final.move(codes)
     values = final.means()

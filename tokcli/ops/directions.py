@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from tokcli.ops.pooling import nearest_members
 from tokcli.ops.running_sums import RunningSums
+from tokcli.ops.selection import top_k
 
 ROWS_AT_A_TIME = 512
 COSINES_AT_A_TIME = 1 << 22
@@ -154,3 +156,20 @@ def cosine_kmeans(
             break
         centroids = moved
     return centroids, groups
+
+
+def without_empty(closeness: torch.Tensor, labels: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Groups that all have rows: where some of ``k`` have none, rows that fit theirs worst become groups instead.
+
+    ``closeness``: float32 (N,), of each row to its group; ``labels``: int64 (N,); N is at least k. Returns the labels,
+    in which groups that had rows keep their order and the others follow, and the row of each group that is closest to
+    it, int64 (k,).
+    """
+    used, labels = torch.unique(labels, return_inverse=True)
+    members = nearest_members(labels, -closeness, len(used))
+    empty = k - len(used)
+    if empty > 0:
+        misfits = top_k(-closeness.index_fill(0, members, torch.inf), empty)
+        labels[misfits] = torch.arange(empty) + len(used)
+        members = torch.cat([members, misfits])
+    return labels, members
