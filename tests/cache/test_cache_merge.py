@@ -86,8 +86,8 @@ def test_conflicts(two: tuple[Path, Path], tmp_path: Path) -> None:
     assert set(merge_caches(caches, tmp_path / "first", on_conflict="first").conflicts) == {"a", "b"}
     assert len(open_cache(tmp_path / "first")["a"].kept) == 30
     merge_caches(caches, tmp_path / "newest", on_conflict="newest")
-    assert_same_item(open_cache(tmp_path / "newest")["a"], make_item("a", 3, seed=8, **{
-        "source_hash": "cd" * 32, "source_modified_ns": 9, "metadata": {"label": None}}))  # fmt: skip
+    taken = make_item("a", 3, seed=8, source_hash="cd" * 32, source_modified_ns=9, metadata={"label": None})
+    assert_same_item(open_cache(tmp_path / "newest")["a"], taken)
     assert open_cache(tmp_path / "newest")["b"].source_hash == "ab" * 32
     assert verify_cache(tmp_path / "newest") == []
 

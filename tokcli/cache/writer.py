@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from types import TracebackType
 
@@ -13,11 +13,12 @@ from tokcli.cache.codecs import codec_of
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
 from tokcli.cache.faults import fault_point
 from tokcli.cache.folder import make_folder, prepare
-from tokcli.cache.layout import Table
+from tokcli.cache.layout import Table, list_shards
 from tokcli.cache.levels import check_levels, levels_of
 from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
+from tokcli.cache.prune import prune_items
 from tokcli.cache.records import ErrorRow, clean_text
 from tokcli.cache.schema import shard_schema
 from tokcli.cache.shard import ShardWriter
@@ -155,6 +156,24 @@ class CacheWriter:
             self._commit_failures()
         self._broken = False
         self._began = time.monotonic()
+
+    def others(self, expected_ids: Iterable[str]) -> list[str]:
+        """Ids that the cache has, finished or failed, and that are not among these: their inputs are gone."""
+        expected = {clean_text(item_id) for item_id in expected_ids}
+        return [item_id for item_id in self._merged() if item_id not in expected]
+
+    def prune(self, ids: Collection[str]) -> None:
+        """Take items and failures out of the cache, and their superseded rows; durable when it returns.
+
+        Raises ``CacheError`` when the disk refuses, ``IntegrityError`` for a damaged row beside them.
+        """
+        self.commit()
+        self._broken = True
+        limits = self._limits[:2]
+        self._sequence = prune_items(self.path, self.manifest, ids, list_shards(self.path), self._sequence, *limits)
+        for item_id in ids:
+            self._state.pop(item_id, None)
+        self._broken = False
 
     def finish(self, expected_ids: Iterable[str]) -> list[str]:
         """Commit, and write ``_SUCCESS`` if every expected id is in the cache or in its errors.
