@@ -17,10 +17,11 @@ from family_tiny import Tiny, make_family, planes, resized
 from gemma_tiny import GEMMA3
 from idefics_tiny import IDEFICS3, SMOLVLM
 from next_tiny import NEXT, NEXT_VIDEO
-from tiles_tiny import INTERNVL, ONEVISION, PINPOINTS, SIDE, TOKENS, anyres, canvas
+from tiles_tiny import INTERNVL, ONEVISION, PINPOINTS, SIDE, SIGLIP, TOKENS, anyres, canvas
 from tiny_checkpoints import make_info, make_pixels
 
 from tokcli import models
+from tokcli.errors import ModelError
 from tokcli.models import signals as signals_module
 from tokcli.models.base import CLS_SIGNALS, TOWER_SIGNALS
 
@@ -293,3 +294,37 @@ def test_some_of_these_stills_are_unpadded_and_some_are_shrunk() -> None:
 
 def tiles_of(shape: tuple[int, int]) -> int:
     return len(anyres(np.zeros((1, *shape, 3), dtype=np.uint8))) - 1
+
+
+@pytest.mark.parametrize("tiny", [ONEVISION, GEMMA3], ids=lambda tiny: tiny.family)
+def test_the_pooling_head_of_siglip(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against torch's own module, which gives weights when it is asked for them."""
+    monkeypatch.setitem(SIGLIP, "vision_use_head", True)
+    tower = models.load_tower(str(make_family(tmp_path, tiny)), device="cpu")
+    head = tower.model.model.vision_tower.head
+    seen: list[torch.Tensor] = []
+    head.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
+    info = make_info("image", height=SIDE, width=2 * SIDE)
+    still = make_pixels(info, tower.sizer(info))
+    visual = tower.start(info, still.shape[1:3], frozenset({"probe_attention"})).push(still)
+    pictures = torch.cat(seen)
+    probe = head.probe.expand(len(pictures), -1, -1)
+    with torch.inference_mode():
+        _, weights = head.attention(probe, pictures, pictures)
+    case = CASES[tiny.family]
+    native = tower.model
+    pooled = (case.members(native, weights.shape[2]) @ weights.transpose(1, 2)).clone()
+    expected = case.stitch(pooled, still.shape[1:3])[:, 0]
+    check_equal(dict(visual.signals), {"probe_attention": expected})
+
+
+@pytest.mark.parametrize("tiny", [ONEVISION, GEMMA3], ids=lambda tiny: tiny.family)
+def test_a_siglip_without_its_pooling_head(tiny: Tiny, tmp_path: Path) -> None:
+    folder = str(make_family(tmp_path, tiny))
+    tower = models.load_tower(folder, device="cpu")
+    assert "probe_attention" in tower.family.signals and "probe_attention" not in tower.signals
+    assert "probe_attention" not in models.describe_model(folder)["signals"]
+    info = make_info("image")
+    message = r"'probe_attention', which .* does not give: its tower was saved without SigLIP's pooling head"
+    with pytest.raises(ModelError, match=message):
+        tower.start(info, tower.sizer(info), frozenset({"probe_attention"}))

@@ -45,6 +45,9 @@ SQUARE_SIGNALS = frozenset({"pixel_change", "neighbour_distance", "patch_entropy
 ONE_SIZE = "frames and tiles come in one size: --method downsample and features=preview are refused"
 """The limit of towers that can't be given a smaller frame."""
 
+HEAD_OFTEN_LEFT_OUT = "the signal probe_attention needs SigLIP's pooling head, which published checkpoints left out"
+"""The limit of families whose tower is a SigLIP that may have kept its head."""
+
 _SYSTEM = (
     "{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
@@ -102,6 +105,10 @@ class FamilyAdapter(Protocol):
     position_schemes: ClassVar[tuple[str, ...]]
     signals: ClassVar[frozenset[str]]
     """Signals that encoding can add to the tokens."""
+
+    def withheld(self, config: Any) -> Mapping[str, str]:
+        """Those of ``signals`` that a checkpoint can't give, each with the reason."""
+
     of_squares: ClassVar[bool]
     """Whether a token is of a square of the frame that is given: then ``encode`` leaves ``SQUARE_SIGNALS`` out."""
     stored: ClassVar[str]
@@ -237,6 +244,9 @@ class PlainAdapter:
     def tower_settings(self, config: Any) -> dict[str, Any]:
         vision = {name: getattr(config.vision_config, name) for name in self.vision_settings}
         return vision | {name: getattr(config, name) for name in self.feature_settings}
+
+    def withheld(self, config: Any) -> Mapping[str, str]:
+        return {}
 
     def deepstack_levels(self, config: Any) -> int:
         return 0

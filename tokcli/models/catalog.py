@@ -49,6 +49,7 @@ def describe_model(name: str) -> dict[str, Any]:
     if name in FAMILIES:
         return _page(rows[name], FAMILIES[name].load())
     from tokcli.models.checkpoints import resolve_checkpoint
+    from tokcli.models.loading import load_config
 
     folder = resolve_checkpoint(name)
     family = family_of(folder)
@@ -56,7 +57,9 @@ def describe_model(name: str) -> dict[str, Any]:
         row = rows[name]
     else:
         row = {**rows[read_json(folder / "config.json")["model_type"]], "name": name, "kind": "checkpoint"}
-    return {**_page(row, family), "checkpoint": _measured(folder, family)}
+    withheld = family.withheld(load_config(folder))
+    signals = [signal for signal in row["signals"] if signal not in withheld]
+    return {**_page(row, family), "signals": signals, "checkpoint": _measured(folder, family)}
 
 
 def _page(row: dict[str, Any], family: FamilyAdapter) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
 from tokcli.models.anyres import check_side
-from tokcli.models.base import ONE_SIZE, only_view
+from tokcli.models.base import HEAD_OFTEN_LEFT_OUT, ONE_SIZE, only_view
 from tokcli.models.flat import as_one_row
 from tokcli.models.llava import Llava
-from tokcli.models.pictures import PictureAdapter
+from tokcli.models.pictures import PictureAdapter, without_head
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,9 @@ class Gemma3(PictureAdapter):
         "do_pan_and_scan is refused; published checkpoints leave it off",
         "windows of sliding attention count the tokens that were kept",
         ONE_SIZE,
+        HEAD_OFTEN_LEFT_OUT,
     )
+    signals = PictureAdapter.signals | {"probe_attention"}
     vision_modules = ("vision_tower", "multi_modal_projector")
     vision_prefixes = Llava.vision_prefixes
     feature_settings = ("mm_tokens_per_image",)
@@ -92,6 +94,9 @@ class Gemma3(PictureAdapter):
 
         settings = pixel_settings(folder, "image", {**_DEFAULTS, **image}, geometry)
         return Preprocessing(settings, settings)
+
+    def withheld(self, config: Any) -> dict[str, str]:
+        return without_head(config)
 
     def features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
         features: torch.Tensor = model.model.get_image_features(planes, return_dict=True).pooler_output

@@ -10,8 +10,8 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.models.anyres import AnyresAdapter, tile_tokens
-from tokcli.models.base import ONE_SIZE
-from tokcli.models.pictures import carried
+from tokcli.models.base import HEAD_OFTEN_LEFT_OUT, ONE_SIZE
+from tokcli.models.pictures import carried, without_head
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,9 @@ class LlavaOnevision(AnyresAdapter):
     limits = (
         "several stills in a prompt are each as one alone; transformers' processor gives a list of them one tile each",
         ONE_SIZE,
+        HEAD_OFTEN_LEFT_OUT,
     )
+    signals = AnyresAdapter.signals | {"probe_attention"}
     feature_settings = (*AnyresAdapter.feature_settings, "vision_aspect_ratio")
     default_template = (
         "{% for message in messages %}"
@@ -44,6 +46,9 @@ class LlavaOnevision(AnyresAdapter):
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     closes: ClassVar[bool] = True
+
+    def withheld(self, config: Any) -> dict[str, str]:
+        return without_head(config)
 
     def frame_grid(self, config: Any) -> FixedGrid:
         from tokcli.models.sizing import FixedGrid

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import CLS_SIGNALS, TOWER_SIGNALS
+from tokcli.models.base import SQUARE_SIGNALS, TOWER_SIGNALS
 from tokcli.models.flat import FlatAdapter
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class PictureAdapter(FlatAdapter):
         from tokcli.models.preprocess import square_signals, to_planes
         from tokcli.models.signals import listening
 
-        with listening(wanted & (TOWER_SIGNALS | CLS_SIGNALS), partial(self.source, model)) as signals:
+        with listening(wanted & self.signals - SQUARE_SIGNALS, partial(self.source, model)) as signals:
             tokens = (features or self.features)(model, to_planes(pixels, settings))
         if not self.of_squares:
             signals |= square_signals(wanted, pixels.cpu().numpy(), settings.patch_size * self.token_side(model.config))
@@ -82,15 +82,32 @@ class PictureAdapter(FlatAdapter):
         from tokcli.models.signals import Source, plain_heads, squares
 
         attentions = self.attentions(model)
+        others = {"pre_projector": (getattr(model.model, self.projector), self.before_projector(model))}
+        head = getattr(getattr(model.model, self.tower), "head", None)
+        if head is not None:
+            others["probe_attention"] = (head, self.before_head(model, head))
         return Source(
             attentions,
             feature_block(model.config, len(attentions)),
             range(len(attentions)),
             plain_heads,
             partial(squares, self.token_side(model.config)),
-            {"pre_projector": (getattr(model.model, self.projector), self.before_projector(model))},
+            others,
             first=int(self.has_cls(model.config)),
         )
+
+    def before_head(self, model: Any, head: Any) -> Look:
+        """From the call of SigLIP's pooling head to what its query sees (n * tokens,)."""
+        import torch
+
+        from tokcli.models.signals import first_argument, probe_attention, squares
+
+        side = self.token_side(model.config)
+
+        def look(call: tuple[tuple[Any, ...], Mapping[str, Any]]) -> torch.Tensor:
+            return torch.cat([squares(side, picture) for picture in probe_attention(head, first_argument(call))])
+
+        return look
 
     def before_projector(self, model: Any) -> Look:
         """From the projector's call to the means (n * tokens, C) of the patches that make its tokens."""
@@ -147,6 +164,13 @@ class PictureAdapter(FlatAdapter):
 def carried(values: torch.Tensor, change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
     """What ``change`` makes of vectors (n, tokens, C), of a signal that may have one number (n, tokens) for each."""
     return change(values) if values.dim() > 2 else change(values[..., None])[..., 0]
+
+
+def without_head(config: Any) -> dict[str, str]:
+    """The signal that is withheld where a SigLIP tower has lost its pooling head, with the reason."""
+    if config.vision_config.model_type == "siglip_vision_model" and config.vision_config.vision_use_head:
+        return {}
+    return {"probe_attention": "its tower was saved without SigLIP's pooling head (vision_use_head is not true)"}
 
 
 def feature_block(config: Any, depth: int) -> int:

@@ -58,7 +58,13 @@ class VisionTower:
     @property
     def signals(self) -> frozenset[str]:
         """Signals that :meth:`start` can be asked for."""
-        return self.family.signals
+        return self.family.signals - self.family.withheld(self.model.config).keys()
+
+    def without(self, signal: str) -> str:
+        """Why there is no such signal, as the end of a sentence that names it."""
+        reason = self.family.withheld(self.model.config).get(signal)
+        why = f"; it gives {', '.join(sorted(self.signals))}" if reason is None else f": {reason}"
+        return f"which {self.identity['model']} does not give{why}"
 
     def start(
         self,
@@ -85,8 +91,7 @@ class VisionTower:
         unknown = sorted(signals - self.signals - _ALWAYS)
         if unknown:
             raise ModelError(
-                f"the method needs the signal {unknown[0]!r}, which {self.identity['family']} models don't give; "
-                f"they give {', '.join(sorted(self.signals))}; choose another method"
+                f"the method needs the signal {unknown[0]!r}, {self.without(unknown[0])}; choose another method"
             )
         if not self.sizer.fits(info, size):
             raise ValueError(f"size must be positive multiples of {self.sizer.factor}, or the still's own, got {size}")

@@ -111,8 +111,8 @@ def _check_signals(compressor: Compressor, tower: VisionTower, recipe: CompressR
     missing = sorted(compressor.needs - {"tokens"} - set(tower.signals))
     if missing:
         raise MethodError(
-            f"method {compressor.name} needs the signal {missing[0]}, which {recipe.model} does not give; "
-            f"it gives {', '.join(sorted(tower.signals))}"
+            f"method {compressor.name} needs the signal {missing[0]}, {tower.without(missing[0])}; "
+            "choose another method, or another --importance"
         )
 
 
