@@ -15,6 +15,7 @@ from tokcli.methods.evs import evs
 from tokcli.methods.expedit import expedit
 from tokcli.methods.fastervlm import fastervlm
 from tokcli.methods.fastvid import fastvid
+from tokcli.methods.focusui import focusui
 from tokcli.methods.folder import folder
 from tokcli.methods.globalcom2 import globalcom2
 from tokcli.methods.hired import hired
@@ -29,13 +30,19 @@ from tokcli.methods.ppe import ppe
 from tokcli.methods.prunevid import prunevid
 from tokcli.methods.random import random
 from tokcli.methods.rlt import rlt
+from tokcli.methods.showui import showui
 from tokcli.methods.tempme import tempme
 from tokcli.methods.temporal_merge import temporal_merge
+from tokcli.methods.textmonkey import textmonkey
 from tokcli.methods.ts_llava import ts_llava
 from tokcli.methods.uniform import uniform
+from tokcli.methods.vflowopt import vflowopt
 from tokcli.methods.vidcom2 import vidcom2
+from tokcli.methods.visiondrop import visiondrop
 from tokcli.methods.visionzip import visionzip
+from tokcli.methods.vispruner import vispruner
 from tokcli.methods.vqtoken import vqtoken
+from tokcli.methods.vtc_cls import vtc_cls
 
 for _method in (
     none,
@@ -67,6 +74,13 @@ for _method in (
     globalcom2,
     expedit,
     cluster_merge,
+    vispruner,
+    visiondrop,
+    textmonkey,
+    vtc_cls,
+    vflowopt,
+    showui,
+    focusui,
     uniform,
     random,
     pool2d,

@@ -38,8 +38,16 @@ def evenly_spread(count: int, k: int) -> torch.Tensor:
     In the float32 arithmetic of ``torch.linspace``, halves to the even number, because it decides in a few places
     of thousands; written out, so that it is the same on every machine. Below 2^24 all are different.
     """
+    return _spread(count, k).round().long()
+
+
+def evenly_spread_down(count: int, k: int) -> torch.Tensor:
+    """:func:`evenly_spread`, but each is cut off to a whole number, not rounded."""
+    return _spread(count, k).long()
+
+
+def _spread(count: int, k: int) -> torch.Tensor:
     index = torch.arange(k, dtype=torch.float64)
     last = float(count - 1)
     step = (torch.tensor(last, dtype=torch.float32) / max(1, k - 1)).double()
-    values = torch.where(index < k // 2, step * index, last - step * (k - 1 - index))
-    return values.float().round().long() if k > 1 else index.long()
+    return torch.where((index < k // 2) | (k == 1), step * index, last - step * (k - 1 - index)).float()
