@@ -1,0 +1,153 @@
+"""What codecs save and what they cost: bytes, right answers, and how far the model's expectations move.
+
+Scenes of every kind are rendered, compressed once with all tokens as float32, and from that cache derived with each
+method and codec, so that all differ in nothing but how tokens were stored. Answers are judged against their labels;
+divergence is KL(float16 || codec) of the next-token distributions along float16's own answers, in nats a token.
+
+    python -m bench.codecs [--model nano] [--scenes 140] [--methods none,dtd] [--work FOLDER] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import torch
+
+from tokcli.cache import Cache, open_cache
+from tokcli.cache.codecs import CODECS
+from tokcli.evaluate.judging import AgainstFull, AgainstLabels, AskOptions
+from tokcli.evaluate.matching import by_item
+from tokcli.evaluate.questions import read_questions
+from tokcli.models import load_language_model
+from tokcli.pipeline.compress import compress
+from tokcli.pipeline.derive import derive
+from tokcli.pipeline.render import render
+from tokcli.recipe import CompressRecipe, DeriveRecipe, RenderRecipe
+from tokcli.types import EncodedItem
+
+LOSSY = tuple(name for name, codec in CODECS.items() if codec.lossy)
+REFERENCE = "float16"
+TARGET = 0.995
+"""Share of float16's right answers that a codec has to keep to be a default."""
+
+
+def answers(model: str, scenes: int, methods: Sequence[str], work: Path) -> list[dict[str, object]]:
+    """A row for each method and codec."""
+    clips, full = work / "clips", work / "full"
+    if not (clips / "qa.jsonl").exists():
+        render(RenderRecipe(output=str(clips), kind="all", count=scenes, seed=7))
+    compress(CompressRecipe(inputs=[str(clips)], output=str(full), model=model, method="none", tokens_dtype="float32"))
+    language = load_language_model(model)
+    options = AskOptions()
+    labels, expected = AgainstLabels(lambda: language, options), AgainstFull(lambda: language, options)
+    ids = open_cache(full).ids()
+    questions, _ = by_item(read_questions(clips / "qa.jsonl", labelled=True), ids)
+    rows = []
+    for method in methods:
+        caches = {codec: _derived(full, work / f"{method}-{codec}", method, codec) for codec in (REFERENCE, *LOSSY)}
+        right: dict[str, list[float]] = {codec: [] for codec in caches}
+        apart: dict[str, list[float]] = {codec: [] for codec in caches}
+        for item_id, asked in questions.items():
+            reference = caches[REFERENCE][item_id]
+            for codec, cache in caches.items():
+                item = cache[item_id]
+                right[codec] += [judged.score for judged in labels.judge(item, asked, _giving(item))]
+                apart[codec] += [judged.divergence or 0.0 for judged in expected.judge(item, asked, _giving(reference))]
+        rows += [_row(method, codec, caches, right, apart) for codec in caches]
+    return rows
+
+
+def _giving(item: EncodedItem) -> Callable[[], EncodedItem]:
+    return lambda: item
+
+
+def _derived(full: Path, folder: Path, method: str, codec: str) -> Cache:
+    derive(DeriveRecipe(cache=str(full), output=str(folder), method=method, tokens_dtype=codec))  # type: ignore[arg-type]
+    return open_cache(folder)
+
+
+def _row(
+    method: str,
+    codec: str,
+    caches: dict[str, Cache],
+    right: dict[str, list[float]],
+    apart: dict[str, list[float]],
+) -> dict[str, object]:
+    stats, before = caches[codec].stats(), caches[REFERENCE].stats()
+    flips = [(one, other) for one, other in zip(right[REFERENCE], right[codec])]
+    return {
+        "method": method,
+        "codec": codec,
+        "bytes_to_float16": stats["cache_bytes"] / before["cache_bytes"],
+        "bytes_to_source": stats["cache_bytes"] / stats["source_bytes"],
+        "accuracy": statistics.mean(right[codec]),
+        "retained": sum(right[codec]) / sum(right[REFERENCE]),
+        "lost": sum(one > other for one, other in flips),
+        "gained": sum(one < other for one, other in flips),
+        "questions": len(flips),
+        "divergence": statistics.mean(apart[codec]),
+    }
+
+
+def rates(repeats: int = 40) -> dict[str, dict[str, float]]:
+    """GiB of float16 input a second on one thread, by codec: encoding, decoding, and copying the same bytes."""
+    torch.set_num_threads(1)
+    tokens = torch.randn(585, 3584, generator=torch.Generator().manual_seed(0)).half()
+    gib, copy = tokens.numel() * 2 / 2**30, torch.empty_like(tokens)
+    found = {"memcpy": {"encode": gib / _fastest(lambda: copy.copy_(tokens), repeats)}}
+    for name in LOSSY:
+        codec = CODECS[name]
+        encoded = pa.py_buffer(codec.encode(tokens))
+        found[name] = {
+            "encode": gib / _fastest(lambda codec=codec: codec.encode(tokens), repeats),  # type: ignore[misc]
+            "decode": gib / _fastest(lambda codec=codec, encoded=encoded: codec.decode(encoded, 3584), repeats),  # type: ignore[misc]
+        }
+    return found
+
+
+def _fastest(work: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.codecs", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="nano")
+    parser.add_argument("--scenes", type=int, default=140)
+    parser.add_argument("--methods", default="none,dtd")
+    parser.add_argument("--work", type=Path, help="keep clips and caches here, and go on from them")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    speed = rates()
+    with TemporaryDirectory() as name:
+        rows = answers(chosen.model, chosen.scenes, chosen.methods.split(","), chosen.work or Path(name))
+    if chosen.json:
+        print(json.dumps({"rates": speed, "answers": rows}))
+        return 0
+    for codec, found in speed.items():
+        print(f"{codec:10}" + "".join(f"  {way} {value:.2f} GiB/s" for way, value in found.items()))
+    titles = ("of float16", "of source", "right", "retained", "lost", "gained", "nats")
+    print(f"{'method':12}{'codec':10}" + "".join(f"{title:>11}" for title in titles))
+    for row in rows:
+        numbers = f"{row['bytes_to_float16']:11.3f}{row['bytes_to_source']:11.3f}{row['accuracy']:11.4f}"
+        changes = f"{row['retained']:11.4f}{row['lost']:11}{row['gained']:11}{row['divergence']:11.2e}"
+        print(f"{row['method']:12}{row['codec']:10}{numbers}{changes}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
