@@ -77,7 +77,9 @@ def make_family(folder: Path, tiny: Tiny, shard: str = "1GB") -> Path:
     model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
+            if parameter.dim() > 1 and not parameter.any():
+                parameter.normal_(std=0.1)  # Gemma's projector begins as zeros, which makes all pictures equal
+            elif parameter.dim() > 1:
                 parameter.mul_(3.0)  # sharpened, so that the logits depend on every token
             elif "newline" in name:
                 parameter.normal_()

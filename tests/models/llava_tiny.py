@@ -21,7 +21,7 @@ EXACT = {"size": {"height": SIDE, "width": SIDE}, "do_center_crop": False}
 CROPPED = {"size": {"shortest_edge": SIDE}, "crop_size": {"height": SIDE, "width": SIDE}, "do_center_crop": True}
 
 
-def make_llava(folder: Path, processor: dict[str, Any], **config: Any) -> Path:
+def make_llava(folder: Path, processor: dict[str, Any], *, vision: dict[str, Any] | None = None, **config: Any) -> Path:
     """Save a random float32 model with tokenizer and preprocessor file; ``config`` goes into config.json's top."""
     from transformers import AutoModelForImageTextToText, LlavaConfig
 
@@ -40,7 +40,7 @@ def make_llava(folder: Path, processor: dict[str, Any], **config: Any) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    vision = {
+    tower = {
         "model_type": "clip_vision_model",
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -48,11 +48,12 @@ def make_llava(folder: Path, processor: dict[str, Any], **config: Any) -> Path:
         "num_attention_heads": 4,
         "image_size": SIDE,
         "patch_size": PATCH,
+        **(vision or {}),
     }
     token = tokenizer.convert_tokens_to_ids("<image>")
     torch.manual_seed(7)
     model = AutoModelForImageTextToText.from_config(
-        LlavaConfig(text_config=text, vision_config=vision, image_token_index=token, **config), dtype=torch.float32
+        LlavaConfig(text_config=text, vision_config=tower, image_token_index=token, **config), dtype=torch.float32
     )
     with torch.no_grad():
         for parameter in model.parameters():

@@ -55,14 +55,14 @@ class Compressor:
         self._in_tower = [stage for stage in self._stages if stage.method.where(stage.options) == "tower"]
         for stage in self._in_tower:
             before = [other for other in self._stages[: self._stages.index(stage)] if not other.before_tokens]
-            if before or len(self._in_tower) > 1:
+            if before:
                 raise MethodError(
                     f"method {stage.method.name!r} works inside the vision tower, before there are tokens, so it must "
                     f"stand before {before[0].method.name!r}"
-                    if before
-                    else "only one method can work inside the vision tower, "
-                    f"not {' and '.join(other.method.name for other in self._in_tower)}"
                 )
+        if len(self._in_tower) > 1:
+            both = " and ".join(stage.method.name for stage in self._in_tower)
+            raise MethodError(f"only one method can work inside the vision tower, not {both}; leave all but one out")
 
     @property
     def in_tower(self) -> InTower | None:

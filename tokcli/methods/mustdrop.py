@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +26,7 @@ class MustdropOptions(ShareOfFrame, VariantOptions):
     threshold: float | None = Field(
         default=None, ge=-1, description="Least mean cosine in a window for it to become one token."
     )
-    window: int = Field(default=3, ge=2, description="Tokens along the side of a window; must divide the frame's.")
+    window: int = Field(default=3, ge=2, description="Tokens along the side of a window.")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,16 @@ class Windows:
     grid: tuple[int, int]
     side: int
 
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Whole windows down and across."""
+        return self.grid[0] // self.side, self.grid[1] // self.side
+
     def places(self) -> torch.Tensor:
-        """int64 (windows, side * side): the rows of each, line by line."""
-        rows, columns = self.grid
-        places = torch.arange(rows * columns).view(rows // self.side, self.side, columns // self.side, self.side)
+        """int64 (windows, side * side): the rows of each, line by line; what fills no window is in none."""
+        (rows, columns), (down, across) = self.grid, self.counts
+        whole = torch.arange(rows * columns).view(rows, columns)[: down * self.side, : across * self.side]
+        places = whole.reshape(down, self.side, across, self.side)
         return places.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
@@ -88,20 +95,22 @@ def _act(
 
 def _plan(options: MustdropOptions, shape: TowerShape) -> dict[int, Act]:
     windows = Windows(shape.grid, options.window)
-    if shape.grid[0] % windows.side or shape.grid[1] % windows.side:
+    divides = not any(length % windows.side for length in shape.grid)
+    if not (divides if options.variant == "official" else all(windows.counts)):
         sides = [side for side in range(2, min(shape.grid) + 1) if not any(length % side for length in shape.grid)]
         raise MethodError(
             f"method 'mustdrop': window={windows.side} does not divide {shape.grid[0]}x{shape.grid[1]} tokens a frame; "
-            + (f"windows that do: {', '.join(map(str, sides))}" if sides else "no window does; take another method")
+            + (f"windows that do: {', '.join(map(str, sides))}" if sides else "no window does; use variant=fixed")
         )
     count = 0
     if options.threshold is None:
         gone = shape.rows - share_count(options.keep or 1.0, shape.rows)
         count = -(-gone // (windows.side**2 - 1))
-        if count * windows.side**2 > shape.rows:
+        least = 1 - math.prod(windows.counts) * (windows.side**2 - 1) / shape.rows
+        if count > math.prod(windows.counts):
             raise MethodError(
-                f"method 'mustdrop' leaves one of {windows.side**2} tokens at the least, not {options.keep:g} of them; "
-                "give a larger window or a larger share"
+                f"method 'mustdrop' can make one token of each window of {windows.side**2}, which leaves {least:.3g} "
+                f"of a frame's tokens in this tower, not {options.keep:g}; give a larger window or a larger share"
             )
     stands = torch.arange(shape.rows) if shape.stands is None else shape.stands
     return {shape.blocks[0]: partial(_act, windows, stands, options.threshold, count)}
@@ -118,8 +127,8 @@ def _plan(options: MustdropOptions, shape: TowerShape) -> dict[int, Act]:
     streaming=True,
     where=in_tower,
     variants={
-        "official": "forgets how many tokens a merged one stands for",
-        "fixed": "gives merged tokens attention by how many they stand for",
+        "official": "forgets how many tokens a merged one stands for; windows must divide the frame",
+        "fixed": "gives merged tokens attention by how many they stand for; what fills no window stays as it is",
     },
     golden=("mustdrop",),
 )

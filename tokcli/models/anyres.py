@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 class AnyresAdapter(PictureAdapter):
     """Base of the families; each has its own way with video."""
 
+    takes_all_rows = "its stills are put together from tiles with all their rows, and frames are pooled over neighbours"
+
     stored = "tiles, overview and newlines of a still, frames of a video, with their grids"
 
     vision_modules: tuple[str, ...] = ("vision_tower", "multi_modal_projector")

@@ -22,8 +22,9 @@ from tokcli.models.pictures import PictureAdapter, without_head
 if TYPE_CHECKING:
     import torch
 
+    from tokcli.models.in_tower_clip import ClipBlocks
     from tokcli.models.positions import Block
-    from tokcli.models.settings import Preprocessing
+    from tokcli.models.settings import Preprocessing, Settings
     from tokcli.types import EncodedItem, MediaKind
 
 # Defaults of Gemma3ImageProcessor, for what a checkpoint leaves out.
@@ -105,6 +106,25 @@ class Gemma3(PictureAdapter):
     def token_side(self, config: Any) -> int:
         vision = config.vision_config
         return int(vision.image_size // vision.patch_size // config.mm_tokens_per_image**0.5)
+
+    def in_tower(self, model: Any, settings: Settings, grid: tuple[int, int]) -> ClipBlocks:
+        from tokcli.models.in_tower_clip import ClipBlocks
+        from tokcli.models.preprocess import to_planes
+
+        tower, projector = model.model.vision_tower, model.model.multi_modal_projector
+        side, (rows, columns) = int(projector.kernel_size), grid
+
+        def embed(pixels: torch.Tensor) -> torch.Tensor:
+            """Patches square by square: those of a token beside each other, which attention does not mind."""
+            states: torch.Tensor = tower.embeddings(to_planes(pixels, settings))
+            return states.unflatten(1, (rows, side, columns, side)).transpose(2, 3).flatten(1, 4)
+
+        def project(states: torch.Tensor) -> torch.Tensor:
+            pooled = tower.post_layernorm(states.unflatten(1, (side * side, -1))).mean(dim=1)
+            tokens: torch.Tensor = projector.mm_soft_emb_norm(pooled) @ projector.mm_input_projection_weight
+            return tokens.type_as(states)
+
+        return ClipBlocks(tower.encoder.layers, len(tower.encoder.layers), grid, embed, project, unit=side * side)
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return int(config.boi_token_index)

@@ -42,6 +42,10 @@ class TowerBlocks:
         """Queries, keys and values (B, H, R, d) of the block's input, normed on the way."""
         raise NotImplementedError
 
+    def values(self, block: int, states: torch.Tensor) -> torch.Tensor:
+        """The last of ``heads`` alone."""
+        raise NotImplementedError
+
     def rotate(self, values: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
         """(B, H, R, d) with the positions of the rows whose places are ``anchors``, int64 (B, T)."""
         return values
@@ -121,7 +125,7 @@ def _through(tower: TowerBlocks, block: int, rows: Rows, inside: InTower, act: A
     if probabilities is None:
         attended = _attend(seen, tower.segments(block, rows.anchors))
     else:
-        attended = probabilities.to(value.dtype) @ tower.heads(block, states)[2]
+        attended = probabilities.to(value.dtype) @ tower.values(block, states)
     rows = _with_patches(tower, rows, states + tower.leave(block, attended.transpose(1, 2).flatten(2)))
     if act is not None and inside.when == "attention" and (step := act(rows, seen)) is not None:
         rows = rows.reduced(step, inside.merges)

@@ -20,9 +20,11 @@ class ClipBlocks(TowerBlocks):
         grid: tuple[int, int],
         embed: Callable[[torch.Tensor], torch.Tensor],
         project: Callable[[torch.Tensor], torch.Tensor],
-        leading: int,
+        leading: int = 0,
+        unit: int = 1,
     ) -> None:
-        self.leading = leading
+        """``embed`` is given uint8 frames, ``project`` rows (n, unit * C)."""
+        self.leading, self.unit = leading, unit
         super().__init__(len(layers), run, grid)
         self._layers, self._embed, self._project = layers, embed, project
 
@@ -37,6 +39,11 @@ class ClipBlocks(TowerBlocks):
             for project in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
         return query, key, value
+
+    def values(self, block: int, states: torch.Tensor) -> torch.Tensor:
+        layer = self._layers[block]
+        value: torch.Tensor = layer.self_attn.v_proj(layer.layer_norm1(states))
+        return value.unflatten(2, (layer.self_attn.num_heads, -1)).transpose(1, 2)
 
     def scale(self, block: int) -> float:
         return float(self._layers[block].self_attn.scale)

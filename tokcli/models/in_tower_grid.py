@@ -55,6 +55,12 @@ class GridBlocks(TowerBlocks):
         query, key, value = joined.permute(2, 0, 3, 1, 4)
         return query, key, value
 
+    def values(self, block: int, states: torch.Tensor) -> torch.Tensor:
+        layer = self._visual.blocks[block]
+        weight, bias = (part.chunk(3)[2] for part in (layer.attn.qkv.weight, layer.attn.qkv.bias))
+        value = torch.nn.functional.linear(layer.norm1(states), weight, bias)
+        return value.unflatten(2, (layer.attn.num_heads, -1)).transpose(1, 2)
+
     def rotate(self, values: torch.Tensor, anchors: torch.Tensor) -> torch.Tensor:
         assert self._turns is not None
         cos, sin = (table[anchors].flatten(1, 2).unsqueeze(1) for table in self._turns)

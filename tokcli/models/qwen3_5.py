@@ -22,6 +22,7 @@ class Qwen35(Qwen3VL):
     """Adapter for checkpoints of the type ``qwen3_5``."""
 
     model_class = "Qwen3_5ForConditionalGeneration"
+    takes_all_rows = "tokcli doesn't take it apart"
     stored = "tokens, grid, frame indices and rate (seconds are text)"
     limits = (
         "layers with a recurrent state: prompts about one item can't share its prefill, and eval needs full attention",

@@ -34,6 +34,7 @@ class Qwen3VL(GridAdapter):
     """Adapter for checkpoints of the type ``qwen3_vl``."""
 
     model_class = "Qwen3VLForConditionalGeneration"
+    takes_all_rows = "vectors for DeepStack come out of it on the way, one for every token"
     stored = "tokens, a vector beside each for every DeepStack level, grid, frame indices and rate (seconds are text)"
     vision_settings: ClassVar[tuple[str, ...]] = (
         "depth",
