@@ -8,7 +8,10 @@ from golden_image import masks_of, pictures
 from method_items import Arrays
 
 from tokcli.methods import resolve
-from tokcli.ops.diversity import max_min_order, unit_rows
+from tokcli.methods.agilepruner import effective_rank, spaced_order
+from tokcli.methods.tiles import tiled_steps
+from tokcli.methods.zoo_prune import sensitive_order, sensitivity
+from tokcli.ops.diversity import max_min_order, min_sum_order, unit_rows
 
 DECIDED = 1e-6
 """A pick is decided by rounding where the best score is less than this above the second best."""
@@ -80,4 +83,75 @@ def vispruner(case: str, arrays: Arrays) -> None:
         assert (found & expected).sum() >= OVERLAP * count
 
 
-RUNNERS = {"divprune": divprune, "textmonkey": textmonkey, "vispruner": vispruner}
+def todre(case: str, arrays: Arrays) -> None:
+    visual = pictures(arrays["feats"][None], cls_attention=arrays["cls_attn"][None])
+    unit, count = unit_rows(visual.tokens), int(arrays["keep"])
+    first = int(arrays["cls_attn"].argmax())
+    orders = {
+        "max-sum": (min_sum_order(unit, count, first), arrays["order_maxsum_v2"]),
+        "k-center": (max_min_order(unit, count, first=first), arrays["order_kcenter_v1"]),
+    }
+    for rule, (order, expected) in orders.items():
+        np.testing.assert_array_equal(order, expected)
+        options = {"importance": "cls", "rule": rule}
+        kept = resolve("todre", max_tokens=count, options=options).compress(visual, "item")
+        np.testing.assert_array_equal(kept.source, np.sort(expected))
+
+
+def agilepruner(case: str, arrays: Arrays) -> None:
+    tokens, attention = arrays["feats"], arrays["cls_attn"]
+    rank, usual, most = (float(arrays[name]) for name in ("erank", "erank_avg", "tau_max"))
+    features, count = torch.from_numpy(tokens), int(arrays["keep"])
+    np.testing.assert_allclose(effective_rank(features), rank, rtol=1e-6)
+    order, spaced = spaced_order(unit_rows(features), torch.from_numpy(attention), count, 0.01 * rank / usual, most)
+    np.testing.assert_array_equal(order, arrays["order"])
+    assert spaced == arrays["n_before_backfill"]
+    visual = pictures(tokens[None], cls_attention=attention[None], pre_projector=tokens[None])
+    options = {"importance": "cls", "usual_rank": usual, "most_distance": most}
+    kept = resolve("agilepruner", max_tokens=count, options=options).compress(visual, "item")
+    np.testing.assert_array_equal(kept.source, np.sort(arrays["order"]))
+    np.testing.assert_allclose(kept.stats["effective_rank"], rank, rtol=1e-6)
+    np.testing.assert_allclose(kept.stats["attention_entropy"], arrays["attn_entropy_nats"], rtol=1e-6)
+
+
+def zoo_prune(case: str, arrays: Arrays) -> None:
+    features, w1, b1, w2, b2, directions = (
+        torch.from_numpy(arrays[name]).double() for name in ("feats", "W1", "b1", "W2", "b2", "directions")
+    )
+
+    def projector(rows: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.gelu(rows @ w1.T + b1) @ w2.T + b2
+
+    found = sensitivity(features, projector, directions, float(arrays["h"]))
+    np.testing.assert_allclose(found, arrays["sensitivity"], atol=1e-4)
+    projected, count = projector(features), int(arrays["keep"])
+    np.testing.assert_array_equal(sensitive_order(unit_rows(projected), found, count), arrays["order"])
+    visual = pictures(projected.numpy()[None], projector_sensitivity=found.numpy()[None])
+    kept = resolve("zoo_prune", max_tokens=count).compress(visual, "item")
+    np.testing.assert_array_equal(kept.source, np.sort(arrays["order"]))
+
+
+def fopru(case: str, arrays: Arrays) -> None:
+    received = arrays["attn_headmean"][:, 1:].mean(axis=0)
+    np.testing.assert_allclose(received, arrays["significance"], atol=1e-6)
+    visual = pictures(np.zeros((1, len(received), 1)), received_attention=arrays["significance"][None])
+    count = max(1, int(len(received) * float(arrays["retain_ratio"])))
+    kept = resolve("fopru", max_tokens=count).compress(visual, "item")
+    np.testing.assert_array_equal(kept.source, arrays["rank_kept"])
+    (tile,) = tiled_steps(visual)[0].tiles
+    np.testing.assert_allclose(arrays["significance"].reshape(tile.grid).mean(axis=1), arrays["row_scores"], atol=1e-6)
+    # Whole rows; a budget that is smaller than a row keeps a part of it.
+    rows = len(arrays["row_kept"])
+    kept = resolve("fopru", max_tokens=rows, options={"strategy": "row"}).compress(visual, "item")
+    np.testing.assert_array_equal(kept.source, arrays["row_kept"])
+
+
+RUNNERS = {
+    "divprune": divprune,
+    "textmonkey": textmonkey,
+    "vispruner": vispruner,
+    "todre_paper_derived": todre,
+    "agilepruner_paper_derived": agilepruner,
+    "zoo_prune_paper_derived": zoo_prune,
+    "fopru_paper_derived": fopru,
+}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tokcli.methods import textmonkey
 from tokcli.ops import contextual, diversity
+from tokcli.ops.allocation import by_weight
+from tokcli.ops.components import components
 from tokcli.ops.contextual import contextual_merge
+from tokcli.ops.selection import evenly_spread_down
 
 
 def cosine_by_hand(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -81,3 +88,78 @@ def test_max_min_order_of_equals_takes_each_once() -> None:
     unit = diversity.unit_rows(torch.ones(20, 3))
     assert diversity.max_min_order(unit, 20).sort().values.tolist() == list(range(20))
     assert diversity.max_min_order(diversity.unit_rows(torch.zeros(4, 3)), 4).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("whole", [0, 4096])
+def test_min_sum_order_by_hand(whole: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "WHOLE_ROWS", whole)
+    rows = torch.randn(120, 9, generator=torch.Generator().manual_seed(3))
+    cosines, order = cosines_by_hand(rows), [17]
+    while len(order) < 60:
+        sums = cosines[order].sum(axis=0)
+        sums[order] = np.inf
+        order.append(int(sums.argmin()))
+    assert diversity.min_sum_order(diversity.unit_rows(rows), 60, first=17).tolist() == order
+
+
+@pytest.mark.parametrize(("total", "count"), [(1, 1), (5, 2), (700, 70), (700, 699), (577, 1)])
+def test_least_redundant_by_hand(total: int, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(textmonkey, "ROWS_AT_A_TIME", 48)
+    monkeypatch.setattr(textmonkey, "COLUMNS_AT_A_TIME", 50)
+    rows = torch.randn(total, 12, generator=torch.Generator().manual_seed(total))
+    later = np.where(np.triu(np.ones((total, total), dtype=bool), 1), cosines_by_hand(rows), -np.inf).max(axis=1)
+    expected = np.argsort(-later, kind="stable")[total - count :]
+    assert textmonkey.least_redundant(diversity.unit_rows(rows), count).tolist() == expected.tolist()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(0, 60), st.randoms())
+def test_by_weight_gives_all_there_is_room_for(sizes: list[int], total: int, random: Any) -> None:
+    weights = [random.choice([0.0, 0.5, 1.0, 7.25]) for _ in sizes]
+    counts = by_weight(torch.tensor(weights), total, torch.tensor(sizes)).tolist()
+    assert sum(counts) == min(total, sum(sizes))
+    assert all(0 <= count <= size for count, size in zip(counts, sizes))
+    alike = [1.0] * len(weights) if not any(weights) else weights
+    for count, size, weight in zip(counts, sizes, alike):
+        assert count >= min(size, int(weight / sum(alike) * total)), "the whole quota, as far as there is room"
+
+
+def test_by_weight_by_hand() -> None:
+    assert by_weight(torch.tensor([3.0, 1.0, 1.0]), 10, torch.tensor([9, 9, 9])).tolist() == [6, 2, 2]
+    assert by_weight(torch.tensor([3.0, 2.0, 1.0]), 10, torch.tensor([2, 9, 9])).tolist() == [2, 5, 3]
+    assert by_weight(torch.tensor([0.0, 0.0]), 3, torch.tensor([9, 9])).tolist() == [2, 1]
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.randoms())
+def test_components_are_those_of_a_flood(height: int, width: int, random: Any) -> None:
+    right, below = ([random.random() < 0.5 for _ in range(height * width)] for _ in range(2))
+    labels = components((height, width), torch.tensor(right), torch.tensor(below)).tolist()
+    links = {place: set[int]() for place in range(height * width)}
+    for place in range(height * width):
+        for joined, other, inside in (
+            (right[place], place + 1, place % width < width - 1),
+            (below[place], place + width, place // width < height - 1),
+        ):
+            if joined and inside:
+                links[place].add(other)
+                links[other].add(place)
+    for start in range(height * width):
+        reached, edge = {start}, [start]
+        while edge:
+            fresh = links[edge.pop()] - reached
+            reached |= fresh
+            edge += fresh
+        assert reached == {place for place, label in enumerate(labels) if label == labels[start]}
+    assert sorted(set(labels)) == list(range(max(labels) + 1))
+
+
+@pytest.mark.parametrize(
+    ("count", "k", "expected"), [(1, 1, [0]), (9, 1, [0]), (5, 5, [0, 1, 2, 3, 4]), (10, 4, [0, 3, 6, 9])]
+)
+def test_evenly_spread_down(count: int, k: int, expected: list[int]) -> None:
+    assert evenly_spread_down(count, k).tolist() == expected
+
+
+@given(st.integers(1, 3000), st.integers(1, 60))
+def test_evenly_spread_down_is_what_torch_cuts_off(count: int, k: int) -> None:
+    k = min(count, k)
+    assert evenly_spread_down(count, k).tolist() == torch.linspace(0, count - 1, steps=k).long().tolist()

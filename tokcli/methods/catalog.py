@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from tokcli.methods.agilepruner import agilepruner
 from tokcli.methods.aim import aim
 from tokcli.methods.aot import aot
 from tokcli.methods.base import METHODS
+from tokcli.methods.center import center
 from tokcli.methods.centerclip import centerclip
 from tokcli.methods.cluster_merge import cluster_merge
+from tokcli.methods.correlation import correlation
 from tokcli.methods.divprune import divprune
 from tokcli.methods.downsample import downsample
 from tokcli.methods.dtd import dtd
@@ -17,7 +20,9 @@ from tokcli.methods.fastervlm import fastervlm
 from tokcli.methods.fastvid import fastvid
 from tokcli.methods.focusui import focusui
 from tokcli.methods.folder import folder
+from tokcli.methods.fopru import fopru
 from tokcli.methods.globalcom2 import globalcom2
+from tokcli.methods.grid_uniform import grid_uniform
 from tokcli.methods.hired import hired
 from tokcli.methods.holitom import holitom
 from tokcli.methods.holov import holov
@@ -25,6 +30,7 @@ from tokcli.methods.keyframes import keyframes
 from tokcli.methods.ktv import ktv
 from tokcli.methods.llavolta import llavolta
 from tokcli.methods.none import none
+from tokcli.methods.norm import norm
 from tokcli.methods.pool2d import pool2d
 from tokcli.methods.ppe import ppe
 from tokcli.methods.prunevid import prunevid
@@ -34,6 +40,7 @@ from tokcli.methods.showui import showui
 from tokcli.methods.tempme import tempme
 from tokcli.methods.temporal_merge import temporal_merge
 from tokcli.methods.textmonkey import textmonkey
+from tokcli.methods.todre import todre
 from tokcli.methods.ts_llava import ts_llava
 from tokcli.methods.uniform import uniform
 from tokcli.methods.vflowopt import vflowopt
@@ -43,6 +50,7 @@ from tokcli.methods.visionzip import visionzip
 from tokcli.methods.vispruner import vispruner
 from tokcli.methods.vqtoken import vqtoken
 from tokcli.methods.vtc_cls import vtc_cls
+from tokcli.methods.zoo_prune import zoo_prune
 
 for _method in (
     none,
@@ -81,9 +89,17 @@ for _method in (
     vflowopt,
     showui,
     focusui,
+    todre,
+    agilepruner,
+    zoo_prune,
+    fopru,
+    correlation,
     uniform,
     random,
     pool2d,
+    grid_uniform,
+    center,
+    norm,
     downsample,
 ):
     METHODS.register(_method.name, _method)

@@ -37,19 +37,23 @@ def all_cosines(unit: torch.Tensor) -> torch.Tensor:
     return cosines
 
 
-class CosineRows:
-    """Rows of the matrix of all cosines, each made when it is first asked for, with those that may come next."""
+class Cosines:
+    """Rows of the matrix of all cosines, as a choice asks for one after the other."""
 
     def __init__(self, unit: torch.Tensor) -> None:
         self._unit = unit
+        self._whole = all_cosines(unit) if len(unit) <= WHOLE_ROWS else None
         self._made = torch.zeros(len(unit), dtype=torch.bool)
         self._rows: dict[int, torch.Tensor] = {}
 
-    def take(self, index: int, likely: torch.Tensor) -> torch.Tensor:
-        """Cosines of a row with all: float32 (N,). Each row can be taken once.
+    def row(self, index: int, likely: torch.Tensor) -> torch.Tensor:
+        """Cosines of a row with all: float32 (N,). Each row can be asked for once.
 
-        ``likely``: float32 (N,), larger for rows that are more likely to come next, infinite where nothing is known.
+        ``likely``: float32 (N,), larger for rows that are more likely to come next, infinite where nothing is known:
+        of many rows, some are made together.
         """
+        if self._whole is not None:
+            return self._whole[index]
         if index not in self._rows:
             self._made[index] = True
             hopes = likely.masked_fill(self._made, -torch.inf)
@@ -60,9 +64,19 @@ class CosineRows:
             self._rows.update(zip(chosen.tolist(), self._unit[chosen] @ self._unit.T))
         return self._rows.pop(index)
 
+    def most_isolated(self) -> int:
+        """The row whose largest cosine with another is the smallest: the farthest from its nearest neighbour."""
+        if self._whole is None:
+            return most_isolated(self._unit)
+        diagonal = self._whole.diagonal().clone()
+        self._whole.diagonal().fill_(-torch.inf)
+        nearest = self._whole.amax(dim=1)
+        self._whole.diagonal().copy_(diagonal)
+        return int(nearest.numpy().argmin())
+
 
 def most_isolated(unit: torch.Tensor) -> int:
-    """The row whose largest cosine with another is the smallest: the farthest from its nearest neighbour."""
+    """As :meth:`Cosines.most_isolated`, in bounded memory."""
     # Rows that are already too near to another drop out before they meet all others.
     left = torch.arange(len(unit))
     nearest = torch.full((len(unit),), -torch.inf)
@@ -93,31 +107,32 @@ def max_min_order(unit: torch.Tensor, count: int, *, first: int | None = None, r
     The distance is 1 - cosine. ``first`` is by default the :func:`most_isolated` row. With ``repeat`` a row that was
     chosen may be chosen again, as among equal ones in DivPrune's code (arXiv:2503.02175).
     """
-    whole = all_cosines(unit) if len(unit) <= WHOLE_ROWS else None
-    rows, taken = CosineRows(unit), set()
+    cosines, taken = Cosines(unit), set()
     distances = torch.full((len(unit),), torch.inf)
     values = distances.numpy()
     order = torch.zeros(count, dtype=torch.int64)
+    pick = cosines.most_isolated() if first is None else first
     for index in range(count):
-        if index:
-            pick = int(values.argmax())
-        elif first is not None:
-            pick = first
-        else:
-            pick = most_isolated(unit) if whole is None else _most_isolated_of(whole)
         order[index] = pick
         if pick not in taken:
             taken.add(pick)
-            cosines = rows.take(pick, distances) if whole is None else whole[pick]
-            torch.minimum(distances, 1.0 - cosines, out=distances)
+            torch.minimum(distances, 1.0 - cosines.row(pick, distances), out=distances)
         if not repeat:
             distances[pick] = -torch.inf
+        pick = int(values.argmax())
     return order
 
 
-def _most_isolated_of(cosines: torch.Tensor) -> int:
-    diagonal = cosines.diagonal().clone()
-    cosines.diagonal().fill_(-torch.inf)
-    nearest = cosines.amax(dim=1)
-    cosines.diagonal().copy_(diagonal)
-    return int(nearest.numpy().argmin())
+def min_sum_order(unit: torch.Tensor, count: int, first: int) -> torch.Tensor:
+    """``count`` rows from ``first`` on, each with the least sum of cosines with those before it: int64 (count,)."""
+    cosines = Cosines(unit)
+    sums = torch.zeros(len(unit))
+    values = sums.numpy()
+    order = torch.zeros(count, dtype=torch.int64)
+    pick = first
+    for index in range(count):
+        order[index] = pick
+        sums += cosines.row(pick, -sums)
+        sums[pick] = torch.inf
+        pick = int(values.argmin())
+    return order
