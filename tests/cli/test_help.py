@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-COMMANDS = ("compress", "infer", "eval", "tune", "inspect", "verify", "methods", "models", "render", "run", "doctor")
+COMMANDS = (
+    *("compress", "infer", "eval", "tune", "inspect", "methods", "models", "render", "run", "doctor"),
+    *("verify", "repair", "compact", "merge", "plan"),
+)
 
 
 def test_help_is_fast_and_light() -> None:

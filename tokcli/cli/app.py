@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 import tokcli
-from tokcli.cli import catalog, compress, derive, doctor, evaluate, infer, inspect, render, run, tune
+from tokcli.cli import (
+    catalog,
+    compress,
+    derive,
+    doctor,
+    evaluate,
+    infer,
+    inspect,
+    maintain,
+    plan,
+    render,
+    run,
+    tune,
+    verify,
+)
 from tokcli.cli.output import fail, notices
 from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
@@ -36,7 +50,11 @@ for command in (
     evaluate.evaluate,
     tune.tune,
     inspect.inspect,
-    inspect.verify,
+    verify.verify,
+    maintain.repair,
+    maintain.compact,
+    maintain.merge,
+    plan.plan,
     catalog.methods,
     catalog.models,
     render.render,

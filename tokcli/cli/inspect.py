@@ -1,4 +1,4 @@
-"""`tokcli inspect` and `tokcli verify`: what is in a cache, and whether it is sound."""
+"""`tokcli inspect`: what is in a cache."""
 
 from __future__ import annotations
 
@@ -168,28 +168,3 @@ def _draw(document: dict[str, Any]) -> None:
 
 def _kinds(kinds: dict[str, dict[str, Any]]) -> str:
     return ", ".join(f"{part['items']} {kind}" for kind, part in kinds.items())
-
-
-def verify(cache: CachePath, as_json: Json = False) -> None:
-    """Check every page of a cache.
-
-    Checksums and invariants; exit code 5 if anything is wrong.
-
-    [dim]tokcli verify cache && rsync -a cache/ backup/[/dim]
-    """
-    from tokcli.cache import verify_cache
-
-    report = verify_cache(cache)
-    document = {
-        "cache": cache,
-        "sound": not report,
-        "problems": [{"file": problem.file, "what": problem.what} for problem in report],
-    }
-
-    def draw() -> None:
-        for problem in report:
-            results.print(f"[red]{escape(plain(problem.file))}[/red]: {escape(plain(problem.what))}")
-        results.print(f"{escape(plain(cache))}: " + (f"{len(report)} problems" if report else "sound"))
-
-    show(document, as_json, draw)
-    raise typer.Exit(5 if report else 0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import torch
 
 from tokcli.cache import Manifest
 from tokcli.errors import MethodError, UsageError
@@ -153,9 +156,20 @@ def _manifest(recipe: CompressRecipe, tower: VisionTower, compressor: Compressor
         method=compressor.to_json(),
         tokens_dtype=recipe.tokens_dtype if recipe.tokens_dtype != "auto" else tower.identity["dtype"],
         seed=recipe.seed,
-        information={"versions": library_versions(), "inputs": list(recipe.inputs)},
+        information={
+            "versions": library_versions(),
+            "machine": machine_of(tower.device),
+            "inputs": list(recipe.inputs),
+            "reading": {name: getattr(recipe, name) for name in ("path_col", "id_col", "columns")},
+        },
     )
     return replace(manifest, configuration={**manifest.configuration, **reused})
+
+
+def machine_of(device: torch.device) -> dict[str, str]:
+    """What of the machine may change the last bits of a token, for the manifest's information."""
+    processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor}
 
 
 def library_versions() -> dict[str, str]:
