@@ -1,9 +1,10 @@
 """How many answers every method keeps, at every budget, on the bundled models: ``make benchmark``.
 
-python -m bench.answers [--work FOLDER] [--docs FOLDER] [--only SET ...]
+python -m bench.answers [--page videos|images] [--work FOLDER] [--docs FOLDER] [--only SET ...]
 
 Each set is rendered, then evaluated as ``tokcli eval`` does; a run that was stopped goes on where it was. Writes
-docs/benchmark.md, whose numbers come from ``results.json`` of these runs and from nowhere else.
+docs/benchmark.md, or docs/benchmark-images.md with the methods that were made for pictures. The numbers come from
+``results.json`` of these runs and from nowhere else.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from bench.answers_findings import findings
-from bench.answers_page import Found, write_page
+from bench.answers_images import IMAGE_SETS, image_findings
+from bench.answers_page import Found, Page, write_page
+from bench.answers_sets import SEED, Set
 from tokcli.evaluate.evaluate import evaluate
 from tokcli.pipeline.render import render
 from tokcli.recipe import EvalRecipe, RenderRecipe, SamplingRecipe
 from tokcli.report import write_plots
 
-KEEP = (0.5, 0.25, 0.1, 0.05)
 TEMPORAL = (
     "dtd",
     "dtd:reference=kept",
@@ -52,34 +53,6 @@ BASELINES = ("random", "uniform", "pool2d", "downsample")
 MIXED = ("dtd", "dtd:threshold=0.5", "dtd:threshold=0.8;reference=kept", "evs", *WHOLE)
 BACK = ("temporal_merge", "holitom")
 """What should notice that something is shown again, elsewhere or later."""
-SEED = 2026
-
-
-@dataclass(frozen=True)
-class Set:
-    """One collection of clips, one model, and what is compared on it."""
-
-    name: str
-    title: str
-    model: str
-    kind: str
-    count: int
-    methods: tuple[str, ...]
-    keep: tuple[float, ...] = KEEP
-    num_frames: int | None = None
-    format: str = "mixed"
-
-    @property
-    def commands(self) -> list[str]:
-        """The command lines that do the same."""
-        frames = f" --num-frames {self.num_frames}" if self.num_frames else ""
-        methods = ",".join(self.methods)
-        shares = ",".join(f"{keep:g}" for keep in self.keep)
-        return [
-            f"tokcli render -o clips --kind {self.kind} --count {self.count} --seed {SEED} --format {self.format}",
-            f"tokcli eval clips --qa clips/qa.jsonl --model {self.model}{frames} --methods '{methods}' --keep {shares}",
-        ]
-
 
 SETS = (
     Set("nano-all", "nano, every kind of scene", "nano", "all", 140, MIXED),
@@ -138,17 +111,24 @@ def run(chosen: Set, work: Path) -> Path:
     return out
 
 
+PAGES = {
+    "videos": Page("benchmark.md", "Benchmark: answers kept", SETS, findings),
+    "images": Page("benchmark-images.md", "Benchmark: methods for pictures", IMAGE_SETS, image_findings),
+}
+
+
 def main() -> None:
     """Run the sets and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--page", choices=PAGES, default="videos")
     parser.add_argument("--work", type=Path, default=Path("bench/results/answers"), help="clips, caches and results")
-    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where benchmark.md and its pictures go")
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="where the page and its pictures go")
     parser.add_argument("--only", nargs="*", help="names of sets (default: all; the page needs all)")
     options = parser.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     options.work.mkdir(parents=True, exist_ok=True)
-    folders = {}
-    for chosen in SETS:
+    page, folders = PAGES[options.page], {}
+    for chosen in page.sets:
         if not options.only or chosen.name in options.only:
             folders[chosen] = run(chosen, options.work)
     if options.only:
@@ -161,7 +141,7 @@ def main() -> None:
             # One picture and one format a set are enough for the page.
             if path.name != "accuracy-by-tokens.svg":
                 path.unlink()
-    write_page(options.docs / "benchmark.md", list(folders), found, findings(found))
+    write_page(options.docs / page.file, page, found)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,35 @@
-"""docs/benchmark.md, from the results of ``bench.answers``: every number is looked up, none is typed."""
+"""A page of results, from those of ``bench.answers``: every number is looked up, none is typed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from bench.answers_sets import Set
 from tokcli.cache.atomic import write_atomically
 
 Row = dict[str, Any]
 REFERENCES = ("full", "blind", "guess")
 
 
-class AnySet(Protocol):
-    """What the page needs to know of a set."""
+@dataclass(frozen=True)
+class Page:
+    """A page of results."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def commands(self) -> list[str]: ...
+    file: str
+    title: str
+    sets: Sequence[Set]
+    findings: Callable[[Found], str]
+    """What was learned, Markdown."""
 
 
 class Found:
     """The rows of all sets, to be looked up."""
 
-    def __init__(self, results: Mapping[AnySet, Path]) -> None:
+    def __init__(self, results: Mapping[Set, Path]) -> None:
         self.documents = {chosen.name: json.loads(path.read_text(encoding="utf-8")) for chosen, path in results.items()}
 
     def rows(self, name: str, kind: str | None = None) -> list[Row]:
@@ -54,18 +56,29 @@ class Found:
     def right(self, name: str, method: str, keep: float | None = None, kind: str | None = None) -> str:
         return _percent(self.row(name, method, keep, kind)["accuracy"])
 
+    def right_or_nothing(self, name: str, method: str, keep: float) -> str:
+        """The same, empty where the set has no such row, or the method can't be given that share."""
+        found = [row for row in self.rows(name) if row["method"] == method and row["keep"] == keep]
+        return _percent(found[0]["accuracy"]) if found else ""
+
+    def best(self, name: str, keep: float, count: int) -> list[str]:
+        """The methods with most right answers at a share, with what they had right."""
+        rows = [row for row in self.rows(name) if row["keep"] == keep and row["accuracy"] is not None]
+        rows.sort(key=lambda row: -row["accuracy"])
+        return [f"`{row['method']}` {_percent(row['accuracy'])}" for row in rows[:count]]
+
     def kept(self, name: str, method: str, keep: float | None = None) -> str:
         return _percent(self.row(name, method, keep)["kept_share"])
 
 
-def write_page(path: Path, sets: Sequence[AnySet], found: Found, findings: str) -> None:
+def write_page(path: Path, page: Page, found: Found) -> None:
     """Write the page: what was learned first, then a section for every set."""
     parts = [
         "<!-- Written by `make benchmark` (bench/answers.py) from results.json of its runs: do not edit. -->\n",
-        "# Benchmark: answers kept\n",
+        f"# {page.title}\n",
         INTRODUCTION,
-        findings,
-        *(_section(chosen, found) for chosen in sets),
+        page.findings(found),
+        *(_section(chosen, found) for chosen in page.sets),
     ]
     write_atomically(path, "\n".join(parts).encode())
 
@@ -83,7 +96,7 @@ apart, and show what each of them loses; they are no promise for another model. 
 """
 
 
-def _section(chosen: AnySet, found: Found) -> str:
+def _section(chosen: Set, found: Found) -> str:
     evaluation, kinds = found.documents[chosen.name]["evaluation"], found.kinds(chosen.name)
     rows = found.rows(chosen.name)
     chance = next((row["chance"] for row in rows if row["chance"] is not None), None)
