@@ -8,9 +8,10 @@ from golden_image import masks_of, pictures
 from method_items import Arrays
 
 from tokcli.methods import resolve
-from tokcli.methods.agilepruner import effective_rank, spaced_order
+from tokcli.methods.agilepruner import spaced_order
 from tokcli.methods.tiles import tiled_steps
 from tokcli.methods.zoo_prune import sensitive_order, sensitivity
+from tokcli.ops.complexity import effective_rank
 from tokcli.ops.diversity import max_min_order, min_sum_order, unit_rows
 
 DECIDED = 1e-6

@@ -79,26 +79,17 @@ def scene_cuts(kept_share: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
 
 
 def effective_rank(tokens: torch.Tensor, max_rows: int = RANK_ROWS) -> float:
-    """Roy and Vetterli (2007): ``exp(-sum p ln p)`` with ``p`` the singular values over their sum; not centred.
+    """:func:`tokcli.ops.complexity.effective_rank` of float (K, D) tokens.
 
-    ``tokens``: float (K, D). From 1, all tokens are multiples of one, to ``min(K, D)``, all directions weigh the same;
-    0 for no tokens or only zeros. Of more than ``max_rows`` tokens as many are taken, evenly spaced.
+    Of more than ``max_rows`` tokens as many are taken, evenly spaced.
     """
     import torch
 
+    from tokcli.ops import complexity
+
     if len(tokens) > max_rows:
         tokens = tokens[torch.linspace(0, len(tokens) - 1, max_rows).round().long()]
-    matrix = tokens.double()
-    if matrix.shape[0] > matrix.shape[1]:
-        matrix = matrix.T
-    # Squared singular values as eigenvalues of the smaller square matrix, at a fraction of the cost.
-    squares = torch.linalg.eigvalsh(matrix @ matrix.T) if matrix.numel() else torch.zeros(0, dtype=torch.float64)
-    noise = torch.finfo(torch.float64).eps * len(squares) * (squares.max() if len(squares) else 0.0)
-    singular = squares[squares > noise].sqrt()
-    if not len(singular):
-        return 0.0
-    weights = singular / singular.sum()
-    return float(torch.exp(-(weights * weights.log()).sum()))
+    return complexity.effective_rank(tokens)
 
 
 def third_counts(item: EncodedItem) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -14,6 +14,7 @@ from tokcli.methods.budget import SizeBudget
 from tokcli.methods.by_step import Choose, StepSelection, shares_of
 from tokcli.methods.importance import ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.tiles import Step
+from tokcli.ops.complexity import effective_rank, entropy_nats
 from tokcli.ops.diversity import Cosines, unit_rows
 from tokcli.ops.selection import top_k
 from tokcli.types import View, VisualTokens
@@ -94,21 +95,6 @@ def agilepruner(options: AgilePrunerOptions, views: tuple[View, ...]) -> Stream:
     item, for every picture of which tokens were dropped: ``effective_rank`` and ``attention_entropy`` in nats.
     """
     return Agile(options, views)
-
-
-def effective_rank(features: torch.Tensor) -> float:
-    """Exponential of the entropy of the singular values of (n, D) features, not centred; 0 for zeros."""
-    values = features.double()
-    gram = values @ values.T if len(values) <= values.shape[1] else values.T @ values
-    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
-    return float(torch.exp(torch.tensor(entropy_nats(singular)))) if bool(singular.sum() > 0) else 0.0
-
-
-def entropy_nats(weights: torch.Tensor) -> float:
-    """Entropy of (n,) weights, scaled to sum to 1; those that are not positive have no part, and none gives 0."""
-    positive = weights.double().clamp_min(0)
-    shares = positive / positive.sum().clamp_min(torch.finfo(torch.float64).tiny)
-    return float(-torch.special.xlogy(shares, shares).sum())
 
 
 def spaced_order(
