@@ -1,9 +1,7 @@
 """Recipes: YAML files and command lines become the same checked settings.
 
-A recipe has up to five steps, run in this order: ``render`` (synthetic clips), ``compress`` (media to cache),
-``derive`` (cache to smaller cache), ``infer`` (cache to answers), ``eval`` (what compression costs in answers).
-Unknown keys are refused, with the nearest known one. Relative paths are relative to the folder that the command runs
-in, as in a Makefile.
+Steps run in this order: ``render`` (clips), ``compress`` (media to cache), ``derive`` (to a smaller one), ``infer``
+(cache to answers), ``eval`` (their cost). Unknown keys are refused; relative paths start from the working folder.
 """
 
 from __future__ import annotations
@@ -59,6 +57,15 @@ class LimitsRecipe(_Step):
     max_bytes: Annotated[ByteSize, Field(ge=1)] | None = None
 
 
+class GuardRecipe(_Step):
+    """What a file may be, and what a decoder may take for it."""
+
+    limits: LimitsRecipe = LimitsRecipe()
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    heartbeat: Annotated[float, Field(gt=0)] = 60.0
+    decoder_memory: Annotated[ByteSize, Field(ge=1 << 29)] = ByteSize(4 << 30)
+
+
 class _MakingCaches(_Step):
     """What compressing and deriving have in common: a cache or several, each by a method."""
 
@@ -73,11 +80,10 @@ class _MakingCaches(_Step):
     limit: Annotated[int, Field(ge=1)] | None = None
     overwrite: bool = False
     retry_errors: bool = False
-    on_error: Literal["skip", "fail"] = "skip"
     allow_errors: bool = False
 
 
-class CompressRecipe(_MakingCaches):
+class CompressRecipe(_MakingCaches, GuardRecipe):
     """Media in, token cache out."""
 
     inputs: Annotated[list[NonEmpty], Field(min_length=1)]
@@ -85,7 +91,6 @@ class CompressRecipe(_MakingCaches):
     seed: Annotated[int, Field(ge=0)] = 0
     sampling: SamplingRecipe = SamplingRecipe()
     reuse_unchanged: Annotated[float, Field(ge=0, lt=1)] | None = None
-    limits: LimitsRecipe = LimitsRecipe()
     decoder: str = "auto"
     resize: Literal["hf", "swscale"] = "hf"
     dtype: str = "auto"
@@ -93,17 +98,20 @@ class CompressRecipe(_MakingCaches):
     path_col: str = "path"
     id_col: str | None = None
     columns: list[str] | None = None
+    prune: bool = False
     retain: Annotated[float, Field(gt=0, lt=1)] | None = None
     qa: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
-    timeout: Annotated[float, Field(gt=0)] = 60.0
-    heartbeat: Annotated[float, Field(gt=0)] = 60.0
-    decoder_memory: Annotated[ByteSize, Field(ge=1 << 29)] = ByteSize(4 << 30)
+    on_error: Literal["skip", "salvage", "fail"] = "skip"
+    min_decoded: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_error_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _auto_chooses(self) -> CompressRecipe:
         if self.method != "auto" and (self.retain is not None or self.qa is not None):
             raise ValueError("retain and qa are for method auto")
+        if self.min_decoded is not None and self.on_error != "salvage":
+            raise ValueError("min_decoded is for on_error salvage, which keeps part of a damaged video")
         if self.method == "auto" and (self.keep, self.max_tokens, self.threshold, self.options) != (None,) * 3 + ({},):
             raise ValueError("method auto chooses method and budget; leave keep, max_tokens, threshold and options out")
         return self
@@ -114,6 +122,7 @@ class DeriveRecipe(_MakingCaches):
 
     cache: NonEmpty
     seed: Annotated[int, Field(ge=0)] | None = None
+    on_error: Literal["skip", "fail"] = "skip"
 
 
 class InferRecipe(_Step):

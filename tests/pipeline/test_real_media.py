@@ -10,12 +10,12 @@ import pytest
 from tokcli.cache import open_cache, verify_cache
 from tokcli.pipeline.compress import compress
 from tokcli.pipeline.progress import CompressSummary
+from tokcli.pipeline.restore import DAMAGE
 from tokcli.recipe import CompressRecipe
 
 pytestmark = [pytest.mark.media, pytest.mark.timeout(600)]
-# Damage that decoders get over: what is left of these files is used, with the damage counted.
-SALVAGED = {
-    "decord__corrupted.mp4",
+# Odd or damaged, but every frame that is taken at 1 fps is whole.
+SOUND = {
     "decord__unordered.mov",
     "libavif__paris_icc_exif_xmp.png",
     "media__sample_with_invalid_nalu.mp4",
@@ -26,8 +26,8 @@ SALVAGED = {
 }
 
 
-def run(folder: Path, cache: Path) -> CompressSummary:
-    return compress(CompressRecipe(inputs=[str(folder)], output=str(cache), method="dtd"))
+def run(folder: Path, cache: Path, **how: object) -> CompressSummary:
+    return compress(CompressRecipe(inputs=[str(folder)], output=str(cache), method="dtd", **how))
 
 
 @pytest.mark.parametrize("kind", ["video", "image"])
@@ -52,11 +52,19 @@ def test_every_broken_file_has_a_reason(real_media: Path, tmp_path: Path) -> Non
     cache = open_cache(tmp_path / "cache")
     errors = {Path(row["id"]).name: row for row in cache.errors().to_pylist()}
     files = {path.name for path in (real_media / "corrupt").iterdir() if not path.name.startswith(".")}
-    assert {Path(item_id).name for item_id in cache.ids()} == SALVAGED
-    assert set(errors) == files - SALVAGED
+    assert {Path(item_id).name for item_id in cache.ids()} == SOUND
+    assert set(errors) == files - SOUND
     assert summary.done + summary.failed == summary.items == len(files)
     for name, row in errors.items():
         assert row["stage"] in ("open", "decode"), name
         assert row["message"].strip() and "\n" not in row["message"]
-    damaged = cache[next(item_id for item_id in cache.ids() if item_id.endswith("decord__corrupted.mp4"))]
-    assert damaged.bad_packets == 1
+    damaged = errors["decord__corrupted.mp4"]
+    assert damaged["error_class"] == "Damaged"
+    assert "4 of 5 planned frames decoded (80.0%), 1 of them doubtful, 1 bad packets" in damaged["message"]
+    assert "[h264]" in damaged["log_tail"]
+    again = run(real_media / "corrupt", tmp_path / "cache", on_error="salvage", min_decoded=0.8, retry_errors=True)
+    assert (again.done, again.failed) == (1, summary.failed - 1)
+    cache = open_cache(tmp_path / "cache")
+    kept = cache[next(item_id for item_id in cache.ids() if item_id.endswith("decord__corrupted.mp4"))]
+    assert (kept.bad_packets, kept.corrupt_frames) == (1, 1)
+    assert [int(kept.kept.stats[name][0]) for name in DAMAGE] == [5, 4, 1]

@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from tokcli.cli.guards import (
+    DecoderMemory,
+    FileTimeout,
+    Heartbeat,
+    LimitBytes,
+    LimitFrames,
+    LimitPixels,
+    LimitSeconds,
+    MaxErrorRate,
+    MinDecoded,
+    OnError,
+)
 from tokcli.cli.options import (
     METHOD,
     RUNNING,
@@ -19,7 +31,6 @@ from tokcli.cli.options import (
     MaxTokens,
     OneMethodImportance,
     OneMethodOptions,
-    OnError,
     Quiet,
     RetryErrors,
     Threshold,
@@ -34,6 +45,8 @@ if TYPE_CHECKING:
     from tokcli.recipe import CompressRecipe, DeriveRecipe
 
 INPUT, SAMPLING = "Input", "Sampling and limits"
+SHOWN = 5
+"""Ids that a line names; --json has all."""
 
 
 def compress(
@@ -86,15 +99,10 @@ def compress(
     max_frames: Annotated[
         int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
     ] = None,
-    limit_pixels: Annotated[
-        int | None, typer.Option(help="Refuse larger frames before decoding.", rich_help_panel=SAMPLING)
-    ] = None,
-    limit_seconds: Annotated[
-        float | None, typer.Option(help="Refuse longer videos before decoding.", rich_help_panel=SAMPLING)
-    ] = None,
-    limit_frames: Annotated[
-        int | None, typer.Option(help="Refuse videos with more source frames.", rich_help_panel=SAMPLING)
-    ] = None,
+    limit_pixels: LimitPixels = None,
+    limit_seconds: LimitSeconds = None,
+    limit_frames: LimitFrames = None,
+    limit_bytes: LimitBytes = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.", rich_help_panel=SAMPLING)] = "auto",
     resize: Annotated[
         str,
@@ -128,26 +136,30 @@ def compress(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an existing cache and begin anew.", rich_help_panel=RUNNING)
     ] = False,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Drop items whose inputs are gone from the cache.", rich_help_panel=RUNNING),
+    ] = False,
     retry_errors: RetryErrors = False,
     on_error: OnError = "skip",
+    min_decoded: MinDecoded = None,
+    max_error_rate: MaxErrorRate = None,
     allow_errors: AllowErrors = False,
     workers: Annotated[
         int | None,
         typer.Option("--num-workers", help="Decoder processes (default: the cores).", rich_help_panel=RUNNING),
     ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            help="Seconds of work a file may take, plus one a second of each megapixel.", rich_help_panel=RUNNING
-        ),
-    ] = 60.0,
+    timeout: FileTimeout = 60.0,
+    heartbeat: Heartbeat = 60.0,
+    decoder_memory: DecoderMemory = "4GiB",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Turn videos and images into a token cache.
 
     Decodes, runs the vision tower, keeps the tokens that matter.
-    Run it again to go on where it was stopped, to add files, or to redo changed ones.
+    Run it again to go on where it was stopped, to add files, or to redo changed ones;
+    items whose inputs are gone are named, and stay until --prune drops them.
 
     [dim]tokcli compress videos/ -o cache --method dtd --threshold 0.5[/dim]
     [dim]tokcli compress list.csv --path-col file -o cache --method evs --keep 0.2[/dim]
@@ -165,7 +177,8 @@ def compress(
     With --json the last line of stdout is an object:
     items (all inputs), done (in this run), skipped (done before), failed, seconds,
     and, of all inputs in the cache: source_tokens, kept_tokens, source_bytes,
-    cache_bytes, media_seconds; under also the same of each --also.
+    cache_bytes, media_seconds; removed (ids in the cache that are no inputs any more), pruned
+    (whether they were dropped); under also the same of each --also.
     """
     from tokcli.recipe import CompressRecipe, check
 
@@ -184,7 +197,12 @@ def compress(
         "qa": qa,
         "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
         "reuse_unchanged": reuse_unchanged,
-        "limits": {"max_pixels": limit_pixels, "max_seconds": limit_seconds, "max_source_frames": limit_frames},
+        "limits": {
+            "max_pixels": limit_pixels,
+            "max_seconds": limit_seconds,
+            "max_source_frames": limit_frames,
+            "max_bytes": limit_bytes,
+        },
         "decoder": decoder,
         "resize": resize,
         "dtype": dtype,
@@ -195,11 +213,16 @@ def compress(
         "columns": None if columns is None else [name.strip() for name in columns.split(",") if name.strip()],
         "limit": limit,
         "overwrite": overwrite,
+        "prune": prune,
         "retry_errors": retry_errors,
         "on_error": on_error,
+        "min_decoded": min_decoded,
+        "max_error_rate": max_error_rate,
         "allow_errors": allow_errors,
         "workers": workers,
         "timeout": timeout,
+        "heartbeat": heartbeat,
+        "decoder_memory": decoder_memory,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "compress")
     summary = run_compress(recipe, quiet, as_json)
@@ -268,5 +291,10 @@ def _print_cache(summary: CompressSummary) -> None:
         f" of all tokens ({human_bytes(summary.token_bytes)}),"
         f" {share(summary.cache_bytes, summary.source_bytes)} of the source files ({human_bytes(summary.source_bytes)})"
     )
+    if summary.removed:
+        named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])
+        named += ", ..." if len(summary.removed) > SHOWN else ""
+        what = "dropped" if summary.pruned else "in the cache, no longer among the inputs (--prune drops them)"
+        results.print(f"  {len(summary.removed)} {what}: {escape(named)}", style="yellow")
     if summary.failed:
         results.print(f"  {summary.failed} failed: `tokcli inspect {name} --errors` says why", style="yellow")

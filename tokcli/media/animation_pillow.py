@@ -70,6 +70,7 @@ class AnimationReader(MediaReader):
                 self.report.bad_packets += 1
                 self.report.note(error)
                 self.report.warn(f"the animation ends early, after {len(starts)} frames")
+                self.report.absent_share = 1 - len(starts) / (self._image.n_frames - self._skip)
                 break
             starts.append(time)
             duration = round(float(self._image.info.get("duration") or 0) * 1000)
@@ -83,6 +84,7 @@ class AnimationReader(MediaReader):
     def _taken(self) -> Iterator[tuple[int, float, int, int]]:
         numbers, repeats = np.unique(self._plan.frames, return_counts=True)
         for number, count in zip(numbers.tolist(), repeats.tolist()):
+            self.report.decoded_frames += count
             yield number, self._line.seconds(int(self._line.times[number])), number, count
 
     def _write(self, number: int, out: Pixels) -> None:

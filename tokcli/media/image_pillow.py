@@ -20,6 +20,7 @@ from tokcli.media.reader import DecodeReport, FrameSize, MediaReader
 from tokcli.media.sampling import Sampling
 from tokcli.types import Frames, MediaInfo
 
+_EXIF_ORIENTATION = 0x0112
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx")
 
 
@@ -44,6 +45,24 @@ def open_pillow(path: str, sampling: Sampling, limits: Limits, frame_size: Frame
         except BaseException:
             image.close()
             raise
+
+
+def describe_picture(path: str, limits: Limits) -> dict[str, Any] | None:
+    """What the header says, JSON-able; None for an animated GIF, which is read as video. Raises ``MediaError``."""
+    with _bounded(limits), _open(path) as image:
+        limits.check_size(*image.size)
+        animated = _is_animated(image)
+        if animated and image.format == "GIF":
+            return None
+        return {
+            "format": image.format,
+            "mode": image.mode,
+            "width": image.width,
+            "height": image.height,
+            "limit_pixels": limits.max_pixels,
+            "animated": animated,
+            "exif_orientation": image.getexif().get(_EXIF_ORIENTATION),
+        }
 
 
 class StillReader(MediaReader):
@@ -74,6 +93,7 @@ class StillReader(MediaReader):
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BICUBIC)
         pixels: Pixels = np.asarray(image, dtype=np.uint8)[None]
+        self.report.decoded_frames = 1
         yield Frames(pixels, np.zeros(1, np.float64), np.zeros(1, np.int64))
 
     def close(self) -> None:

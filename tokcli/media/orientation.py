@@ -19,6 +19,13 @@ class Orientation:
     flip_x: bool = False
     flip_y: bool = False
 
+    @property
+    def name(self) -> str:
+        """For people: the turn clockwise, and what is mirrored."""
+        turned = {(False, False, False): "upright", (True, True, False): "turned by 90 degrees"}
+        turned |= {(False, True, True): "turned by 180 degrees", (True, False, True): "turned by 270 degrees"}
+        return turned.get((self.transpose, self.flip_x, self.flip_y), "mirrored")
+
     def size(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) upright of a stored size, and the other way round."""
         return (width, height) if self.transpose else (height, width)

@@ -15,6 +15,7 @@ import numpy as np
 from tokcli.errors import MediaError
 from tokcli.media.pyav_index import PacketIndex
 from tokcli.media.pyav_source import BAD_RUN_LIMIT, BadPacketError, PyavSource
+from tokcli.media.reader import DecodeReport
 from tokcli.media.sampling import Plan
 
 
@@ -26,6 +27,8 @@ class Taken(NamedTuple):
     """In the timeline's units."""
     repeats: int
     """Ticks at which it is the one on display, at least 1."""
+    doubtful: bool = False
+    """Whether it may be predicted from what was lost."""
 
 
 class NotIdenticalError(Exception):
@@ -41,32 +44,54 @@ def linear_pass(
         MediaError: no frame at all could be decoded.
     """
     ticks = plan.ticks
-    held: tuple[Any, int] | None = None
+    held: Taken | None = None
     done = start
     for frame, time in _timed(_frames(source, packets), index):
+        if frame.key_frame and not frame.is_corrupt:
+            source.doubtful = False
+        new = Taken(frame, time, 1, source.doubtful)
         due = int(np.searchsorted(ticks, time, side="left")) - done
         if due > 0:
-            taken = held or (frame, time)
+            taken = held or new
             if not plan.every:
-                yield Taken(*taken, repeats=due)
-            elif taken[1] >= ticks[done]:
-                yield Taken(*taken, repeats=1)
+                _count(source.report, taken, _as_planned(taken, index, plan, done, due))
+                yield taken._replace(repeats=due)
+            elif taken.time >= ticks[done]:
+                _count(source.report, taken, 1)
+                yield taken
             done += due
             if done == len(ticks):
                 return
-        held = (frame, time)
+        held = new
     if held is None:
         raise MediaError(_nothing_decoded(source))
     last = len(ticks)
     if source.report.bad_packets or source.report.corrupt_frames:
         # The end is missing: what was to follow is not made up from the last good frame.
-        place = index.line.index(held[1]) + 1
+        place = index.line.index(held.time) + 1
         until = int(index.line.times[place]) if place < len(index.line.times) else index.line.end
         last = max(int(np.searchsorted(ticks, until, side="left")), done, 1 if start == 0 else start)
     if last > done:
-        yield Taken(*held, repeats=1 if plan.every else last - done)
+        repeats = 1 if plan.every else last - done
+        _count(source.report, held, _as_planned(held, index, plan, done, repeats))
+        yield held._replace(repeats=repeats)
     if last < len(ticks):
         source.report.warn(f"decoding ended early: {last} of {len(ticks)} frames")
+
+
+def _as_planned(taken: Taken, index: PacketIndex, plan: Plan, first: int, repeats: int) -> int:
+    """At how many of the ticks from number ``first`` the frame is the one that the packets announced."""
+    # Two fields may have a packet each and make one frame.
+    slack = 2 if taken.frame.interlaced_frame else 1
+    place = index.line.index(taken.time)
+    return int(np.count_nonzero(plan.frames[first : first + repeats] < place + slack))
+
+
+def _count(report: DecodeReport, taken: Taken, ticks: int) -> None:
+    """Note a frame that is what was planned at so many ticks."""
+    if not taken.frame.is_corrupt:
+        report.decoded_frames += ticks
+        report.doubtful_frames += ticks * taken.doubtful
 
 
 def short_pass(source: PyavSource, packets: Iterable[Any], index: PacketIndex, plan: Plan) -> Iterator[Taken]:
@@ -88,6 +113,7 @@ def short_pass(source: PyavSource, packets: Iterable[Any], index: PacketIndex, p
         if time not in known or time > wanted[done] or source.report.corrupt_frames or frame.interlaced_frame:
             raise NotIdenticalError
         if time == wanted[done]:
+            source.report.decoded_frames += int(repeats[done])
             yield Taken(frame, time, int(repeats[done]))
             done += 1
             if done == len(wanted):

@@ -39,6 +39,8 @@ class PyavSource:
 
     def __init__(self, path: str, limits: Limits, report: DecodeReport) -> None:
         self.report = report
+        self.doubtful = False
+        """Whether frames from here on may be predicted from what was lost; cleared by whoever sees a key frame."""
         self._path, self._limits = path, limits
         self._open()
 
@@ -64,6 +66,30 @@ class PyavSource:
         """Close the file; can be called again."""
         self._container.close()
 
+    def describe(self) -> dict[str, Any]:
+        """What the headers say, which may be wrong: JSON-able."""
+        container = self._container
+        rate, aspect = self.stream.average_rate, self.stream.sample_aspect_ratio
+        return {
+            "format": container.format.name,
+            "duration_seconds_header": None if container.duration is None else container.duration / av.time_base,
+            "streams": [
+                f"{stream.index}: {stream.type} {stream.codec_context.codec.canonical_name}"
+                if stream.codec_context
+                else f"{stream.index}: {stream.type} of an unknown codec"
+                for stream in container.streams
+            ],
+            "taken": self.stream.index,
+            "codec": self.bits.codec,
+            "width": self.stream.codec_context.width,
+            "height": self.stream.codec_context.height,
+            "limit_pixels": self._limits.max_pixels,
+            "pixel_format": self.stream.codec_context.pix_fmt,
+            "frames_header": self.stream.frames,
+            "frames_per_second_header": None if rate is None else round(float(rate), 3),
+            "pixel_aspect": None if aspect is None else str(aspect),
+        }
+
     def packets(self) -> Iterator[Any]:
         """Packets with data, in decoding order, from where the file is read now; read errors are counted."""
         errors = 0
@@ -78,7 +104,7 @@ class PyavSource:
             except (av.error.FFmpegError, OSError, ValueError) as error:
                 errors += 1
                 self.report.bad_packets += 1
-                self.report.note(_reason(error))
+                self._damaged(None, error)
         self.report.warn(f"reading was given up after {errors} errors in a row")
 
     def rewind(self, first: tuple[int | None, int | None, int]) -> Iterator[Any]:
@@ -107,10 +133,22 @@ class PyavSource:
             frames: list[Any] = self.context.decode(packet)
         except (av.error.FFmpegError, ValueError) as error:
             self.report.bad_packets += packet is not None
-            self.report.note(_reason(error))
+            self._damaged(packet, error)
             raise BadPacketError from None
-        self.report.corrupt_frames += sum(frame.is_corrupt for frame in frames)
+        for frame in frames:
+            if frame.is_corrupt:
+                self.report.corrupt_frames += 1
+                self._damaged(frame)
         return frames
+
+    def _damaged(self, at: Any, error: BaseException | None = None) -> None:
+        """Note damage at a packet or frame; from there on frames are doubtful until one that needs no other."""
+        self.doubtful = True
+        if error is not None:
+            self.report.note(_reason(error))
+        if self.report.first_bad_seconds is None and at is not None and at.pts is not None and at.time_base:
+            start = self.stream.start_time or 0
+            self.report.first_bad_seconds = float(at.pts * at.time_base - start * self.stream.time_base)
 
     def _choose(self) -> Any:
         if any(name in _PLAYLISTS for name in self._container.format.name.split(",")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Self
 from tokcli.errors import MediaError, TokcliError, UsageError
 from tokcli.media.limits import Limits
 from tokcli.media.names import one_line
+from tokcli.media.orientation import Orientation
 from tokcli.media.plain_file import open_plain
 from tokcli.media.sampling import Sampling
 from tokcli.media.sniff import sniff
@@ -32,6 +34,14 @@ class DecodeReport:
     """Packets that the demuxer or decoder refused; their frames are missing."""
     corrupt_frames: int = 0
     """Frames that the decoder gave but flagged as damaged."""
+    decoded_frames: int = 0
+    """Sampled frames that came out as planned: each the one that was to be taken, and not flagged as damaged."""
+    doubtful_frames: int = 0
+    """Those of them that may be predicted from what was lost: between damage and the next key frame."""
+    absent_share: float = 0.0
+    """Of the file's bytes: what is missing at its end, by its own layout."""
+    first_bad_seconds: float | None = None
+    """Where decoding met the first damage: seconds since the start of the stream; None where nowhere."""
     warnings: list[str] = field(default_factory=list)
     log_tail: list[str] = field(default_factory=list)
     """The decoder's last messages, oldest first."""
@@ -54,6 +64,13 @@ class MediaReader(ABC):
     report: DecodeReport
     path: str = ""
     """For messages."""
+    orientation: Orientation = Orientation()
+    """How stored pictures were laid to be upright; a still's EXIF aside."""
+
+    @property
+    def planned_frames(self) -> int:
+        """Frames that the sampling takes, counting those that would lie in a part of the file that is missing."""
+        return round(self.info.num_frames / (1.0 - self.report.absent_share))
 
     def chunks(self, max_frames: int) -> Iterator[Frames]:
         """The sampled frames in order, at most ``max_frames`` at a time; can be run through once.
@@ -116,10 +133,17 @@ def open_media(
     """
     if decoder not in _DECODERS:
         raise UsageError(f"unknown decoder {decoder!r}; known: {', '.join(_DECODERS)}")
-    try:
+    with describe_reason(path):
         reader = _open(path, sampling, limits, decoder, frame_size)
         reader.path = path
         return reader
+
+
+@contextmanager
+def describe_reason(path: str) -> Iterator[None]:
+    """Put the file's name in front of what is said about it."""
+    try:
+        yield
     except UsageError:
         raise
     except TokcliError as error:
@@ -127,7 +151,7 @@ def open_media(
 
 
 def _open(path: str, sampling: Sampling, limits: Limits, decoder: str, frame_size: FrameSize | None) -> MediaReader:
-    kind = sniff(_head(path, limits))
+    kind = sniff(first_bytes(path, limits))
     if kind in ("still", "animation"):
         from tokcli.media.image_pillow import open_pillow
 
@@ -147,8 +171,8 @@ def _open(path: str, sampling: Sampling, limits: Limits, decoder: str, frame_siz
     return open_pyav(path, sampling, limits, frame_size)
 
 
-def _head(path: str, limits: Limits) -> bytes:
-    """The first bytes of a plain file."""
+def first_bytes(path: str, limits: Limits) -> bytes:
+    """A few kilobytes from the start of a plain file. Raises ``MediaError`` without its name."""
     try:
         with open_plain(path) as file:
             size = os.fstat(file.fileno()).st_size

@@ -88,7 +88,7 @@ class IndexedReader(MediaReader):
         frame_size: FrameSize | None,
     ) -> None:
         self._backend, self._line, self._plan = backend, parts.line, parts.sampled
-        self.report = DecodeReport(warnings=report.warnings)
+        self.report = DecodeReport(warnings=report.warnings, absent_share=report.absent_share)
         self.info = replace(info, decoder=f"{backend.name} {backend.version}")
         self._size = frame_size(self.info) if frame_size else (info.height, info.width)
 
@@ -107,6 +107,8 @@ class IndexedReader(MediaReader):
                 )
             converter.write(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"), out)
 
+        # Whatever is damaged is refused: what comes out is good.
+        self.report.decoded_frames = self.info.num_frames
         numbers, repeats = np.unique(self._plan.frames, return_counts=True)
         times = self._line.times[numbers]
         frames = (

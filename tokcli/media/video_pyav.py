@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
+from tokcli.media.cut import absent_share
 from tokcli.media.limits import Limits
 from tokcli.media.orientation import Orientation, from_display_matrix
 from tokcli.media.pyav_convert import Converter, has_alpha
@@ -28,6 +29,9 @@ def open_pyav(
         index = scan_packets(source.packets(), source.stream, source.bits, limits, scan_report)
         damaged = index.damaged or scan_report.bad_packets > 0
         report.warnings += scan_report.warnings
+        report.absent_share = absent_share(path)
+        if report.absent_share:
+            report.warn(f"the file is cut: {report.absent_share:.1%} of its bytes are missing")
         source.report = report
         short = short and index.timed and not damaged
         return PyavReader(source, index, plan(index.line, sampling, limits), frame_size, short=short)
@@ -57,8 +61,8 @@ class PyavReader(MediaReader):
         self._first = next(self._taken)
         frame = self._first.frame
         context = source.stream.codec_context
-        self._orientation = _orientation(frame)
-        height, width = self._orientation.size(context.height, context.width)
+        self.orientation = _orientation(frame)
+        height, width = self.orientation.size(context.height, context.width)
         line = index.line
         self.info = MediaInfo(
             kind="video",
@@ -77,7 +81,7 @@ class PyavReader(MediaReader):
             self.report.warn(f"pixels are not square ({aspect}); they are taken as stored")
 
     def _chunks(self, max_frames: int) -> Iterator[Frames]:
-        converter = Converter(self._orientation, self._size)
+        converter = Converter(self.orientation, self._size)
         line = self._index.line
         frames = (
             (taken.frame, line.seconds(taken.time), line.index(taken.time), taken.repeats) for taken in self._all()
@@ -86,7 +90,7 @@ class PyavReader(MediaReader):
 
     def parts(self) -> Parts:
         """What was found out about the file, for a backend that only decodes."""
-        return Parts(self._index.line, self._plan, self._orientation, has_alpha(self._first.frame))
+        return Parts(self._index.line, self._plan, self.orientation, has_alpha(self._first.frame))
 
     def close(self) -> None:
         self._taken.close()

@@ -43,7 +43,8 @@ def _free_bytes(device: torch.device) -> int:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether that is what the error says; only CUDA has a class for it."""
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+    signs = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in text for sign in signs)
 
 
 def free_cached(device: torch.device) -> None:

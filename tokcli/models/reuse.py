@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from tokcli.errors import ModelError
+from tokcli.models.memory import out_of_memory
 from tokcli.models.tower import Encoding, VisionTower
 from tokcli.models.units import UnitAdapter
 from tokcli.types import MediaInfo
@@ -122,9 +123,17 @@ class _Run:
         with self._lock:
             if self._encode is None:
                 return
-            # With it go the pixels, which lie in memory that is used again once this run was asked for and has failed.
+            # With it go the pixels, which lie in memory that is used again once this run was asked for and has failed
+            # for good.
             encode, self._encode = self._encode, _given_up
-            self._fresh = encode()
+            try:
+                self._fresh = encode()
+            except (RuntimeError, MemoryError) as error:
+                if isinstance(error, MemoryError) or out_of_memory(error):
+                    # Whoever asked may ask again, for less at once. If that fails too so does the item, and what later
+                    # runs make of pixels that are gone is not looked at.
+                    self._encode = encode
+                raise
             self._encode = None
 
     def _finish(self) -> None:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 class Tiling:
     """Base of the rules. Stills go to the tower's adapter as they are, and it makes tiles of them."""
 
+    side: int
+    """Pixels along the side of a tile."""
+
 
 @dataclass(frozen=True)
 class AnyresTiling(Tiling):
     """LLaVA-NeXT's rule (arXiv:2310.03744, section 3.4): fit the still into the best of some canvases, pad, and cut."""
 
     side: int
-    """Pixels along the side of a tile."""
     pinpoints: tuple[tuple[int, int], ...]
     """(height, width) in pixels of the canvases, multiples of ``side``."""
 
@@ -56,7 +58,6 @@ class CanvasTiling(Tiling):
     """InternVL's rule (arXiv:2404.16821, section 3.2): stretch the still to the grid of tiles nearest to its shape."""
 
     side: int
-    """Pixels along the side of a tile."""
     min_tiles: int
     max_tiles: int
 
@@ -104,7 +105,6 @@ class SplitTiling(Tiling):
     """Idefics3's rule (arXiv:2408.12637): bring the longer side to a length, round both up to whole tiles."""
 
     side: int
-    """Pixels along the side of a tile."""
     longest_edge: int
     """Pixels of the longer side before rounding."""
     split: bool

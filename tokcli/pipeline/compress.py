@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from tokcli.cache import CacheWriter, ErrorRow
+from tokcli.cache import CacheWriter
 from tokcli.errors import CacheError, MethodError, TokcliError
-from tokcli.media import hash_if_readable
+from tokcli.pipeline.call_size import CallSize
 from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.keyframing import STEPS_AT_A_TIME
 from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
+from tokcli.pipeline.ledger import GivenUpError, Ledger
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
 from tokcli.pipeline.preflight import Job, check_request, load_job, supervision
 from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
@@ -25,16 +27,14 @@ from tokcli.pipeline.targets import Output, Target, summarize
 from tokcli.recipe import CompressRecipe
 from tokcli.types import MediaItem
 
+Result = TypeVar("Result")
+
 POLL_SECONDS = 0.5
 ENCODING_POLL_SECONDS = 0.005
 ITEM_ERRORS = (TokcliError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError)
 MAX_ATTEMPTS = 2
 # When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
 MAX_ENCODER_FAILURES_IN_A_ROW = 10
-
-
-class _GivenUp(TokcliError):
-    """Ends the run, not only the item in work."""
 
 
 def compress(recipe: CompressRecipe, observer: Observer | None = None) -> CompressSummary:
@@ -64,6 +64,8 @@ def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
         # Whatever ends the run, Ctrl-C too: leaving the writers commits the items that are whole.
         run.run()
         for output in outputs:
+            if recipe.limit is None:
+                output.look_for_removed(job.scan, recipe.prune)
             output.writer.finish(run.expected_ids())
     items, ids = run.progress.items, [item.id for item in job.scan.items]
     also = [summarize(output, items, ids, run.progress.seconds) for output in outputs[1:]]
@@ -74,16 +76,15 @@ class Run:
     """One pass over the items that are not in all caches yet."""
 
     def __init__(self, job: Job, outputs: Sequence[Output], pool: DecoderPool, observer: Observer) -> None:
-        self.job, self.outputs, self.pool, self.observer = job, list(outputs), pool, observer
+        self.job, self.pool, self.observer = job, pool, observer
         self.progress = Progress(items=len(job.scan.items) + len(job.scan.failures))
+        self.ledger = Ledger(job.recipe, outputs, self.progress, observer)
         self.sessions: dict[str, ItemSession] = {}
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
-        self.due: dict[str, dict[Target, Output]] = {}
-        """By item: the caches that still miss it, neither written nor failed."""
-        self.failed_ids: set[str] = set()
         self.jobs: deque[EncodingJob] = deque()
         self.lanes = EncoderLanes(job.tower.device)
+        self.call_size = CallSize(job.tower)
         self.work_began: float | None = None
         """Monotonic seconds of the first assignment: what comes before is starting up."""
 
@@ -91,9 +92,8 @@ class Run:
         return [item.id for item in self.job.scan.items] + [failure.id for failure in self.job.scan.failures]
 
     def run(self) -> None:
-        self._record_scan_failures()
         # Longest first: a long file that starts last would leave the other decoders idle at the end.
-        waiting = deque(sorted(self._pending(), key=lambda item: -item.size_bytes))
+        waiting = deque(sorted(self.ledger.pending(self.job.scan), key=lambda item: -item.size_bytes))
         self.progress.bytes_total = sum(item.size_bytes for item in waiting)
         self.observer.begin(self.progress, self._notes())
         decoders = self.pool.decoders
@@ -106,6 +106,8 @@ class Run:
                 self._assign(waiting)
                 while self.jobs and self.jobs[0].ready:
                     self._handle(self.jobs.popleft())
+                for message in self.call_size.news():
+                    self.observer.warning(self.job.recipe.output, message)
                 self.progress.current = [decoder.item.id for decoder in decoders if decoder.item]
                 self.observer.update(self.progress)
         finally:
@@ -128,33 +130,6 @@ class Run:
         count = self.job.scan.passed_over
         return [f"passed over in folders: {count}, not media by their names"] if count else []
 
-    def _record_scan_failures(self) -> None:
-        for failure in self.job.scan.failures:
-            self.progress.failed += 1
-            self.observer.failure(failure.id, "scan", failure.message)
-            for output in self.outputs:
-                output.failed += 1
-                if output.writer.state(MediaItem(failure.id, failure.path, 0, 0), lambda: "") == "new":
-                    # Else its error stands there already; or its tokens do, which a file that is gone must not take
-                    # along.
-                    output.writer.fail(ErrorRow(failure.id, failure.path, "scan", "ManifestError", failure.message))
-
-    def _pending(self) -> list[MediaItem]:
-        pending = []
-        for item in self.job.scan.items:
-            source_hash = cache(partial(hash_if_readable, item.path))
-            retry = self.job.recipe.retry_errors
-            failed = [output.failed for output in self.outputs]
-            due = {output.target: output for output in self.outputs if output.is_due(item, source_hash, retry)}
-            if due:
-                self.due[item.id] = due
-                pending.append(item)
-            elif failed == [output.failed for output in self.outputs]:
-                self.progress.skipped += 1
-            else:
-                self.progress.failed += 1
-        return pending
-
     def _assign(self, waiting: deque[MediaItem]) -> None:
         for decoder in self.pool.idle():
             self.work_began = self.work_began or time.monotonic()
@@ -170,10 +145,15 @@ class Run:
             if isinstance(message, Opened):
                 self.sessions[item.id] = self._open(item, message)
             elif event.pixels is not None and item.id in self.sessions:
-                tokens = self.lanes.submit(self.sessions[item.id].prepare(event.pixels))
+                session = self.sessions[item.id]
+                steps = -(-len(event.pixels) // self.job.tower.frames_per_step)
+                tokens = self.lanes.submit(self._fitting(session, session.prepare(event.pixels), steps))
         except ITEM_ERRORS as error:
             self._encode_failed(event, error)
         self.jobs.append(EncodingJob(event, tokens))
+
+    def _fitting(self, session: ItemSession, call: Callable[[], Result], steps: int) -> Callable[[], Result]:
+        return self.call_size.fitting(call, session.info, session.size, steps)
 
     def _handle(self, job: EncodingJob) -> None:
         """One message in its turn. Whatever goes wrong with an item ends that item only."""
@@ -190,11 +170,15 @@ class Run:
                     failed = session.collect_chosen(job.tokens.result(), ITEM_ERRORS)
                 for target, error in failed.items():
                     self._encode_failed(event, error, [target])
-                if isinstance(message, Finished) and item.id in self.sessions:
+                refusal = self.ledger.refusal(message) if isinstance(message, Finished) else None
+                if refusal is not None:
+                    self._close_session(item)
+                    self._decode_failed(event, refusal)
+                elif isinstance(message, Finished) and item.id in self.sessions:
                     self._encode_chosen(event, session)
                     if not session.encoding_on:
                         self._complete(event, message)
-        except (CacheError, _GivenUp):
+        except (CacheError, GivenUpError):
             raise
         except ITEM_ERRORS as error:
             self._encode_failed(event, error)
@@ -205,43 +189,33 @@ class Run:
     def _encode_chosen(self, event: Event, session: ItemSession) -> None:
         """Submit frames that waited for the end of their clip: enough to keep the lanes busy, not all at once."""
         for call in session.chosen_runs(self.lanes.count + 1):
-            self.jobs.append(EncodingJob(event, self.lanes.submit(call)))
+            self.jobs.append(EncodingJob(event, self.lanes.submit(self._fitting(session, call, STEPS_AT_A_TIME))))
 
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
-        targets, folder = list(self.due[item.id]), Path(self.job.recipe.output)
+        targets, folder = list(self.ledger.due[item.id]), Path(self.job.recipe.output)
         return ItemSession(
             item, opened, self.job.tower, targets, folder, self.job.recipe.reuse_unchanged, self.job.describe
         )
 
     def _complete(self, event: Event, finished: Finished) -> None:
-        progress, session = self.progress, self.sessions[event.item.id]
+        session = self.sessions[event.item.id]
         written = None
         for target in session.targets:
             try:
                 item = session.finish(target, finished)
-                self.due[item.id][target].write(item)
+                self.ledger.write(target, item)
             except CacheError:
                 raise
             except ITEM_ERRORS as error:
                 self._encode_failed(event, error, [target])
                 continue
-            del self.due[item.id][target]
             self.encoder_failures = 0
             if written is None:
                 written = item
-                progress.kept_tokens += len(item.kept)
+                self.progress.kept_tokens += len(item.kept)
         self._close_session(event.item)
-        if written is None:
-            return
-        for message in finished.warnings:
-            self.observer.warning(written.id, message)
-        if written.bad_packets:
-            self.observer.warning(written.id, f"{written.bad_packets} damaged packets skipped")
-        if written.id not in self.failed_ids:
-            progress.done += 1
-            progress.bytes_done += written.source_bytes
-        progress.media_seconds += written.duration_seconds
-        progress.source_tokens += written.source_tokens
+        if written is not None:
+            self.ledger.done(written, finished)
 
     def _close_session(self, item: MediaItem) -> None:
         session = self.sessions.pop(item.id, None)
@@ -249,52 +223,27 @@ class Run:
             session.close()
 
     def _decode_failed(self, event: Event, failed: Failed) -> None:
-        if not self.due[event.item.id]:  # the encoder gave it up before its decoder did
+        targets = list(self.ledger.due[event.item.id])
+        if not targets:  # the encoder gave it up before its decoder did
             return
         if failed.retry and event.attempt < MAX_ATTEMPTS:
             self.retries.append((event.item, event.attempt + 1))
             return
-        targets = list(self.due[event.item.id])
-        self._fail(event, targets, failed.stage, failed.error_class, failed.message, failed.log_tail)
+        self.ledger.fail(event, targets, failed)
 
     def _encode_failed(self, event: Event, error: Exception, targets: Sequence[Target] | None = None) -> None:
         """Note a failure of some targets' methods, or of the encoder, which concerns all that miss the item."""
-        targets = list(self.due[event.item.id]) if targets is None else targets
+        due = self.ledger.due[event.item.id]
+        targets = list(due) if targets is None else targets
         if not targets:
             return
         stage: Stage = "method" if isinstance(error, MethodError) else "encode"
         message = " ".join(str(error).split()) or type(error).__name__
         self.encoder_failures += 1
-        self._fail(event, targets, stage, type(error).__name__, message)
-        if not self.due[event.item.id]:
+        self.ledger.fail(event, targets, Failed(stage, type(error).__name__, message))
+        if not due:
             self._close_session(event.item)
         if self.encoder_failures >= MAX_ENCODER_FAILURES_IN_A_ROW:
-            raise _GivenUp(
+            raise GivenUpError(
                 f"{self.encoder_failures} items in a row failed in the encoder; the last: {message}"
             ) from error
-
-    def _fail(
-        self, event: Event, targets: Sequence[Target], stage: Stage, error_class: str, message: str, log_tail: str = ""
-    ) -> None:
-        item = event.item
-        if item.id not in self.failed_ids:
-            self.failed_ids.add(item.id)
-            self.progress.failed += 1
-            self.progress.bytes_done += item.size_bytes
-        row = ErrorRow(
-            item.id,
-            item.path,
-            stage,
-            error_class,
-            message,
-            attempts=event.attempt,
-            log_tail=log_tail,
-            source_bytes=item.size_bytes,
-            source_modified_ns=item.modified_ns,
-        )
-        for target in targets:
-            self.due[item.id].pop(target).fail(row)
-        where = f" (for {targets[0].folder})" if stage == "method" and len(self.outputs) > 1 else ""
-        self.observer.failure(item.id, stage, message + where)
-        if self.job.recipe.on_error == "fail":
-            raise _GivenUp(f"{item.id}: {message} (stopped because of --on-error fail)")

@@ -18,8 +18,20 @@ import numpy.typing as npt
 import psutil
 
 from tokcli.errors import TokcliError
-from tokcli.pipeline.decoder_process import decoder_main
-from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Message, Opened, Ready, Stage, Task
+from tokcli.media import STEPS
+from tokcli.pipeline.decoder_process import decoder_main, work_seconds
+from tokcli.pipeline.messages import (
+    Chunk,
+    DecodeSettings,
+    Failed,
+    Finished,
+    Found,
+    Message,
+    Opened,
+    Ready,
+    Stage,
+    Task,
+)
 from tokcli.pipeline.shared import SLOTS, DecoderLog, FrameMemory
 from tokcli.types import MediaItem
 
@@ -108,14 +120,15 @@ class Decoder:
         """False while it waits for a task or for a free slot."""
         return not self.ready or (self.item is not None and self.lent < self.most_lent)
 
-    def assign(self, item: MediaItem, attempt: int) -> None:
+    def assign(self, item: MediaItem, attempt: int, probe: bool = False) -> None:
+        """Give it a file, to decode it or only to find out all about it."""
         recycle = min(RECYCLE_BYTES, self.supervision.memory_bytes // 2)
         if self.items_done >= RECYCLE_ITEMS or (self.items_done and self.resident_bytes() > recycle):
             self.replace()
         self.item, self.attempt, self.stage, self.most_lent = item, attempt, "open", SLOTS
         self._begin(self.supervision.timeout + (0.0 if self.ready else START_SECONDS))
         self.log.clear()
-        self._send(Task(item.path))
+        self._send(Task(item.path, probe))
 
     def resident_bytes(self) -> int:
         """Memory that it has now; 0 where it is gone."""
@@ -158,17 +171,19 @@ class Decoder:
             self.ready, self.failed_starts = True, 0
             self.silent = 0.0
         elif isinstance(message, Opened):
-            # A second of work for every second of a megapixel: several times what the slowest codec needs.
-            megapixels = message.info.width * message.info.height / 1e6
-            self.budget += message.info.duration_seconds * max(1.0, megapixels)
+            self.budget += work_seconds(message.info.duration_seconds, message.info.width, message.info.height)
             self.stage, self.most_lent = "decode", message.most_lent
+        elif isinstance(message, Found):
+            self.budget += message.work_seconds
+            if message.step == STEPS[-1]:
+                self.item = None
         elif isinstance(message, Chunk):
             self.lent += 1
             pixels = self._pixels(message)
         elif isinstance(message, (Finished, Failed)):
             self.items_done += 1
             self.item = None
-            if isinstance(message, Failed):
+            if isinstance(message, Failed) or message.damaged:
                 message = replace(message, log_tail=self.log.tail() or message.log_tail)
         return (
             None

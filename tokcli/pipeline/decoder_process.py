@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tokcli.errors import MediaError
-from tokcli.media import DecodeReport, hash_file, open_media
+from tokcli.media import DecodeReport, hash_file, open_media, probe
 from tokcli.media.ffmpeg import print_messages
 from tokcli.media.heartbeat import beat, beat_in
-from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Opened, Ready, Stage, Task
+from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Found, Opened, Ready, Stage, Task
 from tokcli.pipeline.shared import SLOT_BYTES, SLOTS, DecoderLog, FrameMemory
 from tokcli.types import Frames, MediaInfo
 
@@ -93,12 +93,20 @@ class _Worker:
             self.stage: Stage = "open"
             self.report: DecodeReport | None = None
             try:
-                self._decode(message)
+                (self._probe if message.probe else self._decode)(message)
             except (EOFError, BrokenPipeError, ConnectionResetError):
                 raise
             except Exception as error:
                 log_tail = "\n".join(self.report.log_tail) if self.report else ""
                 self.connection.send(Failed(self.stage, type(error).__name__, _reason(error), log_tail))
+
+    def _probe(self, task: Task) -> None:
+        settings = self.settings
+        width = height = 0
+        for step, facts in probe(task.path, settings.sampling, settings.limits, settings.decoder):
+            width, height = facts.get("width", width), facts.get("height", height)
+            seconds = facts["duration_seconds"] if step == "packets" else 0.0
+            self.connection.send(Found(step, facts, work_seconds(seconds, width, height)))
 
     def _decode(self, task: Task) -> None:
         settings = self.settings
@@ -134,7 +142,11 @@ class _Worker:
                 source_modified_ns=after.st_mtime_ns,
                 bad_packets=report.bad_packets,
                 corrupt_frames=report.corrupt_frames,
+                planned_frames=reader.planned_frames,
+                decoded_frames=report.decoded_frames,
+                doubtful_frames=report.doubtful_frames,
                 warnings=tuple(report.warnings),
+                log_tail="\n".join(report.log_tail),
             )
         )
 
@@ -143,6 +155,11 @@ class _Worker:
         while SLOTS - len(self.free) >= most_lent:
             self.free.append(self.connection.recv())
         return self.free.pop()
+
+
+def work_seconds(seconds: float, width: int, height: int) -> float:
+    """What a video may take: a second for every second of a megapixel, several times what the slowest codec needs."""
+    return seconds * max(1.0, width * height / 1e6)
 
 
 def _frames_at_once(info: MediaInfo, resized: bool) -> int:

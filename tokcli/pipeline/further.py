@@ -12,7 +12,7 @@ from tokcli.methods import Compressor
 from tokcli.methods.budget import grid_tokens
 from tokcli.methods.compose import chain
 from tokcli.pipeline.reduction import with_structural
-from tokcli.pipeline.restore import announced_views, kept_tokens, with_announced
+from tokcli.pipeline.restore import announced_views, kept_tokens, with_announced, with_damage_of
 from tokcli.pipeline.targets import DTYPES
 from tokcli.types import EncodedItem, TokenSet, VisualTokens
 
@@ -51,7 +51,8 @@ class Further:
         structural = visual.structural[kept.source]
         if self.composed:
             kept = chain(item.kept, kept, self._rows(item))
-        return with_announced(with_structural(kept, structural), announced_views(item), item.views)
+        kept = with_announced(with_structural(kept, structural), announced_views(item), item.views)
+        return with_damage_of(kept, item)
 
     def _rows(self, item: EncodedItem) -> int:
         """Tokens that the cache's first method got."""

@@ -3,14 +3,14 @@
 Supervisor to decoder: the ``DecodeSettings`` once, then a ``Task``, the number of a frame slot that is free again,
 or None (end).
 Decoder to supervisor: ``Ready`` once, then for each task ``Opened``, any number of ``Chunk``, and ``Finished`` or
-``Failed``.
+``Failed``. For a task that probes: any number of ``Found``, of which the last is the end, or ``Failed``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ class DecodeSettings:
 @dataclass(frozen=True)
 class Task:
     path: str
+    probe: bool = False
+    """Find out all about the file, and hand over no frames."""
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,35 @@ class Chunk:
 
 
 @dataclass(frozen=True)
+class Found:
+    """A step of a probe is done."""
+
+    step: str
+    facts: dict[str, Any]
+    work_seconds: float = 0.0
+    """What the next step may take beside the time that every file has."""
+
+
+@dataclass(frozen=True)
 class Finished:
     source_hash: str
     source_bytes: int
     source_modified_ns: int
     bad_packets: int
     corrupt_frames: int
+    planned_frames: int
+    """Frames that the sampling takes of the file as it was when it was whole, as far as that can be told."""
+    decoded_frames: int
+    """Those that were decoded as planned, and not flagged as damaged."""
+    doubtful_frames: int
+    """Those of the decoded that may be predicted from what was lost."""
     warnings: tuple[str, ...] = ()
+    log_tail: str = ""
+
+    @property
+    def damaged(self) -> bool:
+        """Whether a planned frame is missing or doubtful."""
+        return self.decoded_frames - self.doubtful_frames < self.planned_frames
 
 
 @dataclass(frozen=True)
@@ -92,4 +116,4 @@ class Failed:
     """True when the process died, which may be the fault of what it did before: the file may work in a fresh one."""
 
 
-Message = Ready | Opened | Chunk | Finished | Failed
+Message = Ready | Opened | Chunk | Found | Finished | Failed

@@ -58,6 +58,10 @@ def check_request(recipe: CompressRecipe) -> Request:
     (output, compressor), *also = wanted_caches(recipe, recipe.seed)
     if recipe.decoder not in decoder_names():
         raise UsageError(f"unknown decoder {recipe.decoder!r}; known: {', '.join(decoder_names())}")
+    if recipe.prune and recipe.limit is not None:
+        raise UsageError(
+            "--prune drops all that is not among the inputs, and --limit looks at some of them only; leave one out"
+        )
     resolve_checkpoint(recipe.model)
     scan = scan_inputs(recipe.inputs, path_col=recipe.path_col, id_col=recipe.id_col, columns=recipe.columns)
     if recipe.limit is not None:
@@ -98,7 +102,7 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     check_targets(targets, recipe.overwrite)
     decode = DecodeSettings(
         sampling=sampling,
-        limits=_limits(recipe.limits),
+        limits=limits_of(recipe.limits),
         decoder=recipe.decoder,
         frame_size=partial(tower.sizer, scale=request.compressor.pixel_scale),
         resample=tower.sizer.resample,
@@ -124,7 +128,8 @@ def supervision(recipe: CompressRecipe) -> Supervision:
     return Supervision(recipe.timeout, recipe.heartbeat, recipe.decoder_memory)
 
 
-def _limits(recipe: LimitsRecipe) -> Limits:
+def limits_of(recipe: LimitsRecipe) -> Limits:
+    """The limits that it sets, and the usual ones for the others."""
     default = Limits()
     return Limits(
         max_pixels=recipe.max_pixels or default.max_pixels,

@@ -17,6 +17,10 @@ ANNOUNCED = "announced_steps"
 """The stored array of the steps that each view was announced to have, where decoding ended early: streaming methods
 plan with those."""
 
+DAMAGE = ("planned_frames", "decoded_frames", "doubtful_frames")
+"""Stored counts of a damaged item: the frames that the sampling takes of the whole file, those that came out as planned
+and not flagged as damaged, and those of them that may be predicted from what was lost."""
+
 
 def visual_tokens(item: EncodedItem) -> VisualTokens:
     """The tower's output for an item that was cached by the method ``none``, with the signals that it stored.
@@ -66,6 +70,20 @@ def with_announced(kept: TokenSet, announced: Sequence[View], encoded: Sequence[
     if steps == [view.grid[0] for view in encoded]:
         return kept
     return replace(kept, stats={**kept.stats, ANNOUNCED: np.array(steps, dtype=np.int64)})
+
+
+def with_damage(kept: TokenSet, planned: int, decoded: int, doubtful: int) -> TokenSet:
+    """``kept`` with these counts of frames among its stats, where a planned one is missing or doubtful."""
+    if decoded - doubtful >= planned:
+        return kept
+    counts = {name: np.array([count], np.int64) for name, count in zip(DAMAGE, (planned, decoded, doubtful))}
+    return replace(kept, stats={**kept.stats, **counts})
+
+
+def with_damage_of(kept: TokenSet, item: EncodedItem) -> TokenSet:
+    """``kept`` with those counts of the item that it was made from."""
+    counts = {name: item.kept.stats[name] for name in DAMAGE if name in item.kept.stats}
+    return replace(kept, stats={**kept.stats, **counts}) if counts else kept
 
 
 def announced_views(item: EncodedItem) -> tuple[View, ...]:

@@ -19,7 +19,7 @@ from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.keyframing import Keyframing
 from tokcli.pipeline.messages import Chunk, Finished, Opened
 from tokcli.pipeline.reduction import Reduction
-from tokcli.pipeline.restore import with_announced
+from tokcli.pipeline.restore import with_announced, with_damage
 from tokcli.pipeline.spool import TokenSpool
 from tokcli.pipeline.targets import Target
 from tokcli.types import EncodedItem, MediaItem, Reduced, VisualTokens
@@ -149,6 +149,7 @@ class ItemSession:
         if self.keyframing is not None:
             kept = self.keyframing.in_clip(kept, self.tokens_seen)
         kept = with_announced(kept, self.encoding.views, self.encoding.encoded_views)
+        kept = with_damage(kept, done.planned_frames, done.decoded_frames, done.doubtful_frames)
         info = self.info
         return EncodedItem(
             id=self.item.id,
