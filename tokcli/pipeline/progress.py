@@ -88,6 +88,10 @@ class CompressSummary:
     output: str
     method: dict[str, Any]
     model: str
+    removed: tuple[str, ...] = ()
+    """Ids in the cache, of finished and failed items, that are no inputs any more; not looked for with a limit."""
+    pruned: bool = False
+    """Whether they were dropped from the cache."""
     also: tuple[CompressSummary, ...] = ()
     """The same of the other caches that were filled by the same run."""
 

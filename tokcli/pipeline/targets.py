@@ -13,6 +13,7 @@ from tokcli.cache.codecs import codec_of
 from tokcli.cache.folder import check_configuration
 from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
+from tokcli.media import ScanResult
 from tokcli.methods import Compressor, resolve
 from tokcli.pipeline.progress import CompressSummary
 from tokcli.recipe import CompressRecipe, DeriveRecipe
@@ -50,6 +51,10 @@ class Output:
         """In the cache when the run began."""
         self.failed = 0
         """In this run, or before and not tried again."""
+        self.removed: tuple[str, ...] = ()
+        """Items of the cache that are no inputs any more."""
+        self.pruned = False
+        """Whether they were dropped."""
 
     def is_due(self, item: MediaItem, source_hash: Callable[[], str], retry_errors: bool) -> bool:
         """Whether the item has to be made; what need not is counted."""
@@ -65,6 +70,18 @@ class Output:
     def write(self, item: EncodedItem) -> None:
         self.writer.write(item)
         self.done += 1
+
+    def look_for_removed(self, scan: ScanResult, prune: bool) -> None:
+        """Note what the cache holds beyond these inputs, and with ``prune`` drop it.
+
+        What lies in a folder that could not be listed counts as still there.
+        """
+        inputs = [*(item.id for item in scan.items), *(failure.id for failure in scan.failures)]
+        unlisted = tuple(f"{clean_text(failure.id)}/" for failure in scan.failures)
+        self.removed = tuple(item_id for item_id in self.writer.others(inputs) if not item_id.startswith(unlisted))
+        if prune and self.removed:
+            self.writer.prune(set(self.removed))
+            self.pruned = True
 
     def fail(self, row: ErrorRow) -> None:
         self.writer.fail(row)
@@ -170,5 +187,7 @@ def summarize(
         output=str(target.folder),
         method=target.compressor.to_json(),
         model=str(model["model"]),
+        removed=output.removed,
+        pruned=output.pruned,
         also=tuple(also),
     )
