@@ -99,7 +99,6 @@ class CompressRecipe(_MakingCaches, GuardRecipe):
     id_col: str | None = None
     columns: list[str] | None = None
     prune: bool = False
-    prune: bool = False
     retain: Annotated[float, Field(gt=0, lt=1)] | None = None
     qa: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None

@@ -7,6 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from tokcli.cli.guards import (
+    DecoderMemory,
+    FileTimeout,
+    Heartbeat,
+    LimitBytes,
+    LimitFrames,
+    LimitPixels,
+    LimitSeconds,
+    MaxErrorRate,
+    MinDecoded,
+    OnError,
+)
 from tokcli.cli.options import (
     METHOD,
     RUNNING,
@@ -19,7 +31,6 @@ from tokcli.cli.options import (
     MaxTokens,
     OneMethodImportance,
     OneMethodOptions,
-    OnError,
     Quiet,
     RetryErrors,
     Threshold,
@@ -88,15 +99,10 @@ def compress(
     max_frames: Annotated[
         int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
     ] = None,
-    limit_pixels: Annotated[
-        int | None, typer.Option(help="Refuse larger frames before decoding.", rich_help_panel=SAMPLING)
-    ] = None,
-    limit_seconds: Annotated[
-        float | None, typer.Option(help="Refuse longer videos before decoding.", rich_help_panel=SAMPLING)
-    ] = None,
-    limit_frames: Annotated[
-        int | None, typer.Option(help="Refuse videos with more source frames.", rich_help_panel=SAMPLING)
-    ] = None,
+    limit_pixels: LimitPixels = None,
+    limit_seconds: LimitSeconds = None,
+    limit_frames: LimitFrames = None,
+    limit_bytes: LimitBytes = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.", rich_help_panel=SAMPLING)] = "auto",
     resize: Annotated[
         str,
@@ -136,17 +142,16 @@ def compress(
     ] = False,
     retry_errors: RetryErrors = False,
     on_error: OnError = "skip",
+    min_decoded: MinDecoded = None,
+    max_error_rate: MaxErrorRate = None,
     allow_errors: AllowErrors = False,
     workers: Annotated[
         int | None,
         typer.Option("--num-workers", help="Decoder processes (default: the cores).", rich_help_panel=RUNNING),
     ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            help="Seconds of work a file may take, plus one a second of each megapixel.", rich_help_panel=RUNNING
-        ),
-    ] = 60.0,
+    timeout: FileTimeout = 60.0,
+    heartbeat: Heartbeat = 60.0,
+    decoder_memory: DecoderMemory = "4GiB",
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -192,7 +197,12 @@ def compress(
         "qa": qa,
         "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
         "reuse_unchanged": reuse_unchanged,
-        "limits": {"max_pixels": limit_pixels, "max_seconds": limit_seconds, "max_source_frames": limit_frames},
+        "limits": {
+            "max_pixels": limit_pixels,
+            "max_seconds": limit_seconds,
+            "max_source_frames": limit_frames,
+            "max_bytes": limit_bytes,
+        },
         "decoder": decoder,
         "resize": resize,
         "dtype": dtype,
@@ -206,9 +216,13 @@ def compress(
         "prune": prune,
         "retry_errors": retry_errors,
         "on_error": on_error,
+        "min_decoded": min_decoded,
+        "max_error_rate": max_error_rate,
         "allow_errors": allow_errors,
         "workers": workers,
         "timeout": timeout,
+        "heartbeat": heartbeat,
+        "decoder_memory": decoder_memory,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "compress")
     summary = run_compress(recipe, quiet, as_json)

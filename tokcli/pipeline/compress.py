@@ -1,0 +1,249 @@
+"""The encoder loop: media in, token cache out. Read ``Run.run`` first."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from tokcli.cache import CacheWriter
+from tokcli.errors import CacheError, MethodError, TokcliError
+from tokcli.pipeline.call_size import CallSize
+from tokcli.pipeline.decoder import Event
+from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.keyframing import STEPS_AT_A_TIME
+from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
+from tokcli.pipeline.ledger import GivenUpError, Ledger
+from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
+from tokcli.pipeline.preflight import Job, check_request, load_job, supervision
+from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
+from tokcli.pipeline.session import ItemSession
+from tokcli.pipeline.targets import Output, Target, summarize
+from tokcli.recipe import CompressRecipe
+from tokcli.types import MediaItem
+
+Result = TypeVar("Result")
+
+POLL_SECONDS = 0.5
+ENCODING_POLL_SECONDS = 0.005
+ITEM_ERRORS = (TokcliError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError)
+MAX_ATTEMPTS = 2
+# When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
+MAX_ENCODER_FAILURES_IN_A_ROW = 10
+
+
+def compress(recipe: CompressRecipe, observer: Observer | None = None) -> CompressSummary:
+    """Bring every input of the recipe into its caches, resuming what an earlier run began.
+
+    A file that cannot be used becomes an error row and costs nothing else. Raises ``UsageError`` before any work
+    for what cannot work, ``CacheConflictError`` for a cache with another configuration, ``CacheError`` when the cache
+    cannot be written; whatever was committed until then stays intact.
+    """
+    request = check_request(recipe)
+    # Decoder processes start while the tower loads: both take seconds, mostly of imports.
+    with DecoderPool(request.workers, supervision(recipe)) as pool:
+        job = load_job(request)
+        pool.configure(job.decode)
+        return run_job(job, pool, observer or Silent())
+
+
+def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
+    """Bring the job's inputs into its caches, with decoders that are configured for it."""
+    recipe = job.recipe
+    with ExitStack() as stack:
+        outputs = [
+            Output(target, stack.enter_context(CacheWriter(target.folder, target.manifest, overwrite=recipe.overwrite)))
+            for target in job.targets
+        ]
+        run = Run(job, outputs, pool, observer)
+        # Whatever ends the run, Ctrl-C too: leaving the writers commits the items that are whole.
+        run.run()
+        for output in outputs:
+            if recipe.limit is None:
+                output.look_for_removed(job.scan, recipe.prune)
+            output.writer.finish(run.expected_ids())
+    items, ids = run.progress.items, [item.id for item in job.scan.items]
+    also = [summarize(output, items, ids, run.progress.seconds) for output in outputs[1:]]
+    return summarize(outputs[0], items, ids, run.progress.seconds, also)
+
+
+class Run:
+    """One pass over the items that are not in all caches yet."""
+
+    def __init__(self, job: Job, outputs: Sequence[Output], pool: DecoderPool, observer: Observer) -> None:
+        self.job, self.pool, self.observer = job, pool, observer
+        self.progress = Progress(items=len(job.scan.items) + len(job.scan.failures))
+        self.ledger = Ledger(job.recipe, outputs, self.progress, observer)
+        self.sessions: dict[str, ItemSession] = {}
+        self.retries: deque[tuple[MediaItem, int]] = deque()
+        self.encoder_failures = 0
+        self.jobs: deque[EncodingJob] = deque()
+        self.lanes = EncoderLanes(job.tower.device)
+        self.call_size = CallSize(job.tower)
+        self.work_began: float | None = None
+        """Monotonic seconds of the first assignment: what comes before is starting up."""
+
+    def expected_ids(self) -> list[str]:
+        return [item.id for item in self.job.scan.items] + [failure.id for failure in self.job.scan.failures]
+
+    def run(self) -> None:
+        # Longest first: a long file that starts last would leave the other decoders idle at the end.
+        waiting = deque(sorted(self.ledger.pending(self.job.scan), key=lambda item: -item.size_bytes))
+        self.progress.bytes_total = sum(item.size_bytes for item in waiting)
+        self.observer.begin(self.progress, self._notes())
+        decoders = self.pool.decoders
+        try:
+            while waiting or self.retries or self.jobs or any(decoder.item for decoder in decoders):
+                self._assign(waiting)
+                for event in self.pool.poll(self._patience()):
+                    self._receive(event)
+                # Whoever has finished gets its next file before this process does anything that takes time.
+                self._assign(waiting)
+                while self.jobs and self.jobs[0].ready:
+                    self._handle(self.jobs.popleft())
+                for message in self.call_size.news():
+                    self.observer.warning(self.job.recipe.output, message)
+                self.progress.current = [decoder.item.id for decoder in decoders if decoder.item]
+                self.observer.update(self.progress)
+        finally:
+            self.lanes.close()
+            for session in self.sessions.values():
+                session.close()
+
+    def _patience(self) -> float:
+        return ENCODING_POLL_SECONDS if self.jobs else POLL_SECONDS
+
+    def _notes(self) -> list[str]:
+        model = self.job.tower.identity
+        notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
+        for target in self.job.targets:
+            notes.append(f"method {describe_method(target.compressor.to_json())}")
+            notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
+        return [*notes, *self._passed_over()]
+
+    def _passed_over(self) -> list[str]:
+        count = self.job.scan.passed_over
+        return [f"passed over in folders: {count}, not media by their names"] if count else []
+
+    def _assign(self, waiting: deque[MediaItem]) -> None:
+        for decoder in self.pool.idle():
+            self.work_began = self.work_began or time.monotonic()
+            if self.retries:
+                decoder.assign(*self.retries.popleft())
+            elif waiting:
+                decoder.assign(waiting.popleft(), attempt=1)
+
+    def _receive(self, event: Event) -> None:
+        """Open sessions and start encoding as soon as messages come; what depends on order waits for its turn."""
+        item, message, tokens = event.item, event.message, None
+        try:
+            if isinstance(message, Opened):
+                self.sessions[item.id] = self._open(item, message)
+            elif event.pixels is not None and item.id in self.sessions:
+                session = self.sessions[item.id]
+                steps = -(-len(event.pixels) // self.job.tower.frames_per_step)
+                tokens = self.lanes.submit(self._fitting(session, session.prepare(event.pixels), steps))
+        except ITEM_ERRORS as error:
+            self._encode_failed(event, error)
+        self.jobs.append(EncodingJob(event, tokens))
+
+    def _fitting(self, session: ItemSession, call: Callable[[], Result], steps: int) -> Callable[[], Result]:
+        return self.call_size.fitting(call, session.info, session.size, steps)
+
+    def _handle(self, job: EncodingJob) -> None:
+        """One message in its turn. Whatever goes wrong with an item ends that item only."""
+        event, item, message = job.event, job.event.item, job.event.message
+        try:
+            if isinstance(message, Failed):
+                self._close_session(item)
+                self._decode_failed(event, message)
+            elif item.id in self.sessions:  # else the encoder has given it up: let its decoder run out
+                session, failed = self.sessions[item.id], {}
+                if isinstance(message, Chunk) and job.tokens is not None:
+                    failed = session.collect(event, message, job.tokens.result(), ITEM_ERRORS)
+                elif job.tokens is not None:
+                    failed = session.collect_chosen(job.tokens.result(), ITEM_ERRORS)
+                for target, error in failed.items():
+                    self._encode_failed(event, error, [target])
+                refusal = self.ledger.refusal(message) if isinstance(message, Finished) else None
+                if refusal is not None:
+                    self._close_session(item)
+                    self._decode_failed(event, refusal)
+                elif isinstance(message, Finished) and item.id in self.sessions:
+                    self._encode_chosen(event, session)
+                    if not session.encoding_on:
+                        self._complete(event, message)
+        except (CacheError, GivenUpError):
+            raise
+        except ITEM_ERRORS as error:
+            self._encode_failed(event, error)
+        finally:
+            job.wait()
+            event.release()
+
+    def _encode_chosen(self, event: Event, session: ItemSession) -> None:
+        """Submit frames that waited for the end of their clip: enough to keep the lanes busy, not all at once."""
+        for call in session.chosen_runs(self.lanes.count + 1):
+            self.jobs.append(EncodingJob(event, self.lanes.submit(self._fitting(session, call, STEPS_AT_A_TIME))))
+
+    def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
+        targets, folder = list(self.ledger.due[item.id]), Path(self.job.recipe.output)
+        return ItemSession(
+            item, opened, self.job.tower, targets, folder, self.job.recipe.reuse_unchanged, self.job.describe
+        )
+
+    def _complete(self, event: Event, finished: Finished) -> None:
+        session = self.sessions[event.item.id]
+        written = None
+        for target in session.targets:
+            try:
+                item = session.finish(target, finished)
+                self.ledger.write(target, item)
+            except CacheError:
+                raise
+            except ITEM_ERRORS as error:
+                self._encode_failed(event, error, [target])
+                continue
+            self.encoder_failures = 0
+            if written is None:
+                written = item
+                self.progress.kept_tokens += len(item.kept)
+        self._close_session(event.item)
+        if written is not None:
+            self.ledger.done(written, finished)
+
+    def _close_session(self, item: MediaItem) -> None:
+        session = self.sessions.pop(item.id, None)
+        if session is not None:
+            session.close()
+
+    def _decode_failed(self, event: Event, failed: Failed) -> None:
+        targets = list(self.ledger.due[event.item.id])
+        if not targets:  # the encoder gave it up before its decoder did
+            return
+        if failed.retry and event.attempt < MAX_ATTEMPTS:
+            self.retries.append((event.item, event.attempt + 1))
+            return
+        self.ledger.fail(event, targets, failed)
+
+    def _encode_failed(self, event: Event, error: Exception, targets: Sequence[Target] | None = None) -> None:
+        """Note a failure of some targets' methods, or of the encoder, which concerns all that miss the item."""
+        due = self.ledger.due[event.item.id]
+        targets = list(due) if targets is None else targets
+        if not targets:
+            return
+        stage: Stage = "method" if isinstance(error, MethodError) else "encode"
+        message = " ".join(str(error).split()) or type(error).__name__
+        self.encoder_failures += 1
+        self.ledger.fail(event, targets, Failed(stage, type(error).__name__, message))
+        if not due:
+            self._close_session(event.item)
+        if self.encoder_failures >= MAX_ENCODER_FAILURES_IN_A_ROW:
+            raise GivenUpError(
+                f"{self.encoder_failures} items in a row failed in the encoder; the last: {message}"
+            ) from error

@@ -102,7 +102,7 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     check_targets(targets, recipe.overwrite)
     decode = DecodeSettings(
         sampling=sampling,
-        limits=_limits(recipe.limits),
+        limits=limits_of(recipe.limits),
         decoder=recipe.decoder,
         frame_size=partial(tower.sizer, scale=request.compressor.pixel_scale),
         resample=tower.sizer.resample,
@@ -128,7 +128,8 @@ def supervision(recipe: CompressRecipe) -> Supervision:
     return Supervision(recipe.timeout, recipe.heartbeat, recipe.decoder_memory)
 
 
-def _limits(recipe: LimitsRecipe) -> Limits:
+def limits_of(recipe: LimitsRecipe) -> Limits:
+    """The limits that it sets, and the usual ones for the others."""
     default = Limits()
     return Limits(
         max_pixels=recipe.max_pixels or default.max_pixels,
