@@ -146,6 +146,7 @@ def mctf(case: str, arrays: Arrays) -> None:
     source = torch.zeros(arrays["source"].shape)
     np.testing.assert_array_equal(source.scatter_(1, step.into.unsqueeze(1), 1.0), arrays["source"])
     if arrays["attn_next"].size:
+        assert step.probabilities is not None
         np.testing.assert_allclose(step.probabilities, arrays["attn_next"], atol=1e-5)
 
 
@@ -186,8 +187,8 @@ class TimmBlock(TowerBlocks):
         return pixels
 
     def heads(self, block: int, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        joined = self._linear("attn.qkv", self._norm("norm1", states)).unflatten(2, (3, 4, -1))
-        query, key, value = joined.permute(2, 0, 3, 1, 4)
+        joined = self._linear("attn.qkv", self._norm("norm1", states))
+        query, key, value = joined.view(*joined.shape[:2], 3, 4, -1).permute(2, 0, 3, 1, 4)
         return query, key, value
 
     def scale(self, block: int) -> float:

@@ -5,6 +5,8 @@ A plan without steps is the plain tower; what is left tells where it came from; 
 
 from __future__ import annotations
 
+import ast
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +26,14 @@ from tiny_checkpoints import make_checkpoint, make_info, make_pixels
 from tokcli.errors import MethodError, ModelError
 from tokcli.methods import METHODS, Compressor, describe, method_names, resolve
 from tokcli.methods.compose import after_tower
+from tokcli.methods.tower_schedule import numbers, ramp, steps_by_r, steps_by_share
 from tokcli.models import VisionTower, load_tower
 from tokcli.models.in_tower import TowerBlocks
 from tokcli.models.inside import check_inside
 from tokcli.ops.reducing import InTower, TowerShape
 from tokcli.types import MediaInfo, Reduced, TokenSet, VisualTokens
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 FRAMES = 7
 NAMES = [name for name in method_names() if describe(name)["where"] == "tower"]
 # The tiny frames are 6 x 6, 4 x 6 or 2 x 2 tokens.
@@ -171,10 +175,14 @@ def test_cuts_do_not_change_anything(tower: VisionTower, name: str, options: Map
         parts = encoded(tower, compressor, runs, limit)
         assert torch.allclose(torch.cat([part.tokens for part in parts]), whole.tokens, rtol=0, atol=1e-5)
         assert torch.equal(torch.cat([part.coords for part in parts]), whole.coords)
-        joined, alone = (after_tower([part.reduced for part in some], all_of(some)) for some in (parts, [whole]))
+        joined, alone = (after_tower(reduced(some), all_of(some)) for some in (parts, [whole]))
         for field in ("mass", "source", "assignment"):
             left, right = getattr(joined, field), getattr(alone, field)
             assert left is right is None or torch.equal(left, right), field
+
+
+def reduced(parts: list[VisualTokens]) -> list[Reduced]:
+    return [part.reduced for part in parts if part.reduced is not None]
 
 
 def all_of(parts: list[VisualTokens]) -> TokenSet:
@@ -188,7 +196,7 @@ def all_of(parts: list[VisualTokens]) -> TokenSet:
 def test_the_share_of_each_frame(tower: VisionTower, name: str, keep: float) -> None:
     (visual,) = encoded(tower, usable(tower, name, {"keep": keep}), [FRAMES])
     whole = plain(tower)
-    per_step = len(whole) // len(whole.coords[:, 1].unique())
+    per_step = int((whole.coords[:, 1] == 0).sum())
     assert set(torch.bincount(visual.coords[:, 1].long()).tolist()) == {round(keep * per_step)}
 
 
@@ -203,6 +211,34 @@ def test_merged_tokens_are_not_those_of_the_plain_tower(
     as_before = name == "mustdrop" or (name == "evit" and tower.identity["family"] == "gemma3")
     if len(visual) < len(whole) and not as_before:
         assert float((visual.tokens - whole.tokens[visual.reduced.source]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("keep", "rows", "blocks", "expected"),
+    [
+        (0.5, 16, (0, 1, 2), {0: 3, 1: 3, 2: 2}),
+        (1.0, 16, (0, 1, 2), {}),
+        (0.25, 100, (1, 3), {1: 50, 3: 25}),
+        (0.25, 25, (1, 3), {1: 11, 3: 7}),  # 25 to 14 to 7, where the share is 6
+        (0.3, 10, (4, 5, 6, 7), {4: 2, 5: 2, 6: 2, 7: 1}),
+    ],
+)
+def test_a_share_as_steps(keep: float, rows: int, blocks: tuple[int, ...], expected: dict[int, int]) -> None:
+    assert steps_by_share("tome", keep, TowerShape(8, blocks, (1, rows), 0)) == expected
+
+
+def test_the_schedule_of_the_authors() -> None:
+    """ToMe's own, for the forms of r that this package has, as its code gave them."""
+    for case in json.loads((GOLDEN / "tome" / "parse_r_table.json").read_text()):
+        r, depth = ast.literal_eval(case["r"]), case["num_layers"]
+        if isinstance(r, list):
+            found = [*r, *[0] * (depth - len(r))]
+            counts = numbers("schedule", ",".join(map(str, r)))
+            steps = steps_by_r(counts, TowerShape(depth, tuple(range(depth)), (1, 1000), 1))
+            assert [steps.get(block, 0) for block in range(depth)] == case["list"] == found
+        else:
+            count, inflect = r if isinstance(r, tuple) else (r, 0.0)
+            assert ramp(count, inflect, depth) == case["list"]
 
 
 def test_a_still(tower: VisionTower) -> None:
@@ -277,7 +313,7 @@ SHAPE = TowerShape(24, tuple(range(23)), (24, 24), 1)
         ("evit", {"at": "3,40"}, SHAPE, "can't reduce in block 40 of this tower"),
         ("pumer", {"at": "2"}, TowerShape(4, (1, 3), (8, 8), 0), "blocks that will do: 1, 3"),
         ("mustdrop", {"window": 5, "variant": "official"}, SHAPE, "=5 does not divide 24x24 .* that do: 2, 3, 4, 6"),
-        ("mustdrop", {"keep": 0.1}, SHAPE, "leaves 0.111 of a frame's tokens in this tower, not 0.1"),
+        ("mustdrop", {"keep": 0.1}, SHAPE, "one token of a window of 9 of this tower, so it cannot leave 0.1 of"),
         ("mustdrop", {"variant": "official"}, TowerShape(4, (1, 3), (7, 11), 0), "no window does; use variant=fixed"),
         ("mustdrop", {"window": 9}, TowerShape(4, (1, 3), (7, 11), 0), "window=9 does not divide 7x11"),
     ],

@@ -105,12 +105,11 @@ def _plan(options: MustdropOptions, shape: TowerShape) -> dict[int, Act]:
     count = 0
     if options.threshold is None:
         gone = shape.rows - share_count(options.keep or 1.0, shape.rows)
-        count = -(-gone // (windows.side**2 - 1))
-        least = 1 - math.prod(windows.counts) * (windows.side**2 - 1) / shape.rows
-        if count > math.prod(windows.counts):
+        count = min(-(-gone // (windows.side**2 - 1)), math.prod(windows.counts))
+        if (options.keep or 1.0) * windows.side**2 < 1:
             raise MethodError(
-                f"method 'mustdrop' can make one token of each window of {windows.side**2}, which leaves {least:.3g} "
-                f"of a frame's tokens in this tower, not {options.keep:g}; give a larger window or a larger share"
+                f"method 'mustdrop' makes one token of a window of {windows.side**2} of this tower, so it cannot leave "
+                f"{options.keep:g} of a frame's; give a larger window or a larger share"
             )
     stands = torch.arange(shape.rows) if shape.stands is None else shape.stands
     return {shape.blocks[0]: partial(_act, windows, stands, options.threshold, count)}

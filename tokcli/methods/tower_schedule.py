@@ -5,8 +5,8 @@ The rules, for every method that reduces by a number of rows:
 - Only blocks that run and that attend to whole frames count: all up to the one that the features come from in most
   towers, the full-attention ones where there are windows.
 - ``keep`` is a share of each frame's tokens, rounded as budgets are (at least one is kept): of N tokens K are left.
-  The N - K are taken away with the smallest equal number in each block that suffices, the last ones with what remains;
-  where a method can merge no more than half of the rows, half where that is less.
+  The N - K are taken away with the smallest equal number in each block that suffices, half of the rows where that is
+  less, and what remains in the last one.
 - ``r`` is the authors' number, in each of these blocks.
 """
 
@@ -44,32 +44,33 @@ def numbers(name: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def steps_by_share(name: str, keep: float, shape: TowerShape, *, halving: bool = True) -> dict[int, int]:
-    """How many rows to take away in which block, so that of N ``share_count(keep, N)`` are left.
+def steps_by_share(name: str, keep: float, shape: TowerShape) -> dict[int, int]:
+    """How many rows to take away in which block, at most half of them in each, so that ``keep`` of all are left.
 
-    ``halving``: no block can take away more than half of the rows. Raises :class:`MethodError` where that is too few.
+    Where halves of odd numbers leave a few more, these stay. Raises :class:`MethodError` for a share below what all
+    blocks of the tower leave that take half away.
     """
-    wanted = shape.rows - share_count(keep, shape.rows)
-    most = _even(shape.rows, shape.rows, len(shape.blocks), halving)
-    if wanted > sum(most):
-        least = (shape.rows - sum(most)) / shape.rows
+    least = 0.5 ** len(shape.blocks)
+    if keep < least:
         raise MethodError(
             f"method {name!r} can take away half of a frame's tokens in each of {len(shape.blocks)} blocks of this "
             f"tower, which leaves {least:.3g} of them, not {keep:g}; ask for keep={least:.3g} or more, or take a "
             "method that works on tokens"
         )
-    each = next(r for r in range(wanted + 1) if sum(_even(r, shape.rows, len(shape.blocks), halving)) >= wanted)
+    blocks = len(shape.blocks)
+    wanted = min(shape.rows - share_count(keep, shape.rows), sum(_even(shape.rows, shape.rows, blocks)))
+    each = next(r for r in range(wanted + 1) if sum(_even(r, shape.rows, blocks)) >= wanted)
     steps, left = {}, wanted
-    for block, count in zip(shape.blocks, _even(each, shape.rows, len(shape.blocks), halving)):
+    for block, count in zip(shape.blocks, _even(each, shape.rows, blocks)):
         steps[block] = min(count, left)
         left -= steps[block]
     return {block: count for block, count in steps.items() if count}
 
 
-def _even(r: int, rows: int, blocks: int, halving: bool) -> list[int]:
+def _even(r: int, rows: int, blocks: int) -> list[int]:
     counts = []
     for _ in range(blocks):
-        counts.append(min(r, rows // 2 if halving else rows - 1))
+        counts.append(min(r, rows // 2))
         rows -= counts[-1]
     return counts
 

@@ -156,14 +156,17 @@ def _bias(tower: TowerBlocks, rows: Rows) -> torch.Tensor:
 def _attend(seen: BlockAttention, segments: list[int] | None) -> torch.Tensor:
     """(B, H, R, d)."""
     attention = torch.nn.functional.scaled_dot_product_attention
-    given = (seen.query, seen.key, seen.value)
     if segments is None:
-        return attention(*given, attn_mask=seen.bias, scale=seen.scale)
+        return attention(seen.query, seen.key, seen.value, attn_mask=seen.bias, scale=seen.scale)
+    given = (seen.query, seen.key, seen.value)
     flat = [values.transpose(0, 1).flatten(1, 2).unsqueeze(0).split(segments, dim=2) for values in given]
     biases: Any = [None] * len(segments)
     if seen.bias is not None:
         biases = seen.bias.reshape(1, 1, 1, -1).split(segments, dim=3)
-    parts = [attention(*qkv, attn_mask=bias, scale=seen.scale) for *qkv, bias in zip(*flat, biases)]
+    parts = [
+        attention(query, key, value, attn_mask=bias, scale=seen.scale)
+        for query, key, value, bias in zip(*flat, biases, strict=True)
+    ]
     joined = torch.cat(parts, dim=2).squeeze(0)
     return joined.unflatten(1, (seen.query.shape[0], -1)).transpose(0, 1)
 
