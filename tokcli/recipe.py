@@ -15,7 +15,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, mo
 
 from tokcli.errors import RecipeError
 
-TokensDtype = Literal["auto", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8"]
+TokensDtype = Literal["auto", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8", "pq4", "pq8"]
 NonEmpty = Annotated[str, Field(min_length=1)]
 PositionScheme = Literal["original", "hf", "compact"]
 
@@ -77,6 +77,7 @@ class _MakingCaches(_Step):
     options: dict[str, str] = {}
     also: list[NonEmpty] = []
     tokens_dtype: TokensDtype = "auto"
+    codebook: NonEmpty | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     overwrite: bool = False
     retry_errors: bool = False

@@ -8,6 +8,7 @@ plain ones are lossy; they give back float16. Scales are float32, little-endian,
 - ``int8c``: as ``int8`` after every channel was divided by the root of its largest magnitude in the row of the table,
   which evens out channels that are much larger than others (ZipCache, arXiv:2405.14256, section 4.1, for its keys).
 - ``fp8``: float8 of the kind e4m3 times a scale for each token, ``max |x| / 448``.
+- ``pq4``, ``pq8``: a byte for every 4 or 8 numbers, by the cache's codebook (:mod:`tokcli.cache.codebook`).
 
 With DeepStack levels a token has a scale of its own at each level.
 """
@@ -16,22 +17,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from tokcli.cache.codebook import Codebook, codebook_of
+from tokcli.cache.manifest import Manifest
 from tokcli.cache.tensors import ITEM_BYTES, tensor_view, token_bytes
-from tokcli.errors import UsageError
+from tokcli.errors import CacheError, UsageError
 
 if TYPE_CHECKING:
     import torch
 
 NUMBERS_AT_A_TIME = 1 << 19
 """Converted at once: enough that calls cost little, and 2 MiB of float32 in memory that is used again and again."""
+CODED_AT_A_TIME = 1 << 15
+"""The same for codebooks, which compare every part of a vector with 256 centroids."""
 SCALE_BYTES = 4
 
 
@@ -113,10 +119,7 @@ class ScaledCodec(Codec):
             # torch.aminmax along rows takes ten times as long.
             most = torch.abs(numbers, out=other[: len(some)]).amax(dim=1)
             if not bool(torch.isfinite(most).all()):
-                raise UsageError(
-                    f"tokens that are infinite or not a number can't be stored as {self.name}; store them as float32, "
-                    "or find out why the tower gave them"
-                )
+                raise _not_finite(self.name)
             scales[part] = most / self.largest
             numbers.mul_(torch.where(most > 0, self.largest / most, torch.zeros(())).unsqueeze(1))
             self._put(numbers, codes[part])
@@ -191,14 +194,21 @@ def _float8_numbers() -> npt.NDArray[np.float32]:
     return numbers
 
 
-def _rows_at_a_time(width: int) -> int:
-    return max(1, NUMBERS_AT_A_TIME // max(1, width))
+def _not_finite(name: str) -> UsageError:
+    return UsageError(
+        f"tokens that are infinite or not a number can't be stored as {name}; store them as float32, or find out why "
+        "the tower gave them"
+    )
 
 
-def _runs(tokens: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
+def _rows_at_a_time(width: int, numbers: int = NUMBERS_AT_A_TIME) -> int:
+    return max(1, numbers // max(1, width))
+
+
+def _runs(tokens: torch.Tensor, numbers: int = NUMBERS_AT_A_TIME) -> Iterator[tuple[int, torch.Tensor]]:
     """Some rows after others, with the number of the first."""
     start = 0
-    for some in tokens.split(_rows_at_a_time(tokens.shape[1])):
+    for some in tokens.split(_rows_at_a_time(tokens.shape[1], numbers)):
         yield start, some
         start += len(some)
 
@@ -211,6 +221,50 @@ def _channel_scales(tokens: torch.Tensor) -> torch.Tensor:
     return torch.where(most > 0, most.sqrt(), torch.ones(()))
 
 
+@dataclass(frozen=True)
+class QuantizerCodec(Codec):
+    """A byte for every few numbers, by a codebook."""
+
+    name: str
+    numbers_per_code: int
+    codebook: Codebook | None = None
+    """Without one it knows sizes only."""
+    dtype = "float16"
+    lossy = True
+
+    def num_bytes(self, rows: int, width: int) -> int:
+        return rows * -(-width // self.numbers_per_code)
+
+    def encode(self, tokens: torch.Tensor) -> npt.NDArray[np.uint8]:
+        import torch
+
+        codebook = self._known()
+        if tokens.shape[1] != codebook.width:
+            raise UsageError(
+                f"tokens have {tokens.shape[1]} numbers, the codebook is for {codebook.width}: it is another model's"
+            )
+        if not bool(torch.isfinite(tokens).all()):
+            raise _not_finite(self.name)
+        parts = [codebook.encode(some.float().numpy()) for _, some in _runs(tokens, CODED_AT_A_TIME)]
+        return np.concatenate(parts).reshape(-1) if parts else np.empty(0, np.uint8)
+
+    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
+        import torch
+
+        codes = np.frombuffer(buffer, np.uint8).reshape(-1, -(-width // self.numbers_per_code))
+        decoded = torch.empty((len(codes), width), dtype=torch.float16)
+        for start, some in _runs(decoded):
+            some.copy_(torch.from_numpy(self._known().decode(codes[start : start + len(some)])))
+        return decoded
+
+    def _known(self) -> Codebook:
+        if self.codebook is None:
+            raise CacheError(
+                f"tokens stored as {self.name} are read with the codebook of their cache; open it as a whole"
+            )
+        return self.codebook
+
+
 CODECS: dict[str, Codec] = {
     codec.name: codec
     for codec in (
@@ -219,12 +273,36 @@ CODECS: dict[str, Codec] = {
         ScaledCodec("int8c", 8, 127.0, by_channel=True),
         ScaledCodec("int4", 4, 7.0),
         ScaledCodec("fp8", 8, 448.0),
+        QuantizerCodec("pq4", 4),
+        QuantizerCodec("pq8", 8),
     )
 }
 
 
-def codec_of(name: str) -> Codec:
+def codec_of(name: str, codebook: Codebook | None = None) -> Codec:
     """The codec of that name. Raises ``UsageError`` for an unknown one."""
     if name not in CODECS:
         raise UsageError(f"unknown codec {name!r}; a cache stores tokens as {', '.join(CODECS)}")
-    return CODECS[name]
+    codec = CODECS[name]
+    return replace(codec, codebook=codebook) if isinstance(codec, QuantizerCodec) else codec
+
+
+def needs_codebook(name: str) -> bool:
+    """Whether tokens stored so are read with a codebook."""
+    return isinstance(CODECS.get(name), QuantizerCodec)
+
+
+def numbers_per_code(name: str) -> int:
+    """Numbers that one code of a codec with a codebook stands for."""
+    codec = CODECS[name]
+    assert isinstance(codec, QuantizerCodec)
+    return codec.numbers_per_code
+
+
+def cache_codec(cache: Path, manifest: Manifest) -> Codec | None:
+    """How the tokens of a cache are read; None where their rows tell enough.
+
+    Raises ``CacheError`` where the codebook is missing or another.
+    """
+    codebook = codebook_of(cache, manifest)
+    return None if codebook is None else codec_of(str(manifest.configuration["tokens_dtype"]), codebook)

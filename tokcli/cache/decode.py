@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokcli.cache.checksum import checksum_problem
-from tokcli.cache.codecs import CODECS
 from tokcli.cache.levels import parted
 from tokcli.cache.row import StoredRow
 from tokcli.cache.tensors import tensor_view
@@ -108,8 +107,7 @@ def _row_tensors(
     if problem := row.lengths_problem() or checksum_problem(row, head):
         raise IntegrityError(f"row {number} of {item_id}: {problem}")
     tensors = {name: tensor_view(row.buffer(name), "int32", width) for name, width in (("coords", 4), ("source", None))}
-    tokens = CODECS[row["dtype"]].decode(row.buffer("tokens"), row["hidden_size"] // (1 + row.levels()))
-    tensors["tokens"] = tokens.view(row["num_tokens"], row["hidden_size"])
+    tensors["tokens"] = row.tokens()
     mass = row.buffer("mass")
     return tensors | {"mass": torch.ones(row["num_tokens"]) if mass is None else tensor_view(mass, "float32")}
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokcli.cache.checksum import row_checksum
-from tokcli.cache.codecs import Codec, codec_of
+from tokcli.cache.codecs import Codec
 from tokcli.cache.levels import joined
 from tokcli.cache.metadata import fitted
 from tokcli.cache.records import ErrorRow, clean_path, clean_text
@@ -29,7 +29,7 @@ ROW_LIMIT = 2**31 - 1
 Row = dict[str, Any]
 
 
-def item_rows(item: EncodedItem, codec: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Row]:
+def item_rows(item: EncodedItem, codec: Codec, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Row]:
     """The item's rows in order; each slices and converts its own tokens only.
 
     Raises ``UsageError`` for what the format cannot hold.
@@ -38,20 +38,19 @@ def item_rows(item: EncodedItem, codec: str, chunk_bytes: int = CHUNK_BYTES) -> 
     total, hidden = len(kept), (1 + kept.levels) * int(kept.tokens.shape[1])
     if item.source_tokens > ROW_LIMIT:
         raise UsageError(f"{item.id} has {item.source_tokens} source tokens, a cache takes {ROW_LIMIT}; sample it less")
-    coder = codec_of(codec)
-    step = max(1, chunk_bytes // max(1, coder.num_bytes(1 + kept.levels, int(kept.tokens.shape[1]))))
+    step = max(1, chunk_bytes // max(1, codec.num_bytes(1 + kept.levels, int(kept.tokens.shape[1]))))
     num_chunks = max(1, -(-total // step))
     common = _columns_of_every_row(item) | {
         "num_chunks": num_chunks,
         "kept_tokens": total,
         "hidden_size": hidden,
         "deepstack_levels": kept.levels,
-        "dtype": codec,
+        "dtype": codec.name,
     }
     whole = _columns_of_first_row(item)
     for chunk in range(num_chunks):
         part = slice(chunk * step, min(total, (chunk + 1) * step))
-        yield common | (whole if chunk == 0 else {}) | _blobs(kept, part, coder) | {"chunk": chunk}
+        yield common | (whole if chunk == 0 else {}) | _blobs(kept, part, codec) | {"chunk": chunk}
 
 
 def error_row(row: ErrorRow) -> Row:

@@ -13,6 +13,7 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tokcli.cache.codecs import Codec
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, reading
@@ -40,8 +41,9 @@ class _Open:
 class ShardFiles:
     """Random access to rows of many shards; safe for threads, and starts anew after a fork."""
 
-    def __init__(self, shards: Sequence[Shard], manifest: Manifest) -> None:
-        self._shards, self._manifest = shards, manifest
+    def __init__(self, shards: Sequence[Shard], manifest: Manifest, codec: Codec | None = None) -> None:
+        """``codec`` is what tells how tokens are read where rows do not."""
+        self._shards, self._manifest, self._codec = shards, manifest, codec
         self._start()
 
     def rows(self, shard: int, first: int, count: int, *, what: str) -> Iterator[StoredRow]:
@@ -51,7 +53,7 @@ class ShardFiles:
                 starts = self._opened(shard).starts
                 group = bisect_right(starts, row) - 1
                 columns = self._group(shard, group, what)
-            yield StoredRow(columns, row - starts[group])
+            yield StoredRow(columns, row - starts[group], self._codec)
 
     def alone(self, shard: int, row: int) -> bool:
         """Whether the row has a row group to itself, so that its buffers can be given away."""

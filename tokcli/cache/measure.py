@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tokcli.cache.codecs import Codec, codec_of
 from tokcli.cache.encode import Row, item_rows, row_bytes, rows_table
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
@@ -36,9 +37,10 @@ class StoredSize:
 class SizeMeter:
     """Measures items for caches of one configuration."""
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, codec: Codec | None = None) -> None:
+        """``codec``, of an open cache, is needed where tokens are stored by a codebook."""
         self._manifest = manifest
-        self._dtype = str(manifest.configuration["tokens_dtype"])
+        self._codec = codec or codec_of(str(manifest.configuration["tokens_dtype"]))
 
     def measure(self, item: EncodedItem) -> StoredSize:
         """The size of one item as ``CacheWriter`` would write it."""
@@ -46,7 +48,7 @@ class SizeMeter:
         empty = _written([], schema)
         payload, groups, blobs = 0, [], []
         constants = {"sequence": 0, "configuration": self._manifest.digest}
-        for row in item_rows(item, self._dtype):
+        for row in item_rows(item, self._codec):
             full = row | constants
             one, two = (_written([full] * count, schema) for count in (1, 2))
             payload += two - one

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tokcli.cache.codebook import codebook_of
 from tokcli.cache.folder import make_folder, prepare
 from tokcli.cache.index import Place, build_index
 from tokcli.cache.layout import MANIFEST, list_shards
@@ -82,6 +83,8 @@ def merge_caches(
     lock = lock_cache(folder)
     try:
         prepare(folder, manifest, overwrite=False)
+        if (codebook := codebook_of(sources[0].path, manifest)) is not None:
+            codebook.save(folder)
         types = metadata_types((shard, source.manifest) for source in sources for shard in source.index.shards)
         sequence = next_sequence(list_shards(folder))
         rewriter = Rewriter(folder, manifest, sequence, types, max_shard_bytes, max_shard_items)

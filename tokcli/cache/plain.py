@@ -35,7 +35,7 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
             its ``row_crc32`` is checked.
 
     Raises:
-        CacheError: A column is missing.
+        CacheError: A column is missing, or the tokens are stored by a codebook, which a row does not have.
         IntegrityError: The lengths of the columns contradict one another, or the bytes are not those written.
     """
     import torch
@@ -46,8 +46,7 @@ def decode_row(row: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         problem = checksum_problem(stored)
     if problem is not None:
         raise IntegrityError(f"the row of {row.get('id', 'an item')}: {problem}")
-    levels = stored["deepstack_levels"] if "deepstack_levels" in row else 0
-    tokens, deepstack = parted(tensor_view(stored.buffer("tokens"), stored["dtype"], stored["hidden_size"]), levels)
+    tokens, deepstack = parted(stored.tokens(), stored.levels())
     mass = stored.buffer("mass")
     tensors = {
         "tokens": tokens,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa
 
+from tokcli.cache.codecs import cache_codec
 from tokcli.cache.decode import decode_item
 from tokcli.cache.files import ShardFiles
 from tokcli.cache.index import Index, Place, build_index
@@ -51,7 +52,9 @@ class Cache:
         self._check_complete(told)
         self.complete = told is not None
         """Whether the run that wrote it reached its end; a run that is going on, or was stopped, did not."""
-        self._files = ShardFiles(self._index.shards, self.manifest)
+        self.codec = cache_codec(self.path, self.manifest)
+        """How tokens are read where rows do not tell enough: by the cache's codebook."""
+        self._files = ShardFiles(self._index.shards, self.manifest, self.codec)
         self._selected = False
 
     def _told(self) -> dict[str, int] | None:

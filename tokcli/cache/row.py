@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokcli.cache.codecs import CODECS
+from tokcli.cache.codecs import CODECS, Codec
 from tokcli.cache.schema import BLOBS, META_PREFIX
+
+if TYPE_CHECKING:
+    import torch
 
 _HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
 
@@ -60,8 +63,9 @@ class Columns(dict[str, pa.Array]):
 class StoredRow:
     """Row ``number`` of the columns of a row group."""
 
-    def __init__(self, columns: Columns, number: int) -> None:
-        self._columns, self._number = columns, number
+    def __init__(self, columns: Columns, number: int, codec: Codec | None = None) -> None:
+        """``codec`` is that of the cache, where the row alone does not tell how its tokens are read."""
+        self._columns, self._number, self._codec = columns, number, codec
 
     def __getitem__(self, name: str) -> Any:
         """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
@@ -87,6 +91,13 @@ class StoredRow:
     def numbers(self, name: str) -> npt.NDArray[Any] | None:
         """A list column's values, not copied; None where it is null."""
         return self._columns.numbers(name, self._number)
+
+    def tokens(self) -> torch.Tensor:
+        """(K, D), which may share the buffer's memory; the lengths must have been checked."""
+        codec = self._codec or CODECS[self["dtype"]]
+        buffer, width = self.buffer("tokens"), self["hidden_size"]
+        assert buffer is not None
+        return codec.decode(buffer, width // (1 + self.levels())).view(self["num_tokens"], width)
 
     def integers(self, name: str) -> npt.NDArray[np.int32]:
         """A blob of int32, not copied; empty where it is null."""

@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from tokcli.cache.checksum import checksum_problem
+from tokcli.cache.codebook import FILE, codebook_of
 from tokcli.cache.index import build_index
 from tokcli.cache.layout import SUCCESS, Shard, foreign_files, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
@@ -65,6 +66,10 @@ def _name(cache: Path, shard: Shard) -> str:
 
 def _whole_cache_problems(cache: Path, manifest: Manifest) -> list[Problem]:
     index = build_index(cache, manifest)
+    try:
+        codebook_of(cache, manifest)
+    except CacheError as error:
+        return [Problem(FILE, str(error))]
     try:
         told = read_success(cache)
     except ValueError:

@@ -9,7 +9,8 @@ from types import TracebackType
 
 import pyarrow as pa
 
-from tokcli.cache.codecs import codec_of
+from tokcli.cache.codebook import Codebook
+from tokcli.cache.codecs import cache_codec, codec_of
 from tokcli.cache.encode import CHUNK_BYTES, error_row, item_rows
 from tokcli.cache.faults import fault_point
 from tokcli.cache.folder import make_folder, prepare
@@ -54,13 +55,14 @@ class CacheWriter:
         *,
         overwrite: bool = False,
         tokens_dtype: str | None = None,
+        codebook: Codebook | None = None,
         max_shard_bytes: int = SHARD_BYTES,
         max_shard_items: int = SHARD_ITEMS,
         max_shard_seconds: float = SHARD_SECONDS,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.path = Path(path)
-        self._codec = codec_of(tokens_dtype or str(manifest.configuration.get("tokens_dtype", "float16")))
+        self._codec = codec_of(tokens_dtype or str(manifest.configuration.get("tokens_dtype", "float16")), codebook)
         if manifest.configuration.get("tokens_dtype", self._codec.name) != self._codec.name:
             raise ValueError(f"tokens_dtype is {self._codec.name}, the manifest tells {manifest.configuration}")
         self._limits = (max_shard_bytes, max_shard_items, max_shard_seconds)
@@ -76,6 +78,9 @@ class CacheWriter:
         self._lock = lock_cache(self.path)
         try:
             self.manifest = prepare(self.path, manifest, overwrite=overwrite)
+            if codebook is not None:
+                codebook.save(self.path)
+            self._codec = cache_codec(self.path, self.manifest) or self._codec
             self._state, self._sequence = load_state(self.path, self.manifest)
         except BaseException:
             self._lock.release()
@@ -116,7 +121,7 @@ class CacheWriter:
         for tokens in (item.kept.tokens, item.kept.deepstack):
             if tokens is not None:
                 check_range(tokens, self._codec.dtype, item_id)
-        rows = item_rows(item, self._codec.name, self._chunk_bytes)
+        rows = item_rows(item, self._codec, self._chunk_bytes)
         row = next(rows)  # raises what it has against the item before a row of it is in the shard
         types = widened(self._metadata_types, item.metadata)
         if item_id in self._written or (self._shard is not None and types != self._metadata_types):

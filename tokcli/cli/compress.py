@@ -88,10 +88,14 @@ def compress(
             "--codec",
             "--tokens-dtype",
             help="How tokens are stored: auto (as computed), float16, bfloat16, float32; "
-            "smaller, with loss: int8, int8c, int4, fp8.",
+            "smaller, with loss: int8, int8c, fp8, int4, pq4, pq8.",
             rich_help_panel="Model",
         ),
     ] = "auto",
+    codebook: Annotated[
+        str | None,
+        typer.Option(help="With --codec pq4 or pq8: take the codebook of this cache.", rich_help_panel="Model"),
+    ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)] = 1.0,
     num_frames: Annotated[
         int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
@@ -208,6 +212,7 @@ def compress(
         "dtype": dtype,
         "device": device,
         "tokens_dtype": tokens_dtype,
+        "codebook": codebook,
         "path_col": path_col,
         "id_col": id_col,
         "columns": None if columns is None else [name.strip() for name in columns.split(",") if name.strip()],

@@ -50,10 +50,14 @@ def derive(
             "--codec",
             "--tokens-dtype",
             help="How tokens are stored: auto (as CACHE), float16, bfloat16, float32; "
-            "smaller, with loss: int8, int8c, int4, fp8.",
+            "smaller, with loss: int8, int8c, fp8, int4, pq4, pq8.",
             rich_help_panel=METHOD,
         ),
     ] = "auto",
+    codebook: Annotated[
+        str | None,
+        typer.Option(help="With --codec pq4 or pq8: take the codebook of this cache.", rich_help_panel=METHOD),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first N items.", rich_help_panel=RUNNING)] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an existing output and begin anew.", rich_help_panel=RUNNING)
@@ -99,6 +103,7 @@ def derive(
         "seed": seed,
         "also": also or [],
         "tokens_dtype": tokens_dtype,
+        "codebook": codebook,
         "limit": limit,
         "overwrite": overwrite,
         "retry_errors": retry_errors,

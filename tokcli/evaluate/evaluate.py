@@ -194,7 +194,7 @@ def _finish(
     questions = {item_id: runner.questions[item_id] for item_id in ids}
     if recipe.against is None:
         settings, table = [*settings, Setting(GUESS, source=None)], [*table, guessed(questions, table[0])]
-    meters = {name: SizeMeter(source.cache.manifest) for name, source in runner.sources.items()}
+    meters = {name: SizeMeter(source.cache.manifest, source.cache.codec) for name, source in runner.sources.items()}
     results = Results(settings, table, questions, meters, encode_seconds)
     measure = "accuracy" if recipe.against is None else "agreement"
     rows = make_rows(results, measure=measure, samples=recipe.bootstrap, seed=recipe.seed)

@@ -190,7 +190,8 @@ class Runner:
 
     def _meter(self, setting: Setting) -> SizeMeter:
         assert setting.source is not None
-        return SizeMeter(self.sources[setting.source].cache.manifest)
+        cache = self.sources[setting.source].cache
+        return SizeMeter(cache.manifest, cache.codec)
 
 
 def _digest(item: EncodedItem) -> str:

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 
-from tokcli.cache import CacheWriter
 from tokcli.errors import CacheError, MethodError, TokcliError
 from tokcli.pipeline.call_size import CallSize
 from tokcli.pipeline.decoder import Event
@@ -56,10 +55,7 @@ def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
     """Bring the job's inputs into its caches, with decoders that are configured for it."""
     recipe = job.recipe
     with ExitStack() as stack:
-        outputs = [
-            Output(target, stack.enter_context(CacheWriter(target.folder, target.manifest, overwrite=recipe.overwrite)))
-            for target in job.targets
-        ]
+        outputs = [Output(target, stack.enter_context(target.open(recipe.overwrite))) for target in job.targets]
         run = Run(job, outputs, pool, observer)
         # Whatever ends the run, Ctrl-C too: leaving the writers commits the items that are whole.
         run.run()

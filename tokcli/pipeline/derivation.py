@@ -9,8 +9,10 @@ from typing import Any
 import torch
 
 from tokcli.cache import Cache, ErrorRow, Manifest, open_cache
+from tokcli.cache.codebook import KEY, Codebook, codebook_of
 from tokcli.errors import UsageError
 from tokcli.methods import Compressor
+from tokcli.pipeline.codebooks import codebook_for
 from tokcli.pipeline.further import Further, further_on, stored_dtypes
 from tokcli.pipeline.preflight import library_versions
 from tokcli.pipeline.reduction import stored
@@ -89,15 +91,26 @@ def _derivation(source: Cache, folder: Path, further: Compressor, recipe: Derive
         "seed": seed,
         "tokens_dtype": held if recipe.tokens_dtype == "auto" else recipe.tokens_dtype,
     }
+    codebook = _codebook(source, str(changed["tokens_dtype"]), folder, recipe)
+    if codebook is not None:
+        changed[KEY] = codebook.digest
     if run.tower_dtype is None:
         # Told apart from a cache made from the media, where methods see tokens before they are rounded.
         changed.setdefault("method_dtype", configuration.get("method_dtype", held))
     manifest = Manifest(
-        configuration={**configuration, **changed},
+        configuration={**{key: value for key, value in configuration.items() if key != KEY}, **changed},
         information={
             **source.manifest.information,
             "versions": library_versions(),
             "derived_from": {"cache": str(source.path), "configuration": source.manifest.digest},
         },
     )
-    return Derivation(Target(folder, compressor, manifest), run)
+    return Derivation(Target(folder, compressor, manifest, codebook), run)
+
+
+def _codebook(source: Cache, codec: str, folder: Path, recipe: DeriveRecipe) -> Codebook | None:
+    """The source's own where tokens are stored again as they were, else as the recipe says."""
+    own = codebook_of(source.path, source.manifest)
+    if recipe.codebook is None and own is not None and codec == source.manifest.configuration["tokens_dtype"]:
+        return own
+    return codebook_for(codec, folder, reuse=recipe.codebook, overwrite=recipe.overwrite, source=source)

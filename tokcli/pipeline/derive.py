@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from tokcli.cache import CacheWriter, ErrorRow, open_cache
+from tokcli.cache import ErrorRow, open_cache
 from tokcli.errors import CacheError, TokcliError
 from tokcli.pipeline.compress import ITEM_ERRORS
 from tokcli.pipeline.derivation import DeriveJob, check_derivation
@@ -39,11 +39,7 @@ def derive(recipe: DeriveRecipe, observer: Observer | None = None) -> CompressSu
     job = check_derivation(recipe)
     with ExitStack() as stack:
         outputs = [
-            Output(
-                one.target,
-                stack.enter_context(CacheWriter(one.target.folder, one.target.manifest, overwrite=recipe.overwrite)),
-            )
-            for one in job.derivations
+            Output(one.target, stack.enter_context(one.target.open(recipe.overwrite))) for one in job.derivations
         ]
         run = _Run(job, outputs, observer or Silent())
         run.run()

@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tokcli.cache import Manifest
+from tokcli.cache.codebook import KEY, Codebook
 from tokcli.errors import MethodError, UsageError
 from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_inputs
 from tokcli.methods import Compressor
@@ -19,6 +21,7 @@ from tokcli.models import VisionTower, load_tower, resolve_checkpoint
 from tokcli.models.describing import Describe, describer
 from tokcli.models.inside import check_inside
 from tokcli.models.reuse import check_takes_units
+from tokcli.pipeline.codebooks import codebook_for
 from tokcli.pipeline.decoder import Supervision
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
@@ -79,9 +82,7 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     tower = tower or load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
     sampling = Sampling(**recipe.sampling.model_dump())
     wanted = ((Path(recipe.output), request.compressor), *request.also)
-    targets = tuple(
-        Target(folder, compressor, _manifest(recipe, tower, compressor, sampling)) for folder, compressor in wanted
-    )
+    targets = tuple(_target(recipe, tower, compressor, sampling, folder) for folder, compressor in wanted)
     for target in targets:
         _check_signals(target.compressor, tower, recipe)
         if target.compressor.pixel_scale < 1 and not tower.sizer.scalable:
@@ -150,16 +151,38 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _manifest(recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling) -> Manifest:
+def _target(
+    recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling, folder: Path
+) -> Target:
+    codec = recipe.tokens_dtype if recipe.tokens_dtype != "auto" else str(tower.identity["dtype"])
+    codebook = codebook_for(codec, folder, reuse=recipe.codebook, overwrite=recipe.overwrite)
+    if codebook is not None and codebook.width != tower.identity["hidden_size"]:
+        raise UsageError(
+            f"the codebook is for tokens of {codebook.width} numbers, those of {recipe.model} have "
+            f"{tower.identity['hidden_size']}; take one that was trained for this model"
+        )
+    return Target(folder, compressor, _manifest(recipe, tower, compressor, sampling, codec, codebook), codebook)
+
+
+def _manifest(
+    recipe: CompressRecipe,
+    tower: VisionTower,
+    compressor: Compressor,
+    sampling: Sampling,
+    codec: str,
+    codebook: Codebook | None,
+) -> Manifest:
     # With 0 tokens are what they are without.
-    reused = {"reuse_unchanged": recipe.reuse_unchanged} if recipe.reuse_unchanged else {}
+    further: dict[str, Any] = {"reuse_unchanged": recipe.reuse_unchanged} if recipe.reuse_unchanged else {}
+    if codebook is not None:
+        further[KEY] = codebook.digest
     manifest = Manifest.create(
         model=tower.identity,
         sampling=asdict(sampling),
         resize=recipe.resize,
         decoder=recipe.decoder,
         method=compressor.to_json(),
-        tokens_dtype=recipe.tokens_dtype if recipe.tokens_dtype != "auto" else tower.identity["dtype"],
+        tokens_dtype=codec,
         seed=recipe.seed,
         information={
             "versions": library_versions(),
@@ -168,7 +191,7 @@ def _manifest(recipe: CompressRecipe, tower: VisionTower, compressor: Compressor
             "reading": {name: getattr(recipe, name) for name in ("path_col", "id_col", "columns")},
         },
     )
-    return replace(manifest, configuration={**manifest.configuration, **reused})
+    return replace(manifest, configuration={**manifest.configuration, **further})
 
 
 def machine_of(device: torch.device) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tokcli.cache import CacheWriter, ErrorRow, Manifest, open_cache
+from tokcli.cache.codebook import Codebook
 from tokcli.cache.codecs import codec_of
 from tokcli.cache.folder import check_configuration
 from tokcli.cache.records import clean_text
@@ -29,6 +30,12 @@ class Target:
     folder: Path
     compressor: Compressor
     manifest: Manifest
+    codebook: Codebook | None = None
+    """Of codecs that have one; the manifest names its digest."""
+
+    def open(self, overwrite: bool = False) -> CacheWriter:
+        """Take the cache into use for writing; raises what ``CacheWriter`` does."""
+        return CacheWriter(self.folder, self.manifest, overwrite=overwrite, codebook=self.codebook)
 
     @property
     def tokens_dtype(self) -> str:
