@@ -7,7 +7,7 @@ TORCH  ?= torch==2.13.0
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-long lint format bench benchmark docs clean
+.PHONY: demo test test-long fuzz lint format bench benchmark docs clean
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -23,6 +23,13 @@ test: $(READY)  ## the test suite without the long tests
 
 test-long: $(READY)  ## the long tests alone
 	$(BIN)/python -m pytest -m long
+
+# How many broken files, and which: the same seed gives the same ones.
+N ?= 400
+SEED ?= 0
+
+fuzz: $(READY)  ## broken files through whole runs; real ones too where TOKCLI_MEDIA names a folder
+	$(BIN)/python tests/fuzz/fuzz.py --count $(N) --seed $(SEED)
 
 lint: $(READY)
 	$(BIN)/ruff check .
