@@ -22,8 +22,7 @@ from tokcli.recipe import RenderRecipe
 def command(clips: Path, cache: Path) -> list[str]:
     # Shards of two items: a kill then also falls between, before and after commits.
     code = (
-        "import sys; import tokcli.pipeline.compress as c; from functools import partial;"
-        "c.CacheWriter = partial(c.CacheWriter, max_shard_items=2);"
+        "from tokcli.cache import CacheWriter; CacheWriter.__init__.__kwdefaults__['max_shard_items'] = 2;"
         "from tokcli.cli.app import main; main()"
     )
     arguments = ["compress", str(clips), "-o", str(cache), "--method", "dtd", "--num-workers", "1", "-q"]
@@ -51,26 +50,42 @@ def kill_when_it_works(clips: Path, cache: Path, generator: random.Random) -> bo
 
 def contents(cache: Path) -> dict[str, torch.Tensor]:
     opened = open_cache(cache)
-    assert max(Counter(opened.ids()).values()) == 1
+    assert max(Counter(opened.ids()).values(), default=1) == 1
     return {item_id: opened[item_id].kept.tokens for item_id in opened.ids()}
 
 
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kills", [6, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
+    """Kill, and go on with the same cache; a run that came to its end is compared, and the next cache is begun."""
     clips = tmp_path / "clips"
     render(RenderRecipe(output=str(clips), count=12, seed=21))
     subprocess.run(command(clips, tmp_path / "whole"), check=True)
+    whole = contents(tmp_path / "whole")
     generator = random.Random(kills)
-    cut = sum(kill_when_it_works(clips, tmp_path / "killed", generator) for _ in range(kills))
-    assert cut > 0, "no kill fell into a run: the test would prove nothing"
-    subprocess.run(command(clips, tmp_path / "killed"), check=True)
-    whole, killed = contents(tmp_path / "whole"), contents(tmp_path / "killed")
+    done, ended, cache = 0, 0, tmp_path / "killed-0"
+    while done < kills:
+        assert ended < kills, "hardly any kill fell into a run"
+        if kill_when_it_works(clips, cache, generator):
+            done += 1
+            if (cache / "manifest.json").exists():
+                killed = contents(cache)  # a cache at every moment, of whole items
+                assert all(torch.equal(killed[item_id], whole[item_id]) for item_id in killed)
+        else:
+            assert_whole(cache, whole)
+            ended += 1
+            cache = tmp_path / f"killed-{ended}"
+    subprocess.run(command(clips, cache), check=True)
+    assert_whole(cache, whole)
+
+
+def assert_whole(cache: Path, whole: dict[str, torch.Tensor]) -> None:
+    killed = contents(cache)
     assert killed.keys() == whole.keys()
     assert all(torch.equal(killed[item_id], whole[item_id]) for item_id in whole)
-    assert verify_cache(tmp_path / "killed") == []
-    assert not list((tmp_path / "killed").rglob(".tmp-*"))
-    assert (tmp_path / "killed" / "_SUCCESS").exists()
+    assert verify_cache(cache) == []
+    assert not list(cache.rglob(".tmp-*"))
+    assert (cache / "_SUCCESS").exists()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
