@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
 import random
+import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 from cache_common import assert_same_item, make_item, make_manifest, media_item, parts, write_cache
 
-from tokcli.cache import CacheWriter, ErrorRow, compact_cache, open_cache, verify_cache
+from tokcli.cache import CacheWriter, ErrorRow, compact_cache, merge_caches, open_cache, repair_cache, verify_cache
 from tokcli.cache.prune import prune_items
 from tokcli.cache.state import load_state
 from tokcli.errors import CacheError, IntegrityError
@@ -187,6 +189,19 @@ def test_a_column_of_a_newer_tokcli_is_not_lost(tmp_path: Path, monkeypatch: pyt
     assert open_cache(tmp_path).ids() == ["a", "b"]
     with pytest.raises(CacheError, match="has a column 'later' that this tokcli does not know and would lose"):
         compact_cache(tmp_path)
+
+
+def test_one_at_a_time(tmp_path: Path) -> None:
+    write_cache(tmp_path / "cache", make_item("a"))
+    write_cache(tmp_path / "other", make_item("b"))
+    with CacheWriter(tmp_path / "cache", MANIFEST) as writer:
+        held = f"cache is being written by process {os.getpid()} on {socket.gethostname()}; wait for it"
+        for change in (compact_cache, repair_cache, lambda path: merge_caches([tmp_path / "other"], path)):
+            with pytest.raises(CacheError, match=held) as caught:
+                change(tmp_path / "cache")
+            assert caught.value.exit_code == 2
+        assert compact_cache(tmp_path / "cache", dry_run=True).shards_after == 1  # looking needs no lock
+        writer.finish(["a"])
 
 
 def prune(path: Path, ids: set[str], **limits: int) -> None:
