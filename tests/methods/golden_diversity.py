@@ -10,9 +10,10 @@ from method_items import Arrays
 from tokcli.methods import resolve
 from tokcli.methods.agilepruner import spaced_order
 from tokcli.methods.tiles import tiled_steps
-from tokcli.methods.zoo_prune import sensitive_order, sensitivity
+from tokcli.methods.zoo_prune import sensitive_order
 from tokcli.ops.complexity import effective_rank
 from tokcli.ops.diversity import max_min_order, min_sum_order, unit_rows
+from tokcli.ops.sensitivity import sensitivity
 
 DECIDED = 1e-6
 """A pick is decided by rounding where the best score is less than this above the second best."""

@@ -23,7 +23,7 @@ from tiny_checkpoints import make_info, make_pixels
 from tokcli import models
 from tokcli.errors import ModelError
 from tokcli.models import signals as signals_module
-from tokcli.models.base import CLS_SIGNALS, TOWER_SIGNALS
+from tokcli.models.base import CLS_SIGNALS, PROJECTOR_SIGNALS, TOWER_SIGNALS
 
 SHAPES = [(100, 150), (150, 90), (61, 60)]
 FRAMES = 5
@@ -273,9 +273,11 @@ def test_runs_do_not_change_signals(
 ) -> None:
     info = make_info(kind, frames=FRAMES)
     pixels = make_pixels(info, tower.sizer(info))
-    whole = tower.start(info, pixels.shape[1:3], tower.signals).push(pixels)
+    # Differences of small differences grow in the projector; these have a test of their own.
+    wanted = tower.signals - PROJECTOR_SIGNALS
+    whole = tower.start(info, pixels.shape[1:3], wanted).push(pixels)
     monkeypatch.setattr(tower, "max_patches", 1)
-    encoding = tower.start(info, pixels.shape[1:3], tower.signals)
+    encoding = tower.start(info, pixels.shape[1:3], wanted)
     run = 2 if kind == "video" else 1
     parts = [encoding.push(pixels[first : first + run]) for first in range(0, len(pixels), run)]
     for name, values in whole.signals.items():

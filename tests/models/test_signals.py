@@ -23,7 +23,7 @@ from tiny_checkpoints import Halves, make_info, make_pixels
 from tokcli import models
 from tokcli.errors import ModelError
 from tokcli.models import signals as signals_module
-from tokcli.models.base import SQUARE_SIGNALS, TOWER_SIGNALS
+from tokcli.models.base import PROJECTOR_SIGNALS, SQUARE_SIGNALS, TOWER_SIGNALS
 from tokcli.models.signals import attend, window_order
 
 FRAMES = 7
@@ -151,7 +151,7 @@ def test_signals_of_later_towers_are_what_their_own_eager_attention_computes(
     patches = patches_by_index(frames) if tiny.family.startswith("glm") else patches_of_qwen3(frames)
     grid = [2, frames.shape[1] // side, frames.shape[2] // side]
     expected = all_signals(*eager_run(folder, patches, grid, range(len(tower.model.model.visual.blocks))))
-    assert expected.keys() == tower.signals - SQUARE_SIGNALS
+    assert expected.keys() == tower.signals - SQUARE_SIGNALS - PROJECTOR_SIGNALS
     found = in_runs(tower, frames, [4], TOWER_SIGNALS)
     tokens = found.pop("tokens")
     found.pop("deepstack", None)
@@ -285,7 +285,7 @@ def test_signals_of_llava_are_what_eager_attention_computes(layered: tuple[Any, 
     expected = {name: torch.cat([frame[name] for frame in of_frames]) for name in of_frames[0]}
     expected["pre_projector"] = run.states[block + 1][:, 1:].flatten(0, 1)
     found = in_runs(tower, frames, [3], frozenset(expected))
-    assert expected.keys() == tower.signals - SQUARE_SIGNALS
+    assert expected.keys() == tower.signals - SQUARE_SIGNALS - PROJECTOR_SIGNALS
     tokens = found.pop("tokens")
     assert len(tokens) == 3 * TOKENS and found["cls_attention_layers"].shape == (len(tokens), 4)
     check_equal(found, expected)

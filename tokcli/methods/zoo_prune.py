@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -33,8 +33,7 @@ class ZooPruneOptions(SizeBudget):
     needs={SIGNAL},
     code="AIM-SKKU/ZOO-Prune @ 13096a4a, without code",
     golden=("zoo_prune_paper_derived",),
-    experimental="the authors published no code: the golden cases are of an implementation from the paper's equations; "
-    "no tower gives the signal, since it takes two passes through the projector for each of 64 directions",
+    experimental="the authors published no code: the golden cases are of an implementation from the paper's equations",
 )
 def zoo_prune(options: ZooPruneOptions, views: tuple[View, ...]) -> Stream:
     """Keep tokens that the projector is sensitive to and that are unlike those already kept.
@@ -43,8 +42,7 @@ def zoo_prune(options: ZooPruneOptions, views: tuple[View, ...]) -> Stream:
     over the still, and 1 - its largest cosine with those kept. Ties go to the earlier token. All tokens of a still are
     compared with one another; of a video each frame is a still. Without a budget it keeps 11.1%, 64 of 576 tokens.
 
-    The signal ``projector_sensitivity`` must come with the tokens, from Python: ``sensitivity`` in
-    ``tokcli.methods.zoo_prune`` computes it of the features before the projector.
+    The signal takes 128 passes of the projector, which on a CPU is more than the tower itself.
     """
 
     def prepare(chunk: VisualTokens) -> Choose:
@@ -57,25 +55,6 @@ def zoo_prune(options: ZooPruneOptions, views: tuple[View, ...]) -> Stream:
         return choose
 
     return StepSelection("zoo_prune", options, views, prepare)
-
-
-def sensitivity(
-    features: torch.Tensor,
-    projector: Callable[[torch.Tensor], torch.Tensor],
-    directions: torch.Tensor,
-    distance: float = 0.01,
-) -> torch.Tensor:
-    """How far apart the projector takes two points on either side of a token, for each way off it, on average: (N,).
-
-    ``features``: (N, C) before the projector, float32 at least: in half precision the two points may be one.
-    ``projector``: from (n, C) to (n, D). ``directions``: (m, C), of length 1; the authors draw 64 and go 0.01 far. It
-    takes 2 m passes through the projector.
-    """
-    total = torch.zeros(len(features), dtype=features.dtype)
-    for direction in directions:
-        step = distance * direction
-        total += torch.linalg.vector_norm(projector(features + step) - projector(features - step), dim=1)
-    return total / (2 * distance * len(directions))
 
 
 def sensitive_order(unit: torch.Tensor, values: torch.Tensor, count: int) -> torch.Tensor:

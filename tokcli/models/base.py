@@ -37,6 +37,8 @@ TOWER_SIGNALS = frozenset(
     }
 )
 """Signals that come out of every tower; explained in docs/signals.md."""
+PROJECTOR_SIGNALS = frozenset({"projector_sensitivity"})
+"""Signals that run the projector again, many times."""
 CLS_SIGNALS = frozenset({"cls_attention", "cls_attention_layers", "cls_logits"})
 """Signals that come out of towers with [CLS]."""
 SQUARE_SIGNALS = frozenset({"pixel_change", "neighbour_distance", "patch_entropy"})

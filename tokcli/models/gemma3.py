@@ -44,6 +44,7 @@ class Gemma3(PictureAdapter):
         HEAD_OFTEN_LEFT_OUT,
     )
     signals = PictureAdapter.signals | {"probe_attention"}
+    joins_in_projector = True
     vision_modules = ("vision_tower", "multi_modal_projector")
     vision_prefixes = Llava.vision_prefixes
     feature_settings = ("mm_tokens_per_image",)

@@ -6,7 +6,7 @@ transformers' own run can't have a still and a video in one prompt; from a cache
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -79,6 +79,24 @@ class Glm4V(GridAdapter):
         from tokcli.models.signals import first_argument
 
         return model.model.visual.downsample, lambda call: first_argument(call).float().mean(dim=(2, 3))
+
+    def sensitivity(self, model: Any, unit: int) -> tuple[Any, Look]:
+        """That of the convolution and what follows it."""
+        from tokcli.models.sensitivity import call_sensitivity, in_float32
+        from tokcli.models.signals import first_argument
+
+        visual = model.model.visual
+
+        def look(call: tuple[tuple[Any, ...], Mapping[str, Any]]) -> torch.Tensor:
+            given, merge, finish = first_argument(call), in_float32(visual.downsample), in_float32(visual.merger)
+            return call_sensitivity(
+                lambda squares: finish(merge(squares).flatten(1)),
+                given,
+                lambda squares: squares.flatten(1),
+                lambda rows: rows.unflatten(1, given.shape[1:]),
+            )
+
+        return visual.downsample, look
 
     def visual_token(self, config: Any, kind: MediaKind) -> int:
         return int(config.image_token_id)

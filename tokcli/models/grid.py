@@ -7,7 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tokcli.models.base import CHATML, SCHEMES, SQUARE_SIGNALS, TOWER_SIGNALS, PlainAdapter, kept_tokens, only_view
+from tokcli.models.base import (
+    CHATML,
+    PROJECTOR_SIGNALS,
+    SCHEMES,
+    SQUARE_SIGNALS,
+    TOWER_SIGNALS,
+    PlainAdapter,
+    kept_tokens,
+    only_view,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +40,7 @@ class GridAdapter(PlainAdapter):
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "video"}
     system_as_parts = False
     position_schemes = SCHEMES
-    signals = SQUARE_SIGNALS | TOWER_SIGNALS
+    signals = SQUARE_SIGNALS | TOWER_SIGNALS | PROJECTOR_SIGNALS
     of_squares = True
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:
@@ -52,7 +61,9 @@ class GridAdapter(PlainAdapter):
         patch, merge = settings.patch_size, settings.merge_size
         grid = [len(pixels) // settings.temporal_patch_size, pixels.shape[1] // patch, pixels.shape[2] // patch]
         lengths = [grid[1] * grid[2]] * grid[0]
-        with listening(wanted & TOWER_SIGNALS, partial(self.source, model, lengths, merge * merge)) as signals:
+        with listening(
+            wanted & self.signals - SQUARE_SIGNALS, partial(self.source, model, lengths, merge * merge)
+        ) as signals:
             output = model.model.get_video_features(
                 to_patches(pixels, settings), torch.tensor([grid], device=pixels.device), return_dict=True
             )
@@ -79,7 +90,7 @@ class GridAdapter(PlainAdapter):
             layers,
             partial(rotary_heads, lengths),
             partial(neighbours, unit),
-            {"pre_projector": self.patches(model, unit)},
+            {"pre_projector": self.patches(model, unit), "projector_sensitivity": self.sensitivity(model, unit)},
         )
 
     def signal_blocks(self, config: Any, depth: int) -> Sequence[int]:
@@ -95,6 +106,24 @@ class GridAdapter(PlainAdapter):
     def tower_order(self, config: Any, rows: int, columns: int) -> torch.Tensor | None:
         """int64 (rows * columns,): the order in which the tower has a frame's tokens; None for rows, then columns."""
         return None
+
+    def sensitivity(self, model: Any, unit: int) -> tuple[Any, Look]:
+        """The same module, and how much each token moves when all of its patches do."""
+        from tokcli.models.sensitivity import call_sensitivity, in_float32
+        from tokcli.models.signals import first_argument
+
+        merger = model.model.visual.merger
+
+        def look(call: tuple[tuple[Any, ...], Mapping[str, Any]]) -> torch.Tensor:
+            def split(given: torch.Tensor) -> torch.Tensor:
+                return given.reshape(len(given) // unit, -1)
+
+            def join(rows: torch.Tensor) -> torch.Tensor:
+                return rows.reshape(len(rows) * unit, -1)
+
+            return call_sensitivity(in_float32(merger), first_argument(call), split, join)
+
+        return merger, look
 
     def expand(self, item: EncodedItem, config: Any, tokenizer: Any) -> Sequence[Block | Sequence[int]]:
         from tokcli.models.positions import Block

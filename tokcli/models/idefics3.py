@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import ONE_SIZE, Part, as_stills, kept_tokens
+from tokcli.models.base import ONE_SIZE, PROJECTOR_SIGNALS, Part, as_stills, kept_tokens
 from tokcli.models.number_words import in_words
 from tokcli.models.pictures import PictureAdapter
 from tokcli.models.qwen3_vl import frame_seconds
@@ -62,6 +62,8 @@ class Idefics3(PictureAdapter):
     )
     tower = "vision_model"
     projector = "connector"
+    # The connector is linear, so it moves all tokens by the same.
+    signals = PictureAdapter.signals - PROJECTOR_SIGNALS
     vision_modules = ("vision_model", "connector")
     language_modules = ("text_model",)
     vision_prefixes = tuple(start + name for start in ("", "model.") for name in ("vision_model.", "connector."))

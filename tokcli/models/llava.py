@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import CLS_SIGNALS, SQUARE_SIGNALS, TOWER_SIGNALS, as_stills, kept_tokens, only_view
+from tokcli.models.base import CLS_SIGNALS, SQUARE_SIGNALS, as_stills, kept_tokens, only_view
 from tokcli.models.pictures import PictureAdapter
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Llava(PictureAdapter):
     )
     """Vicuna's layout, which LLaVA-1.5 was tuned with."""
     part_types: ClassVar[Mapping[MediaKind, str]] = {"image": "image", "video": "image"}
-    signals = TOWER_SIGNALS | CLS_SIGNALS | SQUARE_SIGNALS
+    signals = PictureAdapter.signals | CLS_SIGNALS | SQUARE_SIGNALS
     of_squares = True
 
     def preprocessing(self, folder: Path, config: Any) -> Preprocessing:

@@ -98,7 +98,7 @@ class LlavaNextVideo(LlavaNext):
     def encode(
         self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Signals of a token are means over the patches that were pooled, but for what the projector is given."""
+        """Signals of a token are means over the patches that were pooled, but for those of the projector."""
         import torch
 
         from tokcli.models.signals import squares
@@ -106,7 +106,7 @@ class LlavaNextVideo(LlavaNext):
         tokens, signals = self.encode_pictures(model, pixels, settings, wanted, self.pooled_features)
         side = int(model.config.spatial_pool_stride)
         for name, values in signals.items():
-            if name != "pre_projector":
+            if name not in ("pre_projector", "projector_sensitivity"):
                 signals[name] = torch.stack([squares(side, picture) for picture in values])
         return tokens.flatten(0, 1), {name: values.flatten(0, 1) for name, values in signals.items()}
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import SQUARE_SIGNALS, TOWER_SIGNALS
+from tokcli.models.base import PROJECTOR_SIGNALS, SQUARE_SIGNALS, TOWER_SIGNALS
 from tokcli.models.flat import FlatAdapter
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class PictureAdapter(FlatAdapter):
     """Base of the families."""
 
-    signals = TOWER_SIGNALS | {"patch_entropy"}
+    signals = TOWER_SIGNALS | PROJECTOR_SIGNALS | {"patch_entropy"}
     tower: ClassVar[str] = "vision_tower"
     """The child of ``model.model`` that sees pictures."""
     projector: ClassVar[str] = "multi_modal_projector"
@@ -82,7 +82,11 @@ class PictureAdapter(FlatAdapter):
         from tokcli.models.signals import Source, plain_heads, squares
 
         attentions = self.attentions(model)
-        others = {"pre_projector": (getattr(model.model, self.projector), self.before_projector(model))}
+        projector = getattr(model.model, self.projector)
+        others = {
+            "pre_projector": (projector, self.before_projector(model)),
+            "projector_sensitivity": (projector, self.sensitivity(model, projector)),
+        }
         head = getattr(getattr(model.model, self.tower), "head", None)
         if head is not None:
             others["probe_attention"] = (head, self.before_head(model, head))
@@ -121,6 +125,28 @@ class PictureAdapter(FlatAdapter):
             return torch.cat([squares(side, patches.float()) for patches in first_argument(call)])
 
         return look
+
+    def sensitivity(self, model: Any, projector: Any) -> Look:
+        """From the projector's call to how much each token moves when all of its patches do, (n * tokens,)."""
+        from tokcli.models.sensitivity import call_sensitivity, in_float32, rows_of_squares, squares_of_rows
+        from tokcli.models.signals import first_argument
+
+        side = self.token_side(model.config)
+
+        def look(call: tuple[tuple[Any, ...], Mapping[str, Any]]) -> torch.Tensor:
+            given, project = first_argument(call), in_float32(projector)
+            if self.joins_in_projector:
+                return call_sensitivity(
+                    project, given, partial(rows_of_squares, side), partial(squares_of_rows, side, given.shape)
+                )
+            return call_sensitivity(
+                project, given, lambda rows: rows.flatten(0, 1), lambda rows: rows.view(given.shape)
+            )
+
+        return look
+
+    joins_in_projector: ClassVar[bool] = False
+    """Whether it is the projector that makes one token of several patches."""
 
     def encode(self, model: Any, pixels: torch.Tensor, settings: Settings, wanted: frozenset[str]) -> Encoded:
         tokens, signals = self.encode_pictures(model, pixels, settings, wanted)

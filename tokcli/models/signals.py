@@ -64,7 +64,12 @@ def _note(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, A
     listening = getattr(_THREAD, "listening", None)
     if listening is not None and module in listening[0]:
         looks, notes = listening
-        notes[module] = looks[module]((args, kwargs or {}))
+        # What a look does with the tower itself isn't overheard.
+        _THREAD.listening = None
+        try:
+            notes[module] = looks[module]((args, kwargs or {}))
+        finally:
+            _THREAD.listening = listening
 
 
 def first_argument(call: Call) -> torch.Tensor:
@@ -117,8 +122,13 @@ class Source:
         add(-1, wanted & _OF_LAST)
         for block in self.layers:
             add(block, frozenset(of for name, of in _OF_LAYERS.items() if name in wanted))
-        looks = {attention: partial(self._look, attention, some) for attention, some in names.items() if some}
-        return looks | dict(self.others[name] for name in wanted & self.others.keys())
+        looks: dict[torch.nn.Module, Look] = {
+            attention: partial(self._look, attention, some) for attention, some in names.items() if some
+        }
+        for module in {self.others[name][0] for name in wanted & self.others.keys()}:
+            some = {name: look for name, (other, look) in self.others.items() if other is module and name in wanted}
+            looks[module] = partial(_each, some)
+        return looks
 
     def signals(self, wanted: frozenset[str], notes: Mapping[torch.nn.Module, Any]) -> Signals:
         """The ``wanted`` signals out of what was noted of one run of frames."""
@@ -127,7 +137,7 @@ class Source:
         for name, of in _OF_LAYERS.items():
             if name in wanted:
                 found[name] = torch.stack([notes[self.attentions[block]][of] for block in self.layers], dim=1)
-        return found | {name: notes[self.others[name][0]] for name in wanted & self.others.keys()}
+        return found | {name: notes[self.others[name][0]][name] for name in wanted & self.others.keys()}
 
     def _look(self, attention: Any, names: frozenset[str], call: Call) -> Signals:
         frames = [self._of_frame(names, heads) for heads in self.heads(attention, call)]
@@ -154,6 +164,10 @@ class Source:
             by_token = self.pool(key[:, patches].transpose(0, 1)).transpose(0, 1)
             signals["meanq"] = attend(query[:, patches].mean(dim=1, keepdim=True), by_token, scale)
         return {name: values for name, values in signals.items() if name in names}
+
+
+def _each(looks: Mapping[str, Look], call: Call) -> Signals:
+    return {name: look(call) for name, look in looks.items()}
 
 
 @contextmanager

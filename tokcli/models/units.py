@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokcli.models.base import TOWER_SIGNALS
+from tokcli.models.base import SQUARE_SIGNALS
 from tokcli.models.grid import GridAdapter
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class UnitAdapter(GridAdapter):
             _, sizes = torch.unique_consecutive(windows[order], return_counts=True)
             layout |= {"window_index": order, "cu_window_seqlens": _edges(sizes * unit)}
         patches = to_patches(pixels, settings, chosen.flatten().repeat_interleave(unit))
-        with listening(wanted & TOWER_SIGNALS, partial(self.source, model, lengths.tolist(), unit)) as signals:
+        with listening(
+            wanted & self.signals - SQUARE_SIGNALS, partial(self.source, model, lengths.tolist(), unit)
+        ) as signals:
             output = visual(
                 patches.to(visual.dtype),
                 grid_thw=torch.tensor([[steps, rows * merge, columns * merge]], device=pixels.device),
