@@ -5,6 +5,7 @@ array operations) and the time of the authors' code. That was measured once, whe
 it is scaled by the bare arithmetic of this run: a slower or busier machine changes both.
 
     python -m bench.methods [--json] [--repeats N]
+    python -m bench.methods --image [--json] [--repeats N]    those for stills, on one still of five tiles
     python -m bench.methods --growth [--json] [NAME ...]      time and memory for 64, 256 and 1024 frames
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import growth
+from bench import growth, methods_image
 from tokcli.methods import resolve
 from tokcli.models.preprocess import pixel_change
 from tokcli.types import View, VisualTokens
@@ -40,6 +41,8 @@ class Result:
     bare_seconds: float
     official_seconds: float | None
     """As measured beside a bare arithmetic of 0.10 s."""
+    target: float = TARGET
+    """Share of the official time that it may take."""
 
     @property
     def of_bare(self) -> float:
@@ -77,15 +80,34 @@ def best_of(repeats: int, run: Callable[[], object]) -> float:
     return min(times)
 
 
+def bare_arithmetic(frames: torch.Tensor) -> Callable[[], object]:
+    """What everything is compared with, on (T, P, D) frames."""
+
+    def bare() -> None:
+        unit = torch.nn.functional.normalize(frames, dim=-1)
+        (unit[1:] * unit[:-1]).sum(-1)
+
+    return bare
+
+
+def measure_stills(repeats: int) -> list[Result]:
+    still, bare = methods_image.make_still(), bare_arithmetic(make_video().tokens.view(GRID[0], -1, DIM))
+    results = []
+    for row in methods_image.ROWS:
+        compressor = resolve(row.name.split()[0], **row.arguments)
+        bare_seconds = best_of(repeats, bare)
+        seconds = best_of(repeats, lambda compressor=compressor: compressor.compress(still, "bench"))  # type: ignore[misc]
+        results.append(Result(row.name, seconds, bare_seconds, row.official_seconds, row.target))
+    return results
+
+
 def measure(repeats: int) -> list[Result]:
     visual = make_video()
     frames = visual.tokens.view(GRID[0], -1, DIM)
     size = (GRID[1] * PIXELS_PER_TOKEN, GRID[2] * PIXELS_PER_TOKEN, 3)
     images = np.random.default_rng(0).integers(0, 256, (2, *size), dtype=np.uint8)
 
-    def bare() -> None:
-        unit = torch.nn.functional.normalize(frames, dim=-1)
-        (unit[1:] * unit[:-1]).sum(-1)
+    bare = bare_arithmetic(frames)
 
     def pixel_signal() -> None:
         for _ in range(GRID[0]):
@@ -136,17 +158,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--image", action="store_true", help="measure the methods for stills")
     parser.add_argument("--growth", action="store_true", help="measure 64, 256 and 1024 frames instead")
     parser.add_argument("names", nargs="*", metavar="NAME", help="with --growth: which settings, by default all")
     arguments = parser.parse_args(argv)
     if arguments.growth:
         return growth.main(arguments.names, arguments.json)
     torch.set_num_threads(1)
-    results = measure(arguments.repeats)
-    late = [result.name for result in results if result.of_official is not None and result.of_official > TARGET]
+    results = (measure_stills if arguments.image else measure)(arguments.repeats)
+    late = [result.name for result in results if result.of_official is not None and result.of_official > result.target]
     if arguments.json:
         rows = [{**asdict(result), "of_bare": result.of_bare, "of_official": result.of_official} for result in results]
-        print(json.dumps({"methods": rows, "target_of_official": TARGET, "over_target": late}))
+        print(json.dumps({"methods": rows, "over_target": late}))
     else:
         print(f"{'method':26}{'seconds':>9}{'bare':>9}{'of bare':>9}{'official':>10}{'of official':>13}")
         for result in results:
@@ -155,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             numbers = f"{result.seconds:9.4f}{result.bare_seconds:9.4f}{result.of_bare:9.2f}"
             print(f"{result.name:26}{numbers}{official}")
-        print(f"over {TARGET:.2f} of the official time: {', '.join(late) or 'none'}")
+        print(f"over the share of the official time that is allowed: {', '.join(late) or 'none'}")
     return 1 if late else 0
 
 

@@ -12,7 +12,7 @@ from method_items import Arrays, still
 
 from tokcli.methods import resolve
 from tokcli.methods.globalcom2 import tile_shares
-from tokcli.methods.holov import official_positions
+from tokcli.methods.holov import official_rows
 from tokcli.methods.tiles import region_sums, tiled_steps
 from tokcli.methods.vflowopt import with_entropy
 from tokcli.methods.vtc_cls import layer_sum
@@ -106,7 +106,8 @@ def holov(case: str, arrays: Arrays) -> None:
     positions = arrays["positions"]
     # Where the authors' code runs out of tokens it puts zeros.
     used = positions[positions >= 0]
-    np.testing.assert_array_equal(official_positions(tokens, attention, crops, count), used)
+    strips = [part for part in torch.arange(len(tokens)).tensor_split(crops) if len(part)]
+    np.testing.assert_array_equal(official_rows(tokens, attention, strips, count), used)
     np.testing.assert_array_equal(tokens[used], arrays["out"][: len(used)])
     assert not arrays["out"][len(used) :].any()
     visual = pictures(arrays["feats"][None], cls_attention=arrays["attn"][None])

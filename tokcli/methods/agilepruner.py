@@ -15,7 +15,7 @@ from tokcli.methods.by_step import Choose, StepSelection, shares_of
 from tokcli.methods.importance import ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.tiles import Step
 from tokcli.ops.complexity import effective_rank, entropy_nats
-from tokcli.ops.diversity import Cosines, unit_rows
+from tokcli.ops.diversity import Cosines, unit_of
 from tokcli.ops.selection import top_k
 from tokcli.types import View, VisualTokens
 
@@ -59,7 +59,7 @@ class Agile(StepSelection):
                 self._ranks.append(rank)
                 self._entropies.append(entropy_nats(importance[tile.rows]))
                 reach = DISTANCE_PER_TOKEN * rank / self._options.usual_rank
-                unit = unit_rows(features[tile.rows])
+                unit = unit_of(features, tile.rows)
                 order, _ = spaced_order(unit, importance[tile.rows], k, reach, self._options.most_distance)
                 kept.append(tile.rows[order])
             return torch.cat(kept)

@@ -12,7 +12,7 @@ from tokcli.methods.importance import ImportanceOptions, importance_of, importan
 from tokcli.methods.options import SeededOptions
 from tokcli.methods.output import select
 from tokcli.methods.tiles import tiled_steps
-from tokcli.ops.diversity import unit_rows
+from tokcli.ops.diversity import unit_of
 from tokcli.ops.selection import top_k
 from tokcli.types import TokenSet, View, VisualTokens
 
@@ -40,7 +40,7 @@ class Correlated:
         importance, keys = importance_of(chunk, self._options), chunk.signals[KEYS]
         for step in tiled_steps(chunk):
             for tile in step.tiles:
-                redundant = partners_of(unit_rows(keys[tile.rows]), self._options.threshold) >= self._options.partners
+                redundant = partners_of(unit_of(keys, tile.rows), self._options.threshold) >= self._options.partners
                 total = len(redundant)
                 count = min(total, max(self._options.least, total - int(redundant.sum())))
                 keep[tile.rows[self._drawn(importance[tile.rows], count)]] = True

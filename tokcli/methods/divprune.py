@@ -12,7 +12,7 @@ from tokcli.methods.budget import SizeBudget, share_count
 from tokcli.methods.by_step import Choose, StepSelection, rounded
 from tokcli.methods.options import VariantOptions
 from tokcli.methods.tiles import Step
-from tokcli.ops.diversity import max_min_order, unit_rows
+from tokcli.ops.diversity import max_min_order, unit_of
 from tokcli.types import View, VisualTokens
 
 
@@ -50,7 +50,7 @@ def divprune(options: DivPruneOptions, views: tuple[View, ...]) -> Stream:
     def prepare(chunk: VisualTokens) -> Choose:
         def choose(step: Step, count: int) -> torch.Tensor:
             rows = step.rows
-            return rows[max_min_order(unit_rows(chunk.tokens[rows]), count, repeat=options.variant == "official")]
+            return rows[max_min_order(unit_of(chunk.tokens, rows), count, repeat=options.variant == "official")]
 
         return choose
 

@@ -16,6 +16,7 @@ from tokcli.methods.options import VariantOptions
 from tokcli.methods.tiles import Step, Tile
 from tokcli.ops.allocation import by_weight
 from tokcli.ops.pooling import grid_cells, grid_shape_within
+from tokcli.ops.rows import gathered
 from tokcli.ops.selection import top_k, top_k_mask
 from tokcli.types import View, VisualTokens
 
@@ -24,6 +25,8 @@ SCALE = 1000.0
 RELATION = 0.09
 """Weight of the relations beside the attention."""
 EPSILON = 1e-6
+NUMBERS_AT_ONCE = 1 << 22
+"""Of tokens, or of their cosines: 16 MiB in float32."""
 
 
 class HolovOptions(ImportanceOptions, VariantOptions, SizeBudget):
@@ -69,9 +72,10 @@ def holov(options: HolovOptions, views: tuple[View, ...]) -> Stream:
         def choose(step: Step, count: int) -> torch.Tensor:
             if options.variant == "official":
                 rows = torch.cat([tile.rows for tile in step.tiles])
-                return rows[official_positions(chunk.tokens[rows], importance[rows], options.crops, count)]
+                strips = [part for part in rows.tensor_split(options.crops) if len(part)]
+                return official_rows(chunk.tokens, importance, strips, count)
             regions = [rows for tile in step.tiles for rows in _regions(tile, options.crops)]
-            scores = [token_scores(chunk.tokens[rows], importance[rows]) for rows in regions]
+            scores = region_scores(chunk.tokens, importance, regions)
             weights = torch.stack([score.mean() for score in scores])
             sizes = torch.tensor([len(rows) for rows in regions])
             counts = by_weight(weights - weights.min().clamp_max(0), count, sizes)
@@ -93,35 +97,52 @@ def _regions(tile: Tile, count: int) -> list[torch.Tensor]:
     return [tile.rows[part] for part in order.split(sizes[sizes > 0].tolist())]
 
 
-def token_scores(tokens: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
-    """Scores of the tokens of one region: float32 (M,), of (M, D) float tokens and float32 (M,) importance."""
+def region_scores(tokens: torch.Tensor, importance: torch.Tensor, regions: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Scores of the rows of each region, float32 of their number; regions of one size are worked on together."""
+    scores: list[torch.Tensor] = [torch.zeros(0)] * len(regions)
+    by_size: dict[int, list[int]] = {}
+    for number, rows in enumerate(regions):
+        by_size.setdefault(len(rows), []).append(number)
+    for size, numbers in by_size.items():
+        at_once = max(1, NUMBERS_AT_ONCE // (size * max(size, tokens.shape[1])))
+        for first in range(0, len(numbers), at_once):
+            some = numbers[first : first + at_once]
+            rows = torch.stack([regions[number] for number in some])
+            batch = gathered(tokens, rows.flatten()).float().view(len(some), size, -1)
+            for number, found in zip(some, _scores(batch, importance[rows])):
+                scores[number] = found
+    return scores
+
+
+def _scores(tokens: torch.Tensor, importance: torch.Tensor) -> torch.Tensor:
+    """float32 (R, M), of float32 (R, M, D) tokens and (R, M) importance."""
     attention = importance * SCALE
-    others = len(tokens) - 1
+    others = tokens.shape[1] - 1
     if others == 0:
         return attention
-    values = tokens.float()
-    unit = values / (torch.linalg.vector_norm(values, dim=1, keepdim=True) + EPSILON)
-    cosines = unit @ unit.T
-    cosines.fill_diagonal_(0)
-    means = cosines.sum(dim=1, keepdim=True) / others
+    cosines = tokens @ tokens.mT
+    lengths = cosines.diagonal(dim1=1, dim2=2).sqrt() + EPSILON
+    cosines /= lengths.unsqueeze(2)
+    cosines /= lengths.unsqueeze(1)
+    cosines.diagonal(dim1=1, dim2=2).zero_()
+    means = cosines.sum(dim=2, keepdim=True) / others
     # The zero on the diagonal takes part, as in the authors' code.
-    variances = (cosines - means).square().sum(dim=1) / others
-    variances *= attention.abs().mean() / (variances.abs().mean() + EPSILON)
+    variances = (cosines - means).square_().sum(dim=2) / others
+    variances *= attention.abs().mean(dim=1, keepdim=True) / (variances.abs().mean(dim=1, keepdim=True) + EPSILON)
     return attention + RELATION * variances
 
 
-def official_positions(tokens: torch.Tensor, importance: torch.Tensor, crops: int, count: int) -> torch.Tensor:
-    """What the authors' code keeps, int64 (at most ``count``,), region by region, in their order."""
-    parts = [part for part in torch.arange(len(tokens)).tensor_split(crops) if len(part)]
-    weights = torch.stack(
-        [
-            # A single token is not scaled, so that it hardly counts beside regions of several.
-            token_scores(tokens[part], importance[part]).mean() if len(part) > 1 else importance[part[0]]
-            for part in parts
-        ]
-    )
+def official_rows(
+    tokens: torch.Tensor, importance: torch.Tensor, strips: list[torch.Tensor], count: int
+) -> torch.Tensor:
+    """What the authors' code keeps, int64 (at most ``count``,), strip by strip, in their order."""
+    scores = region_scores(tokens, importance, strips)
+    # A single token is not scaled, so that it hardly counts beside strips of several.
+    weights = torch.stack([score.mean() if len(score) > 1 else score[0] / SCALE for score in scores])
     shares = weights / (weights.sum() + EPSILON)
     counts = (shares * count).to(torch.int64)
     counts += top_k_mask(shares, count - int(counts.sum()))
-    kept = [part if k >= len(part) else part[top_k(importance[part], k)] for part, k in zip(parts, counts.tolist())]
+    kept = [
+        strip if k >= len(strip) else strip[top_k(importance[strip], k)] for strip, k in zip(strips, counts.tolist())
+    ]
     return torch.cat(kept)[:count]

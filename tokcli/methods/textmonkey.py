@@ -11,7 +11,7 @@ from tokcli.methods.base import Stream, method
 from tokcli.methods.budget import SizeBudget
 from tokcli.methods.by_step import Choose, StepSelection
 from tokcli.methods.tiles import Step
-from tokcli.ops.diversity import unit_rows
+from tokcli.ops.diversity import unit_of
 from tokcli.ops.selection import top_k
 from tokcli.types import View, VisualTokens
 
@@ -48,7 +48,7 @@ def textmonkey(options: TextMonkeyOptions, views: tuple[View, ...]) -> Stream:
     def prepare(chunk: VisualTokens) -> Choose:
         def choose(step: Step, count: int) -> torch.Tensor:
             rows = torch.cat([tile.rows for tile in step.tiles])
-            return rows[least_redundant(unit_rows(chunk.tokens[rows]), count)]
+            return rows[least_redundant(unit_of(chunk.tokens, rows), count)]
 
         return choose
 

@@ -13,7 +13,7 @@ from tokcli.methods.budget import SizeBudget
 from tokcli.methods.by_step import Choose, StepSelection
 from tokcli.methods.importance import ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.tiles import Step
-from tokcli.ops.diversity import max_min_order, min_sum_order, unit_rows
+from tokcli.ops.diversity import max_min_order, min_sum_order, unit_of
 from tokcli.types import View, VisualTokens
 
 
@@ -58,7 +58,7 @@ def todre(options: TodreOptions, views: tuple[View, ...]) -> Stream:
             candidates = rows if step.thumbnail is None else step.thumbnail.rows
             pivot = candidates[importance[candidates].numpy().argmax()]
             first = int(torch.searchsorted(rows, pivot))
-            unit = unit_rows(chunk.tokens[rows])
+            unit = unit_of(chunk.tokens, rows)
             if options.rule == "k-center":
                 return rows[max_min_order(unit, count, first=first)]
             return rows[min_sum_order(unit, count, first)]

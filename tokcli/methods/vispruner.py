@@ -16,7 +16,7 @@ from tokcli.methods.budget import SizeBudget
 from tokcli.methods.by_step import Choose, StepSelection, shares_of
 from tokcli.methods.importance import ImportanceOptions, importance_of, importance_signals
 from tokcli.methods.tiles import Step
-from tokcli.ops.diversity import all_cosines, unit_rows
+from tokcli.ops.diversity import all_cosines, unit_of
 from tokcli.ops.selection import top_k
 from tokcli.types import View, VisualTokens
 
@@ -83,7 +83,7 @@ def vispruner(options: VisPrunerOptions, views: tuple[View, ...]) -> Stream:
                 order = top_k(importance[tile.rows], len(tile.rows))
                 important = int(k * options.important_share)
                 others = order[important:]
-                left = unlike(unit_rows(features[tile.rows[others]]), k - important)
+                left = unlike(unit_of(features, tile.rows[others]), k - important)
                 kept.append(tile.rows[torch.cat([order[:important], others[left]])])
             return torch.cat(kept)
 

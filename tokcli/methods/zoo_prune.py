@@ -12,7 +12,7 @@ from tokcli.methods.budget import SizeBudget
 from tokcli.methods.by_step import Choose, StepSelection
 from tokcli.methods.importance import numbers_of
 from tokcli.methods.tiles import Step
-from tokcli.ops.diversity import Cosines, unit_rows
+from tokcli.ops.diversity import Cosines, unit_of
 from tokcli.types import View, VisualTokens
 
 SIGNAL = "projector_sensitivity"
@@ -50,7 +50,7 @@ def zoo_prune(options: ZooPruneOptions, views: tuple[View, ...]) -> Stream:
 
         def choose(step: Step, count: int) -> torch.Tensor:
             rows = step.rows
-            return rows[sensitive_order(unit_rows(chunk.tokens[rows]), signal[rows], count)]
+            return rows[sensitive_order(unit_of(chunk.tokens, rows), signal[rows], count)]
 
         return choose
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from tokcli.ops.rows import empty
+from tokcli.ops.rows import empty, gathered
 from tokcli.ops.similarity import norms
 
 WHOLE_ROWS = 4096
@@ -23,6 +23,12 @@ def unit_rows(rows: torch.Tensor) -> torch.Tensor:
     """(N, D) float tokens at length 1, float32; zeros stay zeros."""
     values = rows.float()
     return values / norms(values).unsqueeze(1)
+
+
+def unit_of(tokens: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """:func:`unit_rows` of ``tokens[rows]``, with one copy less."""
+    values = gathered(tokens, rows).float()
+    return values.div_(norms(values).unsqueeze(1))
 
 
 def all_cosines(unit: torch.Tensor) -> torch.Tensor:
@@ -99,6 +105,26 @@ def _largest(unit: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor, star
     inside = torch.nonzero((rows >= start) & (rows < start + len(columns))).flatten()
     cosines[inside, rows[inside] - start] = -torch.inf
     return cosines.amax(dim=1)
+
+
+def weighted_max_min_order(unit: torch.Tensor, weights: torch.Tensor, count: int) -> torch.Tensor:
+    """``count`` rows, each with the largest weight times distance from those before it: int64 (count,), in that order.
+
+    ``weights``: float (N,), none below 0; the heaviest row is the first. The distance is 1 - cosine; count is at
+    most N. Where nothing has weight any more, the lowest index comes next.
+    """
+    cosines = Cosines(unit)
+    nearest = torch.full((len(unit),), -torch.inf)
+    chosen = torch.zeros(len(unit), dtype=torch.bool)
+    scores = weights.clone()
+    order = torch.zeros(count, dtype=torch.int64)
+    for index in range(count):
+        pick = int(scores.numpy().argmax())
+        order[index] = pick
+        chosen[pick] = True
+        torch.maximum(nearest, cosines.row(pick, scores), out=nearest)
+        scores = (weights * (1.0 - nearest).clamp_min_(0.0)).masked_fill_(chosen, -torch.inf)
+    return order
 
 
 def max_min_order(unit: torch.Tensor, count: int, *, first: int | None = None, repeat: bool = False) -> torch.Tensor:

@@ -1,0 +1,86 @@
+"""Time of the methods for stills on one still of 2,880 tokens of 1024 numbers, float32, one thread.
+
+The still is a thumbnail and a canvas of 2 x 2 tiles, 576 tokens each. Beside each stands the bare arithmetic of
+:mod:`bench.methods`, timed in the same run, and the time of the authors' code, or of an implementation from the paper's
+text where there is none, on two cores of a shared x86 machine where the bare arithmetic took 0.10 s. fastervlm and
+hired have none here: 0.25 and 0.2 ms that only choose, where this takes a still apart and checks that it is finite.
+
+    python -m bench.methods --image [--json] [--repeats N]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from tokcli.types import View, VisualTokens
+
+SIDE = 24
+DIM = 1024
+TENTH = {"keep": 0.1}
+HALF_THE_TIME = 0.5
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method to be measured."""
+
+    name: str
+    """Its name first, then what tells its setting apart."""
+    official_seconds: float | None = None
+    arguments: Mapping[str, Any] = field(default_factory=lambda: TENTH)
+    """Of ``resolve``."""
+    target: float = 1.0
+    """Share of the official time that it may take."""
+
+
+SELECTION = (
+    Row("fastervlm"),
+    Row("divprune", 0.343, target=HALF_THE_TIME),
+    Row("textmonkey", 0.326, target=HALF_THE_TIME),
+    Row("vispruner", 0.292, {"keep": 1 / 9}, target=HALF_THE_TIME),
+    Row("holov", 0.014),
+    Row("hired", None, {"keep": 0.2}),
+    Row("globalcom2", 0.019),
+    Row("visiondrop", None, {"keep": 1 / 12}),
+    Row("vtc_cls", None),
+    Row("vflowopt", None),
+    Row("showui", None, {}),
+    Row("focusui", None),
+    Row("todre max-sum", 0.234),
+    Row("todre k-center", 0.234, {**TENTH, "options": {"rule": "k-center"}}),
+    Row("agilepruner", 5 * 0.137),
+    Row("zoo_prune", None),
+    Row("fopru", None),
+    Row("correlation", None, {}),
+    Row("grid_uniform", None),
+    Row("center", None),
+    Row("norm", None),
+)
+ROWS = (*SELECTION,)
+
+
+def make_still() -> VisualTokens:
+    """A thumbnail and a canvas, with every signal that the methods ask for."""
+    generator = torch.Generator().manual_seed(0)
+    views = (View("thumbnail", (1, SIDE, SIDE)), View("crop", (1, 2 * SIDE, 2 * SIDE)))
+    coords = torch.cat(
+        [
+            torch.cartesian_prod(torch.tensor([number]), *(torch.arange(size) for size in view.grid))
+            for number, view in enumerate(views)
+        ]
+    )
+    rows = len(coords)
+    signals = {
+        name: torch.rand(rows, generator=generator)
+        for name in ("received_attention", "hub_attention", "cls_attention", "projector_sensitivity")
+    }
+    signals["received_layers"] = torch.rand((rows, SIDE), generator=generator)
+    signals["head_mean_keys"] = torch.randn((rows, 64), generator=generator)
+    signals["neighbour_distance"] = torch.rand((rows, 2, 3), generator=generator)
+    tokens = torch.randn((rows, DIM), generator=generator)
+    signals["pre_projector"] = tokens
+    return VisualTokens(tokens, coords.to(torch.int32), views, torch.zeros(rows, dtype=torch.bool), signals)
