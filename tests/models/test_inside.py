@@ -28,9 +28,12 @@ from tokcli.methods import METHODS, Compressor, describe, method_names, resolve
 from tokcli.methods.compose import after_tower
 from tokcli.methods.tower_schedule import numbers, ramp, steps_by_r, steps_by_share
 from tokcli.models import VisionTower, load_tower
-from tokcli.models.in_tower import TowerBlocks
+from tokcli.models.in_tower import TowerBlocks, encode_inside
 from tokcli.models.inside import check_inside
-from tokcli.ops.reducing import InTower, TowerShape
+from tokcli.models.preprocess import pad_to_step
+from tokcli.models.units import UnitAdapter
+from tokcli.ops.block_attention import BlockAttention
+from tokcli.ops.reducing import InTower, Rows, Step, TowerShape
 from tokcli.types import MediaInfo, Reduced, TokenSet, VisualTokens
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -239,6 +242,68 @@ def test_the_schedule_of_the_authors() -> None:
         else:
             count, inflect = r if isinstance(r, tuple) else (r, 0.0)
             assert ramp(count, inflect, depth) == case["list"]
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+def test_rows_keep_their_positions_and_windows(family: str, tmp_path: Path) -> None:
+    """Leaving rows out before the first block is encoding the others alone, which the family does by tables.
+
+    Rotary positions, windows and what whole frames attend to are made there for transformers' own code.
+    """
+    tower = load_tower(str(make_checkpoint(tmp_path / family, family)), device="cpu")
+    info, size = clip_of(tower)
+    settings, family_of = tower.preprocessing.of("video"), tower.family
+    steps, rows, columns = tower.sizer.grid(info, size)
+    assert isinstance(family_of, UnitAdapter)
+    blocks = family_of.in_tower(tower.model, settings, (rows, columns))
+    chosen = torch.rand(rows * columns, generator=torch.Generator().manual_seed(3)) < 0.5
+    stands = torch.arange(rows * columns) if blocks.shape.stands is None else blocks.shape.stands
+    left = stands[chosen].sort().values
+
+    def leave_out(state: Rows, seen: BlockAttention) -> Step:
+        return Step.selected(state.states, left.expand(len(state.states), -1))
+
+    frames = torch.from_numpy(pad_to_step(make_pixels(info, size), tower.frames_per_step))
+    inside = InTower(lambda shape: {0: leave_out}, when="input", merges=False)
+    with torch.inference_mode():
+        alone = encode_inside(blocks, frames, inside, {0: leave_out})
+        mask = chosen.view(1, rows, columns).expand(steps, -1, -1)
+        expected, _ = family_of.encode_units(tower.model, frames, settings, frozenset(), mask)
+    assert torch.equal(alone.source, torch.nonzero(mask.flatten()).flatten())
+    assert torch.allclose(alone.tokens, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("proportional", [True, False])
+def test_what_merged_counts_as_what_it_stands_for(tower: VisionTower, proportional: bool) -> None:
+    """Of equal patches one is enough, if it gets the attention of all: the other tokens stay what they were.
+
+    Patches are made equal in pairs behind the embedding, positions and all, so this is for towers without rotary ones.
+    """
+    if tower.identity["family"] not in ("llava", "gemma3"):
+        pytest.skip("rotary positions tell equal patches apart in every block")
+    _, rows, columns = tower.sizer.grid(*clip_of(tower))
+    blocks: Any = tower.family.in_tower(tower.model, tower.preprocessing.of("video"), (rows, columns))
+    embed, first = blocks.embed, blocks.leading
+
+    def in_pairs(pixels: torch.Tensor) -> torch.Tensor:
+        states = embed(pixels).clone()
+        units = states[:, first:].unflatten(1, (-1, 2, blocks.unit))
+        units[:, :, 1] = units[:, :, 0]
+        return states
+
+    blocks.embed = in_pairs
+    info, size = clip_of(tower)
+    frames = torch.from_numpy(make_pixels(info, tower.sizer.region(info, size)))
+    # Not all of them: where all sizes are 2, nothing stands for more than another.
+    pairs = rows * columns // 4
+    inside = resolve("tome", options={"schedule": str(pairs), "proportional": proportional}).in_tower
+    assert inside is not None
+    with torch.inference_mode():
+        merged = encode_inside(blocks, frames, inside, inside.plan(blocks.shape))
+        whole = encode_inside(blocks, frames, InTower(lambda shape: {}), {})
+    assert torch.bincount(merged.mass.long()).tolist() == [0, FRAMES * (rows * columns - 2 * pairs), FRAMES * pairs]
+    difference = float((merged.tokens - whole.tokens[merged.source]).abs().max())
+    assert difference < 1e-5 if proportional else difference > 1e-4
 
 
 def test_a_still(tower: VisionTower) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from tokcli.errors import ModelError
 from tokcli.ops.block_attention import BlockAttention
-from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, TowerShape
+from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape
 
 
 class TowerBlocks:
@@ -112,31 +112,63 @@ def check_plan(shape: TowerShape, inside: InTower) -> Mapping[int, Act]:
 
 
 def _through(tower: TowerBlocks, block: int, rows: Rows, inside: InTower, act: Act | None) -> Rows:
-    bias = _bias(tower, rows) if inside.proportional and rows.merged else None
-    states = _patches(tower, rows)
-    query, plain, value = tower.heads(block, states)
-    query, key = tower.rotate(query, rows.anchors), tower.rotate(plain, rows.anchors)
-    seen = BlockAttention(query, key, value, plain, tower.scale(block), bias, tower.unit, tower.leading)
-    before = rows
+    when = None if act is None else inside.when
     probabilities = None
-    if act is not None and inside.when == "input" and (step := act(rows, seen)) is not None:
-        rows, probabilities = rows.reduced(step, inside.merges), step.probabilities
-        states = _patches(tower, rows)
+    seen = _look(tower, block, rows, inside)
+    if when == "input":
+        before, (rows, step) = rows, _acted(tower, rows, inside, act, seen)
+        if step is not None:
+            probabilities = step.probabilities
+        if rows is not before and probabilities is None:
+            seen = _look(tower, block, rows, inside)
+    states = _patches(tower, rows)
     if probabilities is None:
         attended = _attend(seen, tower.segments(block, rows.anchors))
     else:
-        attended = probabilities.to(value.dtype) @ tower.values(block, states)
+        attended = probabilities.to(states.dtype) @ tower.values(block, states)
     rows = _with_patches(tower, rows, states + tower.leave(block, attended.transpose(1, 2).flatten(2)))
-    if act is not None and inside.when == "attention" and (step := act(rows, seen)) is not None:
-        rows = rows.reduced(step, inside.merges)
+    if when == "attention":
+        rows, _ = _acted(tower, rows, inside, act, seen)
     states = _patches(tower, rows)
     rows = _with_patches(tower, rows, states + tower.mlp(block, states))
-    if act is not None and inside.when == "output" and (step := act(rows, seen)) is not None:
-        rows = rows.reduced(step, inside.merges)
-    if tower.order is not None and rows.states.shape[1] != before.states.shape[1]:
-        # Windows stand one behind the other: each row belongs where its place is.
-        rows = rows.ordered(rows.anchors.argsort(dim=1))
-    return rows
+    if when == "output":
+        rows, _ = _acted(tower, rows, inside, act, seen)
+    return _in_windows(tower, rows) if probabilities is not None else rows
+
+
+def _look(tower: TowerBlocks, block: int, rows: Rows, inside: InTower) -> BlockAttention:
+    """What the block's attention is made of."""
+    query, plain, value = tower.heads(block, _patches(tower, rows))
+    bias = None
+    if inside.proportional and rows.merged:
+        # The logarithm of what each column stands for.
+        bias = rows.sizes.log().repeat_interleave(tower.unit, dim=1)[:, None, None].to(rows.states.dtype)
+    return BlockAttention(
+        tower.rotate(query, rows.anchors),
+        tower.rotate(plain, rows.anchors),
+        value,
+        plain,
+        tower.scale(block),
+        bias,
+        tower.unit,
+        tower.leading,
+    )
+
+
+def _acted(
+    tower: TowerBlocks, rows: Rows, inside: InTower, act: Act | None, seen: BlockAttention
+) -> tuple[Rows, Step | None]:
+    step = None if act is None else act(rows, seen)
+    if step is None:
+        return rows, None
+    rows = rows.reduced(step, inside.merges)
+    # What goes with probabilities must stand as they do.
+    return (_in_windows(tower, rows) if step.probabilities is None else rows), step
+
+
+def _in_windows(tower: TowerBlocks, rows: Rows) -> Rows:
+    """Windows stand one behind the other in towers that have them: each row goes where its place is."""
+    return rows if tower.order is None else rows.ordered(rows.anchors.argsort(dim=1))
 
 
 def _patches(tower: TowerBlocks, rows: Rows) -> torch.Tensor:
@@ -146,11 +178,6 @@ def _patches(tower: TowerBlocks, rows: Rows) -> torch.Tensor:
 
 def _with_patches(tower: TowerBlocks, rows: Rows, states: torch.Tensor) -> Rows:
     return replace(rows, states=states if tower.unit == 1 else states.unflatten(1, (-1, tower.unit)).flatten(2))
-
-
-def _bias(tower: TowerBlocks, rows: Rows) -> torch.Tensor:
-    """(B, 1, 1, R): the logarithm of what each column stands for."""
-    return rows.sizes.log().repeat_interleave(tower.unit, dim=1)[:, None, None].to(rows.states.dtype)
 
 
 def _attend(seen: BlockAttention, segments: list[int] | None) -> torch.Tensor:
