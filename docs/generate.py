@@ -30,6 +30,7 @@ COMMANDS = (
     "render",
     "run",
     "doctor",
+    "debug",
 )
 NOTE = "<!-- Written by docs/generate.py from the code: change it there, then run `make docs`. -->\n\n"
 

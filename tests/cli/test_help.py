@@ -9,7 +9,7 @@ import sys
 import pytest
 
 COMMANDS = (
-    *("compress", "infer", "eval", "tune", "inspect", "methods", "models", "render", "run", "doctor"),
+    *("compress", "infer", "eval", "tune", "inspect", "methods", "models", "render", "run", "doctor", "debug"),
     *("verify", "repair", "compact", "merge", "plan"),
 )
 

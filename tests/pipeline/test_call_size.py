@@ -74,9 +74,7 @@ def test_fewer_steps_at_once_and_the_same_tokens(
         assert torch.equal(small[item_id].kept.tokens, full[item_id].kept.tokens)
 
 
-def test_one_step_that_is_too_much_fails_the_item(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_step_that_is_too_much_fails_the_item(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Small(monkeypatch, room=0, error=ERRORS[0])
     summary, _ = run(clips, tmp_path / "cache")
     assert (summary.done, summary.failed) == (0, 6)

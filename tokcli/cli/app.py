@@ -13,6 +13,7 @@ import tokcli
 from tokcli.cli import (
     catalog,
     compress,
+    debug,
     derive,
     doctor,
     evaluate,
@@ -60,6 +61,7 @@ for command in (
     render.render,
     run.run,
     doctor.doctor,
+    debug.debug,
 ):
     # `eval` would hide Python's own function.
     app.command("eval" if command is evaluate.evaluate else None)(command)

@@ -61,8 +61,16 @@ def describe_picture(path: str, limits: Limits) -> dict[str, Any] | None:
             "height": image.height,
             "limit_pixels": limits.max_pixels,
             "animated": animated,
-            "exif_orientation": image.getexif().get(_EXIF_ORIENTATION),
+            "exif_orientation": _exif_orientation(image),
         }
+
+
+def _exif_orientation(image: Any) -> int | str | None:
+    try:
+        orientation: int | None = image.getexif().get(_EXIF_ORIENTATION)
+    except Exception as error:  # reading it decodes a PNG, and parses what anybody may have written
+        return f"cannot be read: {error or type(error).__name__}"
+    return orientation
 
 
 class StillReader(MediaReader):
