@@ -35,6 +35,8 @@ class Row:
     """Of ``resolve``."""
     target: float = 1.0
     """Share of the official time that it may take."""
+    grid: tuple[int, int] | None = None
+    """Of a still of one view in place of the five tiles, where the authors' code was given that."""
 
 
 SELECTION = (
@@ -60,13 +62,28 @@ SELECTION = (
     Row("center", None),
     Row("norm", None),
 )
-ROWS = (*SELECTION,)
+MERGING = (
+    Row("visionzip", 0.033, {"keep": 58 / 576}),
+    Row("folder", 0.115, target=HALF_THE_TIME, grid=(48, 60)),
+    Row("folder tiles"),
+    Row("ppe", 0.616, target=HALF_THE_TIME, grid=(48, 60)),
+    Row("ppe tiles"),
+    Row("expedit", 0.669, {"max_tokens": 288}, target=HALF_THE_TIME, grid=(54, 54)),
+    Row("expedit tiles"),
+    Row("cluster_merge", None, {"max_tokens": 288}),
+    Row("llavolta", None, {}),
+    Row("pool2d"),
+    Row("balanced"),
+)
+ROWS = (*SELECTION, *MERGING)
 
 
-def make_still() -> VisualTokens:
-    """A thumbnail and a canvas, with every signal that the methods ask for."""
+def make_still(grid: tuple[int, int] | None = None) -> VisualTokens:
+    """A thumbnail and a canvas, or a picture of one view, with every signal that the methods ask for."""
     generator = torch.Generator().manual_seed(0)
     views = (View("thumbnail", (1, SIDE, SIDE)), View("crop", (1, 2 * SIDE, 2 * SIDE)))
+    if grid is not None:
+        views = (View("image", (1, *grid)),)
     coords = torch.cat(
         [
             torch.cartesian_prod(torch.tensor([number]), *(torch.arange(size) for size in view.grid))

@@ -41,6 +41,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ppe", {}),
     ("expedit", {"keep": 0.25}),
     ("cluster_merge", {"keep": 0.25}),
+    ("balanced", {"keep": 0.25}),
 ]
 
 

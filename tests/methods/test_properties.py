@@ -97,6 +97,7 @@ FURTHER: list[tuple[str, Options]] = [
     ("cluster_merge", {"clusters": "dpc-knn", "aggregate": "importance"}),
     ("cluster_merge", {"clusters": "grid", "aggregate": "medoid"}),
     ("cluster_merge", {"aggregate": "importance", "importance": "anticos"}),
+    ("balanced", {"importance": "anticos", "diversity": 0.5}),
 ]
 CONFIGURATIONS = [pytest.param(name, {}, id=name) for name in token_methods()] + [
     pytest.param(name, options, id=name + "".join(f"-{key}={value}" for key, value in options.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tokcli.methods.agilepruner import agilepruner
 from tokcli.methods.aim import aim
 from tokcli.methods.aot import aot
+from tokcli.methods.balanced import balanced
 from tokcli.methods.base import METHODS
 from tokcli.methods.center import center
 from tokcli.methods.centerclip import centerclip
@@ -94,6 +95,7 @@ for _method in (
     zoo_prune,
     fopru,
     correlation,
+    balanced,
     uniform,
     random,
     pool2d,
