@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokcli.errors import RecipeError
-from tokcli.recipe import load_recipe
+from tokcli.recipe import CompressRecipe, check, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -54,3 +54,13 @@ def test_faults_are_one_line_that_names_the_key(tmp_path: Path, text: str, messa
 def test_missing_recipe_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot read the recipe: No such file"):
         load_recipe(tmp_path / "none.yaml")
+
+
+def test_sizes_are_written_as_people_do() -> None:
+    recipe = check(CompressRecipe, {"inputs": ["x"], "output": "y", "decoder_memory": "2GiB"}, "compress")
+    assert recipe.decoder_memory == 2 << 30
+    recipe = check(CompressRecipe, {"inputs": ["x"], "output": "y", "limits": {"max_bytes": "20GB"}}, "compress")
+    assert recipe.limits.max_bytes == 20_000_000_000
+    for size in ("lots", "100MB", -1):
+        with pytest.raises(RecipeError, match="decoder_memory"):
+            check(CompressRecipe, {"inputs": ["x"], "output": "y", "decoder_memory": size}, "compress")
