@@ -31,23 +31,23 @@ PICTURES = (*SELECTION, *MERGING)
 BASELINES = ("random", "uniform", "pool2d", "downsample")
 
 IMAGE_SETS = (
-    Set("images-nano-stills", "nano, pictures", "nano", "still,text", 100, (*PICTURES, *BASELINES), format="png"),
+    Set("images-nano-stills", "nano, pictures", "nano", "still,text", 60, (*PICTURES, *BASELINES), format="png"),
     Set(
         "images-nano-clip-stills",
         "nano-clip, pictures",
         "nano-clip",
         "still,text",
-        100,
+        60,
         (*PICTURES, *INSIDE, *BASELINES),
         format="png",
     ),
-    Set("images-nano-videos", "nano, videos, frame by frame", "nano", "all", 70, (*PICTURES, *BASELINES)),
+    Set("images-nano-videos", "nano, videos, frame by frame", "nano", "all", 30, (*PICTURES, *BASELINES)),
     Set(
         "images-nano-clip-videos",
         "nano-clip, videos, frame by frame, 8 frames a clip",
         "nano-clip",
         "all",
-        70,
+        30,
         (*PICTURES, *BASELINES),
         num_frames=8,
     ),
