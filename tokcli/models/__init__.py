@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokcli.models.families import list_models
     from tokcli.models.inputs import Inputs, collate, language_of, make_inputs
     from tokcli.models.language_model import LanguageModel, load_language_model
+    from tokcli.models.layout import PromptLayout, load_prompt_layout
     from tokcli.models.preprocess import resize_frames
     from tokcli.models.prompt import Request
     from tokcli.models.replies import Answer, OptionScore
@@ -29,6 +30,7 @@ __all__ = [
     "Inputs",
     "LanguageModel",
     "OptionScore",
+    "PromptLayout",
     "Request",
     "Sizer",
     "VisionTower",
@@ -37,6 +39,7 @@ __all__ = [
     "language_of",
     "list_models",
     "load_language_model",
+    "load_prompt_layout",
     "load_tower",
     "make_inputs",
     "parse_schema",
@@ -52,6 +55,7 @@ _HOMES = {
     "Inputs": "inputs",
     "LanguageModel": "language_model",
     "OptionScore": "replies",
+    "PromptLayout": "layout",
     "Request": "prompt",
     "Sizer": "sizing",
     "VisionTower": "tower",
@@ -60,6 +64,7 @@ _HOMES = {
     "language_of": "inputs",
     "list_models": "families",
     "load_language_model": "language_model",
+    "load_prompt_layout": "layout",
     "load_tower": "tower",
     "make_inputs": "inputs",
     "parse_schema": "constraint",

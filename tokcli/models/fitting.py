@@ -1,16 +1,41 @@
-"""Whether items and prompts fit a language model."""
+"""Whether caches, items and prompts fit a language model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tokcli.errors import ModelError
+from tokcli.models.fingerprint import tower_fingerprint
 
 if TYPE_CHECKING:
+    from tokcli.models.base import FamilyAdapter
     from tokcli.models.language_model import LanguageModel
     from tokcli.types import EncodedItem
+
+
+def check_tower(folder: Path, family: FamilyAdapter, config: Any, name: str, identity: Mapping[str, Any]) -> None:
+    """Raise ``ModelError`` unless the tower of the checkpoint in ``folder`` is the one that ``identity`` describes.
+
+    Args:
+        name: What the checkpoint is called.
+        identity: ``VisionTower.identity`` as a cache stored it.
+    """
+    own = tower_fingerprint(folder, family, config, family.preprocessing(folder, config))
+    made, maker = str(identity.get("fingerprint")), identity.get("model")
+    if own == made:
+        return
+    way = (
+        "its weights or preprocessing have changed since: compress"
+        if maker == name
+        else f"use --model {maker} or compress"
+    )
+    raise ModelError(
+        f"the cache was made by {maker} ({identity.get('family')}, tower {made[:12]}), this is "
+        f"{name} ({config.model_type}, tower {own[:12]}); {way} again"
+    )
 
 
 def check_width(language: LanguageModel, items: Sequence[EncodedItem]) -> None:

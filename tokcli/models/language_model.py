@@ -15,8 +15,7 @@ from tokcli.models.checkpoints import canonical_name, resolve_checkpoint
 from tokcli.models.choosing import GREEDY, Choice
 from tokcli.models.constraint import Constraint
 from tokcli.models.families import family_of
-from tokcli.models.fingerprint import tower_fingerprint
-from tokcli.models.fitting import check_width
+from tokcli.models.fitting import check_tower, check_width
 from tokcli.models.generating import Results
 from tokcli.models.loading import load_config, load_half, load_tokenizer
 from tokcli.models.memory import batch_tokens
@@ -60,21 +59,7 @@ class LanguageModel:
         Raises:
             ModelError: Another tower or other preprocessing, so that its tokens would mean nothing here.
         """
-        config = self.model.config
-        preprocessing = self.family.preprocessing(self._folder, config)
-        own = tower_fingerprint(self._folder, self.family, config, preprocessing)
-        made, maker = str(identity.get("fingerprint")), identity.get("model")
-        if own != made:
-            same = maker == self.name
-            way = (
-                "its weights or preprocessing have changed since: compress"
-                if same
-                else f"use --model {maker} or compress"
-            )
-            raise ModelError(
-                f"the cache was made by {maker} ({identity.get('family')}, tower {made[:12]}), this is "
-                f"{self.name} ({config.model_type}, tower {own[:12]}); {way} again"
-            )
+        check_tower(self._folder, self.family, self.model.config, self.name, identity)
 
     def generate(
         self,

@@ -69,6 +69,17 @@ def read_ids(
     requests: Sequence[Request], *, family: FamilyAdapter, config: Any, tokenizer: Any, template: str
 ) -> list[list[int]]:
     """Ids of the prompts, each item being a single placeholder yet. Raises as :func:`build_prompt` does."""
+    texts = read_texts(requests, family=family, config=config, tokenizer=tokenizer, template=template)
+    # Templates may begin with what the tokenizer would put at the beginning itself.
+    begun = bool(tokenizer.bos_token) and all(text.startswith(tokenizer.bos_token) for text in texts)
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=not begun).input_ids
+    return ids
+
+
+def read_texts(
+    requests: Sequence[Request], *, family: FamilyAdapter, config: Any, tokenizer: Any, template: str
+) -> list[str]:
+    """The prompts as text, each item being a single placeholder. Raises as :func:`build_prompt` does."""
     conversations = [_conversation(request, family, config, tokenizer) for request in requests]
     if family.video_template and any(item.kind == "video" for request in requests for item in request.items):
         template = family.video_template
@@ -80,11 +91,7 @@ def read_ids(
         # Templates are programs: they may refuse a system message, or take no content but plain text.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"the chat template of the model fails on this request: {reason[:200]}") from error
-    texts = [_surround(text, request, family, config, tokenizer) for text, request in zip(texts, requests)]
-    # Templates may begin with what the tokenizer would put at the beginning itself.
-    begun = bool(tokenizer.bos_token) and all(text.startswith(tokenizer.bos_token) for text in texts)
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=not begun).input_ids
-    return ids
+    return [_surround(text, request, family, config, tokenizer) for text, request in zip(texts, requests)]
 
 
 def _surround(text: str, request: Request, family: FamilyAdapter, config: Any, tokenizer: Any) -> str:

@@ -50,7 +50,7 @@ def subjects(cache: Cache, recipe: InferRecipe) -> tuple[list[Subject], list[str
     rows = table.to_pylist()
     where = str(recipe.cache)
     if recipe.ids:
-        wanted = set(_named(rows, recipe.ids, where))
+        wanted = set(named(rows, recipe.ids, where))
         rows = [row for row in rows if row["id"] in wanted]
     if recipe.where is not None:
         found = passing(table, recipe.where)
@@ -82,8 +82,11 @@ def known(cache: Cache) -> pa.Table:
     return table
 
 
-def _named(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], cache: str) -> list[str]:
-    """Ids that ``texts`` stand for: each is an id, several with commas between, or a file with one a line."""
+def named(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], cache: str) -> list[str]:
+    """Ids that ``texts`` stand for: each is an id, several with commas between, or a file with one a line.
+
+    Raises ``UsageError`` for an id that none of the rows has.
+    """
     names = ItemNames(row["id"] for row in rows)
     found = []
     for text in texts:
