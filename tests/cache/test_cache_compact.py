@@ -7,10 +7,12 @@ import os
 import random
 import socket
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -99,6 +101,26 @@ def test_compacting_keeps_every_byte(tmp_path: Path) -> None:
     assert max(stored_ids(tmp_path).values()) == 1
     assert open_cache(tmp_path).complete
     assert len(parts(tmp_path)) == len(parts(tmp_path, "errors")) == 1
+
+
+@pytest.mark.parametrize("codec", ["bfloat16", "float32", "int8", "int8c", "int4", "fp8"])
+@pytest.mark.parametrize("levels", [0, 2])
+def test_all_codecs(tmp_path: Path, codec: str, levels: int) -> None:
+    """Codes are moved as they are: decoding and encoding them again would lose a little each time."""
+    model = {"model": "m", "fingerprint": "f" * 64} | ({"deepstack_levels": levels} if levels else {})
+    manifest = make_manifest(tokens_dtype=codec, model=model)
+    for seed in range(3):
+        item = make_item(str(seed), 20, seed=seed, dtype=torch.float32)
+        stacked = torch.randn(20, levels, 8) if levels else None
+        item = replace(item, kept=replace(item.kept, deepstack=stacked))
+        write_cache(tmp_path, item, manifest=manifest, chunk_bytes=200)
+    rows = [pq.read_table(part).drop_columns(["sequence", "row_crc32"]) for part in sorted(tmp_path.glob("data/*"))]
+    before = contents(tmp_path)
+    assert compact_cache(tmp_path).shards_after == 1
+    (part,) = tmp_path.glob("data/*")
+    assert pq.read_table(part).drop_columns(["sequence", "row_crc32"]).to_pylist() == pa.concat_tables(rows).to_pylist()
+    assert contents(tmp_path) == before
+    assert verify_cache(tmp_path) == []
 
 
 def test_compacting_again_does_nothing(tmp_path: Path) -> None:
@@ -202,6 +224,27 @@ def test_one_at_a_time(tmp_path: Path) -> None:
             assert caught.value.exit_code == 2
         assert compact_cache(tmp_path / "cache", dry_run=True).shards_after == 1  # looking needs no lock
         writer.finish(["a"])
+
+
+def test_opening_while_shards_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader has listed the folder when compacting takes away what it lists."""
+    from tokcli.cache import index
+    from tokcli.cache.layout import Shard
+
+    want, list_shards, calls = several_runs(tmp_path), index.list_shards, []
+
+    def listed(cache: Path) -> list[Shard]:
+        found = list_shards(cache)
+        calls.append(len(found))
+        if len(calls) == 1:
+            with monkeypatch.context() as patch:
+                patch.setattr(index, "list_shards", list_shards)
+                compact_cache(cache)
+        return found
+
+    monkeypatch.setattr(index, "list_shards", listed)
+    assert sorted(open_cache(tmp_path).ids()) == sorted(want)
+    assert calls[0] > calls[1] == 2
 
 
 def prune(path: Path, ids: set[str], **limits: int) -> None:

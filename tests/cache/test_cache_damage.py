@@ -159,7 +159,7 @@ def put_integer(column: str, row: int, place: int, value: int) -> Callable[[dict
         (put("num_tokens", 1, 9), "row 1 of a: tokens has 160 bytes, 9 tokens need 144"),
         (put("tokens", 0, b""), "row 0 of a: tokens has 0 bytes, 10 tokens need 160"),
         (put("mass", 0, b"1234"), "row 0 of a: mass has 4 bytes, 10 tokens need 40"),
-        (put("dtype", 0, "int8"), "row 0 of a: unknown dtype 'int8'"),
+        (put("dtype", 0, "float8"), "row 0 of a: tokens stored as 'float8', which this tokcli does not know"),
         (put("kept_tokens", 0, 31), "a has 30 of 31 tokens"),
         (put("num_chunks", 0, 4), "a has 3 of 4 rows"),
         (put("chunk", 1, 2), "row 2 of a is out of place"),

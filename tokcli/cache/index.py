@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,11 @@ import pyarrow.compute as pc
 
 from tokcli.cache.layout import Shard, list_shards
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.parquet import open_shard, read_columns
+from tokcli.cache.parquet import ShardGoneError, open_shard, read_columns
 from tokcli.errors import IntegrityError
+
+LOOKS = 5
+"""How often a folder is listed anew when shards vanish between listing and reading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,14 @@ class Index:
     """Items whose newest row is an error."""
     stored: tuple[int, ...] = ()
     """Items in each shard, superseded ones included."""
+
+
+def current_index(cache: Path, manifest: Manifest) -> Index:
+    """The index of a cache that may be rewritten while it is read: shards that vanish have successors by then."""
+    for _ in range(LOOKS):
+        with contextlib.suppress(ShardGoneError):
+            return build_index(cache, manifest)
+    return build_index(cache, manifest)
 
 
 def build_index(cache: Path, manifest: Manifest, shards: Sequence[Shard] | None = None) -> Index:

@@ -18,13 +18,17 @@ from tokcli.cache.schema import column_types
 from tokcli.errors import CacheError, IntegrityError
 
 
+class ShardGoneError(CacheError):
+    """A shard that was there when the folder was listed: it was rewritten, or lost."""
+
+
 @contextlib.contextmanager
 def reading(path: Path, what: str = "") -> Iterator[None]:
     """Name the file, and ``what`` was read from it, when Arrow or the system fails inside."""
     try:
         yield
     except FileNotFoundError:
-        raise CacheError(f"{path} is gone; it was there when the cache was opened: open the cache again") from None
+        raise ShardGoneError(f"{path} is gone; it was there when the cache was opened: open the cache again") from None
     except PermissionError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}; check its permissions") from error
     # Bytes that are not what was written surface as Arrow errors, as text that is not UTF-8, or as absurd lengths.

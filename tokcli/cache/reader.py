@@ -14,7 +14,7 @@ import pyarrow as pa
 from tokcli.cache.codecs import cache_codec
 from tokcli.cache.decode import decode_item
 from tokcli.cache.files import ShardFiles
-from tokcli.cache.index import Index, Place, build_index
+from tokcli.cache.index import Index, Place, current_index
 from tokcli.cache.layout import Table
 from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.cache.metadata import concatenated
@@ -47,7 +47,7 @@ class Cache:
         self.manifest = read_manifest(self.path)
         # Before the shards: a writer may be adding some, and then the mark must not be newer than what is found.
         told = self._told()
-        self._index: Index = build_index(self.path, self.manifest)
+        self._index: Index = current_index(self.path, self.manifest)
         self._ids = list(self._index.items)
         self._check_complete(told)
         self.complete = told is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokcli.cache.atomic import sync_folder, writing
+from tokcli.cache.codebook import codebook_of
 from tokcli.cache.faults import fault_point
 from tokcli.cache.folder import clear_temporaries
 from tokcli.cache.index import Index, build_index
@@ -47,12 +48,14 @@ def repair_cache(path: str | Path, *, dry_run: bool = False) -> Repair:
     manifest whose notes are damaged is written anew where the shards confirm its configuration. Done twice it does
     nothing; killed at any moment it is to be done again. With ``dry_run`` it only looks.
 
-    Raises ``IntegrityError`` where the manifest cannot be mended, ``CacheLockedError`` where another process writes.
+    Raises ``IntegrityError`` where the manifest cannot be mended, ``CacheError`` where the codebook is lost,
+    ``CacheLockedError`` where another process writes.
     """
     cache = Path(path)
     lock = None if dry_run else lock_cache(_existing(cache))
     try:
         manifest, problems = _manifest(cache)
+        codebook_of(cache, manifest)  # without it no token can be read: that is not for us to mend
         shards = list_shards(cache)
         foreign = foreign_files(cache)
         problems += [Problem(_name(cache, file), "is not a shard of this cache") for file in foreign]

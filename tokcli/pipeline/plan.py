@@ -12,7 +12,7 @@ from math import exp, log, sqrt
 from pathlib import Path
 from typing import Any
 
-from tokcli.cache import Cache, CacheWriter, open_cache
+from tokcli.cache import Cache, open_cache
 from tokcli.cache.measure import SizeMeter
 from tokcli.cache.shard import ROW_GROUP_BYTES
 from tokcli.errors import MediaError
@@ -155,7 +155,7 @@ class _Trial:
         self._tower = job.tower
         self._pool.configure(job.decode)
         (target,) = job.targets
-        with CacheWriter(folder, target.manifest) as writer:
+        with target.open() as writer:
             run = Run(job, [Output(target, writer)], self._pool, self._observer)
             run.run()
             seconds = time.monotonic() - run.work_began if run.work_began else 0.0
@@ -189,7 +189,7 @@ def _method_plan(
 
 def _stored_bytes(cache: Cache) -> dict[str, float]:
     """What each item takes in shards that are full, where footers and row groups are shared."""
-    meter = SizeMeter(cache.manifest)
+    meter = SizeMeter(cache.manifest, cache.codec)
     sizes = {item.id: meter.measure(item) for item in cache}
     return {
         item_id: size.payload_bytes + size.group_bytes * sum(size.row_bytes) / ROW_GROUP_BYTES

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tokcli.cache import Cache, open_cache
+from tokcli.cache.codebook import KEY
 from tokcli.errors import CacheConflictError, MediaError
 from tokcli.media import hash_file
 from tokcli.pipeline.compress import compress
@@ -111,9 +112,9 @@ def _encode(cache: Cache, sources: Mapping[str, str], folder: Path, device: str,
     listing = folder / "inputs.jsonl"
     listing.write_text("".join(json.dumps({"id": key, "path": path}) + "\n" for key, path in sources.items()))
     recipe = recorded_recipe(cache.manifest, folder / "cache", [str(listing)])
-    recipe = recipe.model_copy(
-        update={"path_col": "path", "id_col": "id", "columns": [], "device": device, "overwrite": True}
-    )
+    own = str(cache.path) if KEY in cache.manifest.configuration else None
+    changes: dict[str, Any] = {"path_col": "path", "id_col": "id", "columns": [], "device": device, "codebook": own}
+    recipe = recipe.model_copy(update=changes)
     compress(recipe, observer)
     made = open_cache(folder / "cache")
     if found := cache.manifest.differing(made.manifest):
