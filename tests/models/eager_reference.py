@@ -39,9 +39,7 @@ class Frame:
         heads, _, width = self.key.shape
         first = 0 if self.last is None else 1
         layers = self.layers or range(len(self.weights))
-        mean_query = sum(self.query[:, row] for row in range(first, self.query.shape[1])) / (
-            self.query.shape[1] - first
-        )
+        mean_query = torch.stack([self.query[:, row] for row in range(first, self.query.shape[1])]).mean(dim=0)
         by_token = pool(self.key[:, first:].transpose(0, 1))
         meanq = torch.stack([torch.softmax(by_token[:, h] @ mean_query[h] / width**0.5, dim=0) for h in range(heads)])
         keys = pool(self.projected[first:])
@@ -51,7 +49,7 @@ class Frame:
             "meanq": meanq.mean(dim=0),
             "hub_attention": pool(hubs(self.weights[self.block], first)[first:]),
             "keys": keys,
-            "head_mean_keys": sum(keys[:, h * width : (h + 1) * width] for h in range(heads)) / heads,
+            "head_mean_keys": torch.stack([keys[:, h * width : (h + 1) * width] for h in range(heads)]).mean(dim=0),
         }
         if self.last is None:
             return found
@@ -83,7 +81,7 @@ def eager_pictures(tower: Any, planes: torch.Tensor, block: int, *, cls: bool = 
     seen: dict[tuple[int, str], torch.Tensor] = {}
     handles = [
         getattr(attentions[number], name).register_forward_hook(
-            lambda _module, _args, out, key=(number, name): seen.update({key: out})  # type: ignore[misc]
+            lambda _module, _args, out, key=(number, name): seen.update({key: out})
         )
         for number in (block, len(attentions) - 1)
         for name in ("q_proj", "k_proj", "q_norm", "k_norm")

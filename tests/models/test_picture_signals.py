@@ -320,6 +320,15 @@ def test_the_pooling_head_of_siglip(tiny: Tiny, tmp_path: Path, monkeypatch: pyt
     check_equal(dict(visual.signals), {"probe_attention": expected})
 
 
+def test_features_that_keep_what_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = models.load_tower(str(make_family(tmp_path, NEXT)), device="cpu")
+    assert tower.signals >= CLS_SIGNALS
+    monkeypatch.setattr(tower.model.config, "vision_feature_select_strategy", "full")
+    assert not CLS_SIGNALS & tower.signals
+    with pytest.raises(ModelError, match=r"'cls_logits', which .* does not give: its features have no \[CLS\]"):
+        tower.start(make_info("image"), (100, 150), frozenset({"cls_logits"}))
+
+
 @pytest.mark.parametrize("tiny", [ONEVISION, GEMMA3], ids=lambda tiny: tiny.family)
 def test_a_siglip_without_its_pooling_head(tiny: Tiny, tmp_path: Path) -> None:
     folder = str(make_family(tmp_path, tiny))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import PROJECTOR_SIGNALS, SQUARE_SIGNALS, TOWER_SIGNALS
+from tokcli.models.base import CLS_SIGNALS, PROJECTOR_SIGNALS, SQUARE_SIGNALS, TOWER_SIGNALS
 from tokcli.models.flat import FlatAdapter
 
 if TYPE_CHECKING:
@@ -50,6 +50,12 @@ class PictureAdapter(FlatAdapter):
     def has_cls(self, config: Any) -> bool:
         """Whether the tower has a [CLS] before its patches."""
         return False
+
+    def withheld(self, config: Any) -> Mapping[str, str]:
+        if self.has_cls(config):
+            return {}
+        reason = "its features have no [CLS] before them (vision_feature_select_strategy is not 'default')"
+        return dict.fromkeys(CLS_SIGNALS & self.signals, reason)
 
     def attentions(self, model: Any) -> Sequence[Any]:
         """Those of the tower's blocks, in order."""
