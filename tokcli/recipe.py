@@ -1,7 +1,6 @@
 """Recipes: YAML files and command lines become the same checked settings.
 
-Steps run in this order: ``render`` (clips), ``compress`` (media to cache), ``derive`` (to a smaller one), ``infer``
-(cache to answers), ``eval`` (their cost). Unknown keys are refused; relative paths start from the working folder.
+Steps run in this order: render, compress, derive, infer, eval. Relative paths start from the working folder.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from tokcli.cli.guards import (
     DecoderMemory,
@@ -37,7 +36,7 @@ from tokcli.cli.options import (
     key_values,
     with_importance,
 )
-from tokcli.cli.output import human_bytes, human_seconds, plain, print_json, results, share
+from tokcli.cli.summary import print_summary
 from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from tokcli.recipe import CompressRecipe, DeriveRecipe
 
 INPUT, SAMPLING = "Input", "Sampling and limits"
-SHOWN = 5
-"""Ids that a line names; --json has all."""
 
 
 def compress(
@@ -270,36 +267,3 @@ def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> Compress
 def exit_code(summary: CompressSummary, recipe: CompressRecipe | DeriveRecipe) -> int:
     failed = any(one.failed for one in (summary, *summary.also))
     return 3 if failed and not recipe.allow_errors else 0
-
-
-def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:
-    """Print one JSON object, or a few lines for each cache; shared with `tokcli derive`."""
-    if as_json:
-        print_json(summary.to_json())
-    elif not quiet:
-        for one in (summary, *summary.also):
-            _print_cache(one)
-
-
-def _print_cache(summary: CompressSummary) -> None:
-    in_cache = summary.items - summary.failed
-    name = escape(plain(summary.output))
-    results.print(
-        f"[bold]{name}[/bold]: {in_cache} of {summary.items} items"
-        f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
-        f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
-    )
-    results.print(
-        f"  tokens {summary.source_tokens:,} -> {summary.kept_tokens:,}"
-        f" ({share(summary.kept_tokens, summary.source_tokens)} kept)"
-        f"   cache {human_bytes(summary.cache_bytes)}: {share(summary.cache_bytes, summary.token_bytes)}"
-        f" of all tokens ({human_bytes(summary.token_bytes)}),"
-        f" {share(summary.cache_bytes, summary.source_bytes)} of the source files ({human_bytes(summary.source_bytes)})"
-    )
-    if summary.removed:
-        named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])
-        named += ", ..." if len(summary.removed) > SHOWN else ""
-        what = "dropped" if summary.pruned else "in the cache, no longer among the inputs (--prune drops them)"
-        results.print(f"  {len(summary.removed)} {what}: {escape(named)}", style="yellow")
-    if summary.failed:
-        results.print(f"  {summary.failed} failed: `tokcli inspect {name} --errors` says why", style="yellow")

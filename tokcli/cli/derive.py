@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokcli.cli.compress import exit_code, print_summary
+from tokcli.cli.compress import exit_code
 from tokcli.cli.options import (
     METHOD,
     RUNNING,
@@ -23,6 +23,7 @@ from tokcli.cli.options import (
     key_values,
     with_importance,
 )
+from tokcli.cli.summary import print_summary
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary

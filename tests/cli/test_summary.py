@@ -1,0 +1,43 @@
+"""The lines behind a run, without one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tokcli.cli.summary import print_summary
+from tokcli.pipeline.progress import CompressSummary
+
+SUMMARY = CompressSummary(
+    items=3,
+    done=1,
+    failed=0,
+    skipped=2,
+    source_tokens=100,
+    kept_tokens=25,
+    token_bytes=400,
+    source_bytes=1000,
+    cache_bytes=100,
+    media_seconds=6.0,
+    seconds=2.0,
+    output="cache",
+    method={"methods": []},
+    model="nano",
+)
+
+
+def test_inputs_that_are_gone_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(SUMMARY, quiet=False, as_json=False)
+    assert "--prune" not in capsys.readouterr().out
+    gone = replace(SUMMARY, removed=("a.mp4", "b[1].mp4"))
+    print_summary(gone, quiet=False, as_json=False)
+    told = "2 in the cache, no longer among the inputs (--prune drops them): a.mp4, b[1].mp4"
+    assert told in capsys.readouterr().out
+    many = tuple(f"{number}.mp4" for number in range(9))
+    print_summary(replace(gone, removed=many, pruned=True), quiet=False, as_json=False)
+    assert "9 dropped: 0.mp4, 1.mp4, 2.mp4, 3.mp4, 4.mp4, ..." in capsys.readouterr().out
+    print_summary(gone, quiet=False, as_json=True)
+    assert '"removed": ["a.mp4", "b[1].mp4"], "pruned": false' in capsys.readouterr().out
+    print_summary(gone, quiet=True, as_json=False)
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,48 @@
+"""What is printed of a run that made caches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from tokcli.cli.output import human_bytes, human_seconds, plain, print_json, results, share
+
+if TYPE_CHECKING:
+    from tokcli.pipeline.progress import CompressSummary
+
+SHOWN = 5
+"""Ids that a line names; --json has all."""
+
+
+def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:
+    """Print one JSON object, or a few lines for each cache."""
+    if as_json:
+        print_json(summary.to_json())
+    elif not quiet:
+        for one in (summary, *summary.also):
+            _print_cache(one)
+
+
+def _print_cache(summary: CompressSummary) -> None:
+    in_cache = summary.items - summary.failed
+    name = escape(plain(summary.output))
+    results.print(
+        f"[bold]{name}[/bold]: {in_cache} of {summary.items} items"
+        f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
+        f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
+    )
+    results.print(
+        f"  tokens {summary.source_tokens:,} -> {summary.kept_tokens:,}"
+        f" ({share(summary.kept_tokens, summary.source_tokens)} kept)"
+        f"   cache {human_bytes(summary.cache_bytes)}: {share(summary.cache_bytes, summary.token_bytes)}"
+        f" of all tokens ({human_bytes(summary.token_bytes)}),"
+        f" {share(summary.cache_bytes, summary.source_bytes)} of the source files ({human_bytes(summary.source_bytes)})"
+    )
+    if summary.removed:
+        named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])
+        named += ", ..." if len(summary.removed) > SHOWN else ""
+        what = "dropped" if summary.pruned else "in the cache, no longer among the inputs (--prune drops them)"
+        results.print(f"  {len(summary.removed)} {what}: {escape(named)}", style="yellow")
+    if summary.failed:
+        results.print(f"  {summary.failed} failed: `tokcli inspect {name} --errors` says why", style="yellow")
