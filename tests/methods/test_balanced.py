@@ -52,7 +52,7 @@ def test_flat_attention_takes_a_larger_power() -> None:
 
 def test_small_budgets_of_rich_pictures_go_to_what_matters() -> None:
     assert competing(10, 100.0, 2.0) == pytest.approx(12)
-    assert competing(10, 10.0, 2.0) == pytest.approx(30)
+    assert competing(10, 10.0, 2.0) == competing(10, 5.0, 2.0) == pytest.approx(30)
     assert competing(10, 10.0, 0.0) == 10
     # One direction for all tokens, or as many as there are: the same attention, unlike powers.
     attention = torch.rand(36, generator=torch.Generator().manual_seed(2))

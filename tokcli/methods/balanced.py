@@ -51,9 +51,9 @@ def balanced(options: BalancedOptions, views: tuple[View, ...]) -> Stream:
     by distances alone, as in divprune, and a large power takes the most important tokens, as fastervlm does.
 
     The power follows from two numbers of the picture. Its effective rank R says how many directions its tokens have:
-    a budget of K tokens should be a choice among ``K * (1 + diversity * K / R)``. So a budget that is small for a rich
-    picture goes to what matters, and one that has several tokens for each direction is spread. The power is the one at
-    which the entropy of the weights says that as many tokens compete; flat attention takes a larger one to get there.
+    K tokens are a choice among ``K * (1 + diversity * min(1, K / R))``. So a budget that is small for a rich picture
+    goes to what matters, and one that has a token for each direction is spread. The power is the one at which the
+    entropy of the weights says that as many tokens compete; flat attention takes a larger one to get there.
     docs/balanced.md has the figures that this was made from.
 
     Each frame of a video, still, thumbnail and tile is a picture of its own and keeps the same share. Stored with the
@@ -103,7 +103,7 @@ class _Balanced(StepSelection):
 
 def competing(count: int, rank: float, diversity: float) -> float:
     """Among how many tokens ``count`` are a choice, in a picture of this effective rank."""
-    return count * (1 + diversity * count / max(rank, 1.0))
+    return count * (1 + diversity * min(1.0, count / max(rank, 1.0)))
 
 
 def weights_of(scores: torch.Tensor, power: float) -> torch.Tensor:
