@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokcli.cache import CacheWriter, decode_row, open_cache, verify_cache
-from tokcli.cache.codecs import CODECS, NUMBERS_AT_A_TIME, ScaledCodec, codec_of
+from tokcli.cache.codec import NUMBERS_AT_A_TIME
+from tokcli.cache.codec_scaled import ScaledCodec
+from tokcli.cache.codecs import CODECS, codec_of
 from tokcli.errors import UsageError
 
 LOSSY = [name for name, codec in CODECS.items() if isinstance(codec, ScaledCodec)]

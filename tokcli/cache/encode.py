@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from tokcli.cache.checksum import row_checksum
-from tokcli.cache.codecs import Codec
+from tokcli.cache.codec import Codec
 from tokcli.cache.levels import joined
 from tokcli.cache.metadata import fitted
 from tokcli.cache.records import ErrorRow, clean_path, clean_text

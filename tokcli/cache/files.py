@@ -13,7 +13,7 @@ from itertools import accumulate
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokcli.cache.codecs import Codec
+from tokcli.cache.codec import Codec
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, reading

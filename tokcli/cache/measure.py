@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tokcli.cache.codecs import Codec, codec_of
+from tokcli.cache.codec import Codec
+from tokcli.cache.codecs import codec_of
 from tokcli.cache.encode import Row, item_rows, row_bytes, rows_table
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened

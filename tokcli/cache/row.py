@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokcli.cache.codecs import CODECS, Codec
+from tokcli.cache.codec import Codec
+from tokcli.cache.codecs import CODECS
 from tokcli.cache.schema import BLOBS, META_PREFIX
 
 if TYPE_CHECKING:
