@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -23,7 +24,8 @@ import pytest
 from PIL import Image
 
 from tokcli.cache import open_cache
-from tokcli.media import scan_inputs, write_video
+from tokcli.errors import MediaError
+from tokcli.media import Limits, Sampling, hash_if_readable, open_media, scan_inputs, write_video
 from tokcli.pipeline.compress import Run, compress
 from tokcli.recipe import CompressRecipe
 
@@ -187,17 +189,31 @@ def test_files_that_vanish_or_change_under_the_run(
     assert "victim.mp4" in errors(cache)["victim.mp4"]["message"]
 
 
-def test_a_file_that_may_not_be_read(good: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "media"
-    folder.mkdir(mode=0o755)
-    shutil.copy(good, folder / "locked.mp4")
-    (folder / "locked.mp4").chmod(0)
-    (folder / "sub").mkdir(mode=0)
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    summary = run([folder, good], tmp_path / "cache")
-    assert (summary.done, summary.failed) == (1, 2)
-    assert all("Permission denied" in row["message"] for row in errors(tmp_path / "cache").values())
+def test_what_may_not_be_read(good: Path) -> None:
+    """In this process, as somebody else where the tests run as root: root may read everything."""
+    with tempfile.TemporaryDirectory() as name:  # below folders that everybody may enter
+        folder = Path(name)
+        folder.chmod(0o755)
+        for file, mode in {"open.mp4": 0o644, "locked.mp4": 0}.items():
+            shutil.copy(good, folder / file)
+            (folder / file).chmod(mode)
+        (folder / "closed").mkdir(mode=0)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            found = scan_inputs([name])
+            assert [Path(item.path).name for item in found.items] == ["locked.mp4", "open.mp4"]
+            (failure,) = found.failures
+            assert failure.id.endswith("closed") and "Permission denied" in failure.message
+            with open_media(str(folder / "open.mp4"), sampling=Sampling(), limits=Limits()) as reader:
+                assert reader.info.num_frames == 4
+            with pytest.raises(MediaError, match=r"locked\.mp4: cannot be read: Permission denied"):
+                open_media(str(folder / "locked.mp4"), sampling=Sampling(), limits=Limits())
+            assert hash_if_readable(str(folder / "locked.mp4")) == ""
+        finally:
+            if root:
+                os.seteuid(0)
 
 
 def test_folders_linked_to_each_other_are_walked_once(good: Path, tmp_path: Path) -> None:
