@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
@@ -320,3 +322,14 @@ def test_the_code_has_no_other_moments() -> None:
 def test_an_unknown_moment_is_refused() -> None:
     with pytest.raises(ValueError, match=r"names no moment; known: manifest\.before_write"):
         faults.arm("shard.whenever")
+
+
+def test_the_environment_arms_a_process(tmp_path: Path) -> None:
+    code = "import sys; from tokcli.cache.success import write_success; from pathlib import Path; "
+    code += "[write_success(Path(sys.argv[1]), {'items': number, 'failed': 0}) for number in range(5)]"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    armed = subprocess.run(command, env={**os.environ, "TOKCLI_FAULT": "success.after_rename:3"}, check=False)
+    assert armed.returncode == -signal.SIGKILL
+    assert '"items":2' in (tmp_path / "_SUCCESS").read_text()
+    subprocess.run(command, check=True)
+    assert '"items":4' in (tmp_path / "_SUCCESS").read_text()
