@@ -75,11 +75,12 @@ def holov(options: HolovOptions, views: tuple[View, ...]) -> Stream:
                 strips = [part for part in rows.tensor_split(options.crops) if len(part)]
                 return official_rows(chunk.tokens, importance, strips, count)
             regions = [rows for tile in step.tiles for rows in _regions(tile, options.crops)]
-            scores = region_scores(chunk.tokens, importance, regions)
-            weights = torch.stack([score.mean() for score in scores])
+            scores = torch.cat(region_scores(chunk.tokens, importance, regions))
             sizes = torch.tensor([len(rows) for rows in regions])
+            number = torch.arange(len(sizes)).repeat_interleave(sizes)
+            weights = torch.zeros(len(sizes)).index_add_(0, number, scores) / sizes
             counts = by_weight(weights - weights.min().clamp_max(0), count, sizes)
-            return torch.cat([rows[top_k(score, k)] for rows, score, k in zip(regions, scores, counts.tolist())])
+            return torch.cat(regions)[_best_of_each(scores, number, sizes, counts)]
 
         return choose
 
@@ -95,6 +96,16 @@ def _regions(tile: Tile, count: int) -> list[torch.Tensor]:
     order = torch.argsort(number, stable=True)
     sizes = torch.bincount(number, minlength=rows * columns)
     return [tile.rows[part] for part in order.split(sizes[sizes > 0].tolist())]
+
+
+def _best_of_each(
+    scores: torch.Tensor, number: torch.Tensor, sizes: torch.Tensor, counts: torch.Tensor
+) -> torch.Tensor:
+    """Positions of the best of each region, int64, as many as ``counts`` says; ``number`` is ascending."""
+    order = top_k(scores, len(scores))
+    order = order[torch.argsort(number[order], stable=True)]
+    rank = torch.arange(len(scores)) - (sizes.cumsum(0) - sizes)[number]
+    return order[rank < counts[number]]
 
 
 def region_scores(tokens: torch.Tensor, importance: torch.Tensor, regions: list[torch.Tensor]) -> list[torch.Tensor]:
