@@ -81,7 +81,7 @@ ROWS = (*SELECTION, *MERGING)
 def make_still(grid: tuple[int, int] | None = None) -> VisualTokens:
     """A thumbnail and a canvas, or a picture of one view, with every signal that the methods ask for."""
     generator = torch.Generator().manual_seed(0)
-    views = (View("thumbnail", (1, SIDE, SIDE)), View("crop", (1, 2 * SIDE, 2 * SIDE)))
+    views: tuple[View, ...] = (View("thumbnail", (1, SIDE, SIDE)), View("crop", (1, 2 * SIDE, 2 * SIDE)))
     if grid is not None:
         views = (View("image", (1, *grid)),)
     coords = torch.cat(

@@ -201,6 +201,6 @@ def test_no_array_of_all_pairs_of_a_large_still(name: str) -> None:
     visual = filled(still(np.zeros((side * side, 1)), [(side, side)]))
     largest = Largest()
     with largest:
-        resolve(name, **({"keep": 0.02} if "keep" in describe(name)["budgets"] else {})).compress(visual, "item")
+        resolve(name, keep=0.02 if "keep" in describe(name)["budgets"] else None).compress(visual, "item")
     # All pairs would be 107 MB; 17 MB is what some rows of them take at once.
     assert largest.num_bytes <= 4 << 22
