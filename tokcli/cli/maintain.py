@@ -31,18 +31,20 @@ def repair(
 ) -> None:
     """Take what is damaged out of a cache, and say what to make again.
 
-    Bad shards go to CACHE/damaged; nothing is deleted. The cache is sound then, and
-    incomplete: the compress command that is printed makes the lost items anew and no others.
+    Bad shards go to CACHE/damaged; nothing is deleted. The cache is sound then,
+    and incomplete: the compress command that is printed makes the lost items
+    anew and no others.
 
-    Exit codes: 0 nothing is lost, or --inputs made it again; 3 items are to be made again;
-    5 it cannot be repaired, or --dry-run found damage.
+    Exit codes: 0 nothing is lost, or --inputs made it again; 3 items are to be
+    made again; 5 it cannot be repaired, or --dry-run found damage.
 
     [dim]tokcli repair cache --dry-run[/dim]
     [dim]tokcli repair cache[/dim]
     [dim]tokcli repair cache --inputs videos/[/dim]
 
-    With --json: problems (file, what), moved, redo (ids), unnamed (more may be lost, whose
-    ids cannot be read), command; with --inputs a second object, that of `tokcli compress`.
+    With --json: problems (file, what), moved, redo (ids), unnamed (more may be
+    lost, whose ids cannot be read), command (null where it cannot be told);
+    with --inputs a second object, that of `tokcli compress`.
     """
     from tokcli.cache import repair_cache
 
@@ -50,7 +52,7 @@ def repair(
         raise UsageError("--dry-run writes nothing, --inputs makes items again; leave one out")
     done = repair_cache(cache, dry_run=dry_run)
     lost = bool(done.redo) or done.unnamed
-    command = _command(cache) if lost else None
+    command, hint = _command(cache) if lost else (None, "")
     document: dict[str, Any] = {
         "cache": cache,
         "problems": [vars(problem) for problem in done.problems],
@@ -72,7 +74,7 @@ def repair(
             results.print(f"{name}: no item is lost")
         else:
             results.print(f"{name}: to make again: {escape(_named(done.redo, done.unnamed))}")
-            results.print(escape(plain(command or "")))
+            results.print(escape(plain(command or hint)))
 
     show(document, as_json, draw)
     if dry_run:
@@ -89,15 +91,15 @@ def _named(ids: tuple[str, ...], unnamed: bool) -> str:
     return f"{named}, and perhaps {others}" if ids and unnamed else named or others
 
 
-def _command(cache: str) -> str:
-    """What makes the lost items again; a sentence where it cannot be told."""
+def _command(cache: str) -> tuple[str | None, str]:
+    """What makes the lost items again, or why that cannot be told."""
     from tokcli.cache.manifest import read_manifest
     from tokcli.pipeline.recorded import command_line, recorded_recipe
 
     try:
-        return command_line(recorded_recipe(read_manifest(Path(cache)), cache))
+        return command_line(recorded_recipe(read_manifest(Path(cache)), cache)), ""
     except TokcliError as error:
-        return str(error)
+        return None, str(error)
 
 
 def _make_again(cache: str, inputs: list[str], quiet: bool, as_json: bool) -> int:
@@ -112,14 +114,16 @@ def _make_again(cache: str, inputs: list[str], quiet: bool, as_json: bool) -> in
 def compact(cache: CachePath, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Rewrite many small shards into few, in place.
 
-    Drops rows that were superseded: of changed files, and of failures that were overcome.
-    Items and their bytes stay; a kill at any moment costs nothing. It needs room for one
-    more shard (512 MiB), and no run may be writing to the cache.
+    Drops rows that were superseded: of changed files, and of failures that were
+    overcome. Items and their bytes stay; a kill at any moment costs nothing. It
+    needs room for one more shard (512 MiB), and no run may be writing to the
+    cache.
 
     [dim]tokcli compact cache --dry-run[/dim]
     [dim]tokcli compact cache[/dim]
 
-    With --json: shards_before, shards_after, bytes_before, bytes_after, superseded.
+    With --json: shards_before, shards_after, bytes_before, bytes_after,
+    superseded.
     """
     from tokcli.cache import compact_cache
 
@@ -147,9 +151,10 @@ def merge(
 ) -> None:
     """Bring several caches of one configuration into one.
 
-    For runs that were split over machines or folders. Every row is checked and copied, none
-    is decoded. An item that several have is taken from the first; a failure stands only where
-    no cache has the item. Run it again to go on, or to add another cache.
+    For runs that were split over machines or folders. Every row is checked and
+    copied, none is decoded. An item that several have is taken from the first;
+    a failure stands only where no cache has the item. Run it again to go on, or
+    to add another cache.
 
     Exit code 4 and the difference for caches of another configuration.
 

@@ -66,15 +66,17 @@ def plan(
 ) -> None:
     """Say what compressing would give and take: tokens, bytes, hours.
 
-    Compresses a few of the inputs in a temporary folder, with each method in turn, and scales
-    up. The inputs are cut into parts of about one size; one item drawn from each stands for its
-    part, by bytes. In brackets: where the truth is in about 9 of 10 cases.
+    Compresses a few of the inputs in a temporary folder, with each method in
+    turn, and scales up. The inputs are cut into parts of about one size; one
+    item drawn from each stands for its part, by bytes. In brackets: where the
+    truth is in about 9 of 10 cases.
 
     [dim]tokcli plan videos/ --method dtd --model ~/Qwen2.5-VL-7B-Instruct[/dim]
     [dim]tokcli plan list.csv -m dtd -m evs@0.2 -m uniform@256 -m dtd,uniform@0.1 --sample 20[/dim]
 
-    With --json: items, source_bytes, unusable, sample, failed, and under methods for each:
-    kept_tokens, source_tokens, cache_bytes, hours, all with value, low and high.
+    With --json: items, source_bytes, unusable, sample, failed, and under
+    methods for each: kept_tokens, source_tokens, cache_bytes, hours, all with
+    value, low and high.
     """
     from tokcli.cli.display import ProgressDisplay
     from tokcli.cli.stopping import stoppable

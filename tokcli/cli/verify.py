@@ -30,18 +30,21 @@ def verify(
 ) -> None:
     """Check every page and every row of a cache.
 
-    Checksums and invariants; exit code 5 if anything is wrong, and `tokcli repair` mends it.
+    Checksums and invariants; exit code 5 if anything is wrong, and `tokcli
+    repair` mends it.
 
-    With --deep a sample is encoded again from its media with the cache's own model, sampling
-    and method. Where libraries and machine are those that made the cache, it must come out bit
-    for bit; else the same rows but for 2%, and tokens as near as 1e-4 (float32), 1e-2 (float16)
-    or 3e-2 (bfloat16) of their norm. Media that are gone or changed are named and no fault.
+    With --deep a sample is encoded again from its media with the cache's own
+    model, sampling and method. Where libraries and machine are those that made
+    the cache, it must come out bit for bit; else the same rows but for 2%, and
+    tokens as near as 1e-4 (float32), 1e-2 (float16) or 3e-2 (bfloat16) of their
+    norm. Media that are gone or changed are named and no fault.
 
     [dim]tokcli verify cache && rsync -a cache/ backup/[/dim]
     [dim]tokcli verify cache --deep --sample 50[/dim]
 
-    With --json: sound, problems (file, what); under deep: exact, tolerance, reasons (why not
-    exact), items (id, outcome: equal, close, different, changed or gone; detail).
+    With --json: sound, problems (file, what); under deep: exact, tolerance,
+    reasons (why not exact), items (id, outcome: equal, close, different,
+    changed or gone; detail).
     """
     from tokcli.cache import verify_cache
 
