@@ -286,7 +286,7 @@ def test_what_merged_counts_as_what_it_stands_for(tower: VisionTower, proportion
     embed, first = blocks.embed, blocks.leading
 
     def in_pairs(pixels: torch.Tensor) -> torch.Tensor:
-        states = embed(pixels).clone()
+        states: torch.Tensor = embed(pixels).clone()
         units = states[:, first:].unflatten(1, (-1, 2, blocks.unit))
         units[:, :, 1] = units[:, :, 0]
         return states

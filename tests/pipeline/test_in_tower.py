@@ -68,7 +68,7 @@ def test_of_frames_that_were_chosen_before(media: Path, tmp_path: Path) -> None:
     chosen = {"keyframes.features": "pixels", "keyframes.frames": "2"}
     items = run(media, tmp_path / "cache", model="nano-clip", method="keyframes,tome", keep=0.5, options=chosen)
     for item in items:
-        assert len(item.kept.coords[:, 1].unique()) == 2
+        assert len(set(item.kept.coords[:, 1].tolist())) == 2
         assert len(item.kept) == 2 * item.views[0].grid[1] * item.views[0].grid[2] // 2
         assert item.kept.assignment is not None and len(item.kept.assignment) == item.source_tokens
         assert int((item.kept.assignment >= 0).sum()) == 2 * item.views[0].grid[1] * item.views[0].grid[2]
