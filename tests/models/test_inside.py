@@ -287,7 +287,7 @@ def test_what_merged_counts_as_what_it_stands_for(tower: VisionTower, proportion
 
     def in_pairs(pixels: torch.Tensor) -> torch.Tensor:
         states: torch.Tensor = embed(pixels).clone()
-        units = states[:, first:].unflatten(1, (-1, 2, blocks.unit))
+        units = states[:, first:].view(len(states), -1, 2, blocks.unit, states.shape[2])
         units[:, :, 1] = units[:, :, 0]
         return states
 
