@@ -1,4 +1,6 @@
-"""Write docs/cli.md, docs/methods.md and docs/models.md from the code; with --check, fail if they differ from it.
+"""Write docs/cli.md, docs/methods.md, docs/models.md and the table in docs/export.md from the code.
+
+With --check, fail if they differ from it.
 
 python docs/generate.py [--check]
 """
@@ -123,8 +125,33 @@ def models_page() -> str:
     return "".join(parts)
 
 
+TABLE = re.compile(
+    "(<!-- The table is written by docs/generate.py. -->\n\n).*?(\n*<!-- End of the table. -->)", re.DOTALL
+)
+
+
+def export_page() -> str:
+    """The page about exports as it is, with the table of what engines can take."""
+    from tokcli.pipeline.export.capability import ENGINES, capability_table, collapsed
+
+    rows: list[tuple[str, ...]] = [("families", "media", "tokens", *ENGINES), ("---",) * (3 + len(ENGINES))]
+    whys: dict[str, int] = {}
+    for row in collapsed(capability_table()):
+        cells = []
+        for word, why in zip(row.cells, row.whys, strict=True):
+            cells.append(f"{word} [{whys.setdefault(why, len(whys) + 1)}]" if why else word)
+        rows.append((", ".join(f"`{family}`" for family in row.families), row.media, row.tokens, *cells))
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
+    notes = "\n".join(
+        f"{number}. {why if why.startswith('vLLM') else why[0].upper() + why[1:]}." for why, number in whys.items()
+    )
+    text = (DOCS / "export.md").read_text(encoding="utf-8")
+    return TABLE.sub(lambda found: f"{found[1]}{table}\n\n{notes}\n\n{found[2].strip()}", text)
+
+
 def main() -> int:
     pages = {
+        DOCS / "export.md": export_page(),
         DOCS / "cli.md": command_page(),
         DOCS / "methods.md": methods_page(),
         DOCS / "models.md": models_page(),

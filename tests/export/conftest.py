@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,14 @@ for folder in ("models", "cache"):
 
 from cache_common import make_item, make_manifest, write_cache  # noqa: E402
 from exporting import IDS  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fingerprints are remembered in a folder of our own instead of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKCLI_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(scope="session")
