@@ -18,37 +18,37 @@ from tokcli.ops.selection import top_k_mask
 from tokcli.types import TokenSet, VisualTokens
 
 
-class NormOptions(SizeBudget):
+class LongestOptions(SizeBudget):
     order: float = Field(default=2.0, gt=0, description="Order of the norm.")
 
 
-@method("norm", options=NormOptions, kind="select", count="exact")
-def norm(visual: VisualTokens, options: NormOptions) -> TokenSet:
+@method("longest", options=LongestOptions, kind="select", count="exact")
+def longest(visual: VisualTokens, options: LongestOptions) -> TokenSet:
     """Keep the longest tokens.
 
     A sanity check.
     """
     scores = torch.linalg.vector_norm(visual.tokens.float(), ord=options.order, dim=1)
-    return select(visual, top_k_mask(scores, rows_to_keep("norm", options, visual)))
+    return select(visual, top_k_mask(scores, rows_to_keep("longest", options, visual)))
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = EntryPoint(name="norm", value=f"{__name__}:norm", group="tokcli.methods")
+    entry = EntryPoint(name="longest", value=f"{__name__}:longest", group="tokcli.methods")
     monkeypatch.setattr(tokcli.registry, "entry_points", lambda group: [entry] if group == entry.group else [])
     monkeypatch.setattr(METHODS, "_loaded", METHODS.loaded())
 
 
 def test_it_is_listed_described_and_used_like_any_other() -> None:
-    assert method_names()[-1] == "norm"
-    assert describe("norm")["summary"] == "Keep the longest tokens."
-    compressor = resolve("norm", keep=0.25, options={"order": "1"})
+    assert method_names()[-1] == "longest"
+    assert describe("longest")["summary"] == "Keep the longest tokens."
+    compressor = resolve("longest", keep=0.25, options={"order": "1"})
     assert Compressor.from_json(compressor.to_json()) == compressor
     visual = drifting((4, 2, 5))
-    longest = visual.tokens.abs().sum(1).sort(descending=True, stable=True).indices[:10]
-    assert compressor.compress(visual, "item").source.tolist() == sorted(longest.tolist())
+    expected = visual.tokens.abs().sum(1).sort(descending=True, stable=True).indices[:10]
+    assert compressor.compress(visual, "item").source.tolist() == sorted(expected.tolist())
 
 
 def test_its_options_are_checked_like_any_other() -> None:
     with pytest.raises(MethodError, match=r"order='0' is not allowed; order must be a number above 0$"):
-        resolve("norm", options={"order": "0"})
+        resolve("longest", options={"order": "0"})
