@@ -227,7 +227,7 @@ def test_fewer_tokens_of_mrope_models_have_to_be_asked_for(halves: Halves, tmp_p
 def test_steps_that_vllm_would_place_wrongly_are_no_exact_video(halves: Halves, tmp_path: Path) -> None:
     (video,) = make_items(halves, kinds=("video",))
     cache = make_cache(halves, [replace(video, seconds_per_step=1.25)], tmp_path / "cache")
-    with pytest.raises(UsageError, match=r"no place for the seconds between temporal steps.* --fps 2"):
+    with pytest.raises(UsageError, match=r"no place for the seconds between temporal steps.*\(--fps 2\)"):
         run(cache, tmp_path / "out", "vllm", prompt=[QUESTION])
 
 
