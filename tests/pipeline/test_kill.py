@@ -54,7 +54,7 @@ def contents(cache: Path) -> dict[str, torch.Tensor]:
     return {item_id: opened[item_id].kept.tokens for item_id in opened.ids()}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kills", [6, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
     """Kill, and go on with the same cache; a run that came to its end is compared, and the next cache is begun."""
