@@ -177,9 +177,7 @@ def test_the_tower_half_holds_tower_and_projector_alone(llava: Halves) -> None:
 
 
 def test_what_cannot_be_encoded(llava: Halves) -> None:
-    with pytest.raises(
-        ModelError, match=r"needs the signal 'depth', which .* does not give; it gives cls_atten"
-    ):
+    with pytest.raises(ModelError, match=r"needs the signal 'depth', which .* does not give; it gives cls_atten"):
         llava.tower.start(make_info(), (SIDE, SIDE), frozenset({"depth"}))
     with pytest.raises(ValueError, match="size must be positive multiples of 14"):
         llava.tower.start(make_info(), (40, 42))
