@@ -185,11 +185,11 @@ def test_a_damaged_shard_stops_the_resume(tmp_path: Path, table: str) -> None:
     shard.write_bytes(shard.read_bytes()[:-100])
     for opens in (open_cache, lambda path: CacheWriter(path, MANIFEST)):
         with pytest.raises(
-            IntegrityError, match=rf"{shard.name} is damaged .*tokcli verify.*delete that file"
+            IntegrityError, match=rf"{shard.name} is damaged .*; `tokcli repair {tmp_path}` takes it out"
         ) as caught:
             opens(tmp_path)
         assert "\n" not in str(caught.value)
-    shard.unlink()  # the way out that the message names
+    shard.unlink()  # what repairing does, but for keeping the file elsewhere
     with CacheWriter(tmp_path, MANIFEST) as writer:
         assert writer.state(media_item("a" if table == "data" else "b"), never) == "new"
 

@@ -15,6 +15,27 @@ from tokcli.ops.resizing import bilinear
 from tokcli.types import VisualTokens
 
 
+@pytest.mark.parametrize("name", ["visionzip", "folder", "ppe", "expedit", "cluster_merge"])
+def test_a_budget_below_the_number_of_steps_leaves_some_steps_without(name: str) -> None:
+    signals = {"received_attention": torch.rand(5 * 6), "head_mean_keys": torch.randn(5 * 6, 3)}
+    visual = video(torch.randn(5 * 6, 4), (5, 2, 3), **signals)
+    session = resolve(name, max_tokens=1).start("item", visual.views)
+    kept = []
+    for step in range(5):
+        rows = slice(6 * step, 6 * step + 6)
+        chunk = VisualTokens(
+            visual.tokens[rows],
+            visual.coords[rows],
+            visual.views,
+            visual.structural[rows],
+            {key: values[rows] for key, values in signals.items()},
+            1.0,
+        )
+        kept.append(session.push(chunk))
+    assert [len(part) for part in kept] == [1, 0, 0, 0, 0]
+    assert all(part.assignment is not None and part.assignment.tolist() == [-1] * 6 for part in kept[1:])
+
+
 @pytest.mark.parametrize("protected", [0, 1, 2])
 @pytest.mark.parametrize("length", [2, 3, 4, 9, 16])
 def test_protected_tokens_neither_merge_nor_receive(length: int, protected: int) -> None:

@@ -22,6 +22,11 @@ class ShardGoneError(CacheError):
     """A shard that was there when the folder was listed: it was rewritten, or lost."""
 
 
+def way_out(shard: Path) -> str:
+    """What to do about a damaged shard."""
+    return f"`tokcli repair {shard.parent.parent}` takes it out and names the command that redoes its items"
+
+
 @contextlib.contextmanager
 def reading(path: Path, what: str = "") -> Iterator[None]:
     """Name the file, and ``what`` was read from it, when Arrow or the system fails inside."""
@@ -35,8 +40,7 @@ def reading(path: Path, what: str = "") -> Iterator[None]:
     except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise IntegrityError(
-            f"{path} is damaged{f', reading {what}' if what else ''} ({reason}); see what else is with "
-            "`tokcli verify`, delete that file, and run the compress command again: only its items are redone"
+            f"{path} is damaged{f', reading {what}' if what else ''} ({reason}); {way_out(path)}"
         ) from error
 
 
@@ -62,9 +66,7 @@ def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
         )
     for field in column_types(shard.table):
         if field.name not in schema.names or schema.field(field.name).type != field.type:
-            raise IntegrityError(
-                f"{shard.path} has no column {field.name} of type {field.type}; delete it and run again"
-            )
+            raise IntegrityError(f"{shard.path} has no column {field.name} of type {field.type}; {way_out(shard.path)}")
     return file
 
 

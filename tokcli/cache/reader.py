@@ -18,6 +18,7 @@ from tokcli.cache.index import Index, Place, current_index
 from tokcli.cache.layout import Table
 from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.cache.metadata import concatenated
+from tokcli.cache.parquet import way_out
 from tokcli.cache.schema import BLOBS, column_types
 from tokcli.cache.success import read_success
 from tokcli.cache.summary import summarize
@@ -101,10 +102,7 @@ class Cache:
         except (IntegrityError, ValueError) as error:
             if isinstance(error, IntegrityError) and str(shard.path) in str(error):
                 raise
-            raise IntegrityError(
-                f"{shard.path} is damaged: {error}; delete that file, and run the compress command again: "
-                "only its items are redone"
-            ) from error
+            raise IntegrityError(f"{shard.path} is damaged: {error}; {way_out(shard.path)}") from error
 
     def ids(self) -> list[str]:
         """Ids of the finished items in the order in which they were written."""

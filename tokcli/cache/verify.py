@@ -88,7 +88,7 @@ def shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
         with open_shard(shard, manifest) as parquet:
             with reading(shard.path):
                 if _pages_digest(shard.path) != (parquet.metadata.metadata or {}).get(PAGES_DIGEST.encode()):
-                    yield "its pages are not those that were written; delete it and run the compress command again"
+                    yield "its pages are not those that were written"
             check = _RowChecks(shard, manifest)
             for group in range(parquet.metadata.num_row_groups):
                 with reading(shard.path, f"row group {group}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,18 +43,21 @@ def verify(
     [dim]tokcli verify cache && rsync -a cache/ backup/[/dim]
     [dim]tokcli verify cache --deep --sample 50[/dim]
 
-    With --json: sound, problems (file, what); under deep: exact, tolerance,
+    With --json: sound, complete, problems (file, what); under deep: exact, tolerance,
     reasons (why not exact), items (id, outcome: equal, close, different,
     changed or gone; detail).
     """
     from tokcli.cache import verify_cache
+    from tokcli.cache.success import read_success
 
     report = verify_cache(cache)
+    complete = not report and read_success(Path(cache)) is not None
     checked = _deep(cache, sample, seed, device, quiet) if deep and not report else None
     wrong = checked.wrong if checked is not None else []
     document: dict[str, Any] = {
         "cache": cache,
         "sound": not report and not wrong,
+        "complete": complete,
         "problems": [{"file": problem.file, "what": problem.what} for problem in report],
     }
     if checked is not None:
@@ -68,7 +72,8 @@ def verify(
         for problem in report:
             results.print(f"[red]{escape(plain(problem.file))}[/red]: {escape(plain(problem.what))}")
         name = escape(plain(cache))
-        results.print(f"{name}: " + (f"{len(report)} problems; `tokcli repair {name}`" if report else "sound"))
+        sound = "sound" if complete else "sound as far as it goes, not complete: the run that fills it has not ended"
+        results.print(f"{name}: " + (f"{len(report)} problems; `tokcli repair {name}`" if report else sound))
         if checked is not None:
             _draw_deep(checked)
         elif deep:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
@@ -43,6 +44,8 @@ def merge(
     labels = labels.clone()
     labels[structural] = torch.arange(structural.numel()) + anchors.numel()
     source, order = torch.cat([anchors, structural]).sort()
+    if not order.numel():  # a step for which a small budget leaves nothing
+        return replace(select(visual, torch.zeros(len(visual), dtype=torch.bool)), assignment=labels.to(torch.int32))
     rank = torch.empty_like(order)
     rank[order] = torch.arange(order.numel())
     assignment = torch.where(labels >= 0, rank[labels.clamp_min(0)], -1)

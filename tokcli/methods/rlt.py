@@ -16,6 +16,7 @@ class RltOptions(Budgeted):
     threshold: float = Field(
         default=0.0226,
         ge=0,
+        le=1,
         description="Mean absolute change in [0, 1] up to which pixels count as unchanged; 0: exactly equal.",
     )
 

@@ -27,8 +27,12 @@ def pick_device(device: str) -> torch.device:
         picked = torch.device(device)
         torch.empty(0, device=picked)
     except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        usable = ["auto", "cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+        if torch.backends.mps.is_available():
+            usable.append("mps")
         raise ModelError(
-            f"device {device!r} can't be used here; allowed: auto, cpu, cuda, cuda:N, mps where there is one"
+            f"device {device!r} can't be used here ({reason}); usable on this machine: {', '.join(usable)}"
         ) from error
     return picked
 

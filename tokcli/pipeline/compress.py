@@ -9,9 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
-from tokcli.errors import CacheError, MethodError, TokcliError
+from tokcli.errors import CacheError, MethodError
 from tokcli.pipeline.call_size import CallSize
 from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.decoder_pool import DecoderPool
@@ -30,7 +28,8 @@ Result = TypeVar("Result")
 
 POLL_SECONDS = 0.5
 ENCODING_POLL_SECONDS = 0.005
-ITEM_ERRORS = (TokcliError, torch.OutOfMemoryError, MemoryError, RuntimeError, ValueError)
+# One item never ends a run, whatever a method or a model makes of it; many in a row do, see below.
+ITEM_ERRORS = (Exception,)
 MAX_ATTEMPTS = 2
 # When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
 MAX_ENCODER_FAILURES_IN_A_ROW = 10

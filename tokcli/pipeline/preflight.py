@@ -7,6 +7,7 @@ import platform
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
 from tokcli.recipe import CompressRecipe, LimitsRecipe
 
+OPTIONAL_DECODERS = ("decord", "torchcodec")
 VERSIONED = ("torch", "transformers", "av", "pillow", "pyarrow", "numpy")
 
 
@@ -61,6 +63,10 @@ def check_request(recipe: CompressRecipe) -> Request:
     (output, compressor), *also = wanted_caches(recipe, recipe.seed)
     if recipe.decoder not in decoder_names():
         raise UsageError(f"unknown decoder {recipe.decoder!r}; known: {', '.join(decoder_names())}")
+    if recipe.decoder in OPTIONAL_DECODERS and find_spec(recipe.decoder) is None:
+        raise UsageError(
+            f'decoder {recipe.decoder} is not installed; `pip install "tokcli[{recipe.decoder}]"`, or --decoder pyav'
+        )
     if recipe.prune and recipe.limit is not None:
         raise UsageError(
             "--prune drops all that is not among the inputs, and --limit looks at some of them only; leave one out"
