@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from tokcli.cache.layout import Shard, list_shards
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.parquet import ShardGoneError, open_shard, read_columns
+from tokcli.cache.parquet import ShardGoneError, open_shard, read_columns, way_out
 from tokcli.errors import IntegrityError
 
 LOOKS = 5
@@ -83,11 +83,8 @@ def _places(shard: Shard, number: int, table: pa.Table) -> list[tuple[str, Place
         count = stop - first
         whole = totals[first] == count and chunks[first:stop] == list(range(count))
         if not whole or ids[first:stop] != [ids[first]] * count:
-            raise IntegrityError(
-                f"{shard.path} holds only part of the rows of {ids[first]}; delete that file, and run the compress "
-                "command again: only its items are redone"
-            )
+            raise IntegrityError(f"{shard.path} holds only part of the rows of {ids[first]}; {way_out(shard.path)}")
         places.append((ids[first], Place(number, first, count)))
     if ids and (not starts or starts[0] != 0):
-        raise IntegrityError(f"{shard.path} begins in the middle of an item; delete it and run the command again")
+        raise IntegrityError(f"{shard.path} begins in the middle of an item; {way_out(shard.path)}")
     return places
