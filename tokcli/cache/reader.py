@@ -214,7 +214,7 @@ class Cache:
             return f"{item_id} failed when {self.path} was made and has no tokens; `tokcli inspect` tells why"
         near = difflib.get_close_matches(str(item_id), self._ids[:10_000], n=1, cutoff=0.4)
         hint = f"; the nearest is {near[0]}" if near else ""
-        return f"{self.path} has no item {item_id!r}{hint}; `tokcli inspect` lists all {len(self)}"
+        return f"{self.path} has no item {item_id!r}{hint}; `tokcli inspect {self.path} --items` lists all {len(self)}"
 
 
 def _reopened(kind: type[Cache], path: Path, ids: list[str] | None) -> Cache:
