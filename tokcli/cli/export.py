@@ -8,17 +8,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.live import Live
 from rich.markup import escape
-from rich.text import Text
 
-from tokcli.cli.display import PLAIN_SECONDS
 from tokcli.cli.options import RUNNING, Json, Quiet
 from tokcli.cli.output import human_bytes, human_seconds, note, notices, plain, results, show, table
 from tokcli.cli.stopping import Stopped, check_stop, stoppable
 from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.live import Live
+
     from tokcli.pipeline.export.run import ExportSummary
 
 ITEMS, REQUESTS, FILES = "Items", "Requests", "Files"
@@ -168,6 +167,8 @@ class _Display:
             self.live.stop()
 
     def begin(self, total: int, notes: list[str]) -> None:
+        from rich.live import Live
+
         self.total = total
         if self.quiet:
             return
@@ -181,6 +182,10 @@ class _Display:
         check_stop()
         if self.quiet:
             return
+        from rich.text import Text
+
+        from tokcli.cli.display import PLAIN_SECONDS
+
         now = time.monotonic()
         left = (now - self.started) / done * (self.total - done)
         line = f"{done}/{self.total} items | {tokens:,} tokens | {human_seconds(left)} left"

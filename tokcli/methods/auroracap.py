@@ -63,7 +63,7 @@ def _plan(options: AuroracapOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("auroracap_tome",),
 )
 def auroracap(options: AuroracapOptions) -> InTower:
-    """Merge similar tokens in every block of the vision tower, down to a share that is given: ToMe for captions.
+    """Merge similar tokens in every block of the vision tower, down to a given share.
 
     The authors found a share of 0.2 to 0.4 enough for captions, above 0.5 for questions, above 0.8 for reading.
     """

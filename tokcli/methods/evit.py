@@ -82,7 +82,7 @@ def _plan(options: EvitOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("evit",),
 )
 def evit(options: EvitOptions) -> InTower:
-    """Keep the tokens that [CLS] looks at in a few blocks of the vision tower, and fuse the others into one.
+    """Keep tokens that [CLS] looks at in a few blocks of the tower, and fuse the others into one.
 
     The fused token goes on in the tower, competes in later stages like any other, and is left out in the end: it stands
     for no place. So a frame may be left with a token or two fewer than asked for. Towers without [CLS] go by the

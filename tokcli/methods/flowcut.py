@@ -106,7 +106,7 @@ def _plan(options: FlowcutOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("flowcut",),
 )
 def flowcut(options: FlowcutOptions) -> InTower:
-    """Prune tokens in every second block of the vision tower, by what flows from each to [CLS] in the blocks so far.
+    """Prune tokens in every second block of the tower, by what flowed from each to [CLS] so far.
 
     A token counts by the attention of [CLS], the likeness of its value to that of [CLS], and the length of its value;
     the score of a block is averaged with those before. How many go in a block follows from how even the attentions are:

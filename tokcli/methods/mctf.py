@@ -82,7 +82,7 @@ def _plan(options: MctfOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("mctf",),
 )
 def mctf(options: MctfOptions) -> InTower:
-    """Fuse tokens that are alike, get little attention and stand for few, before the attention of the tower's blocks.
+    """Fuse tokens that are alike, get little attention and stand for few, inside the vision tower.
 
     The block's attention is computed once, for all of its tokens; it decides what is fused, is fused along with the
     tokens, and is then used. Half of the pairs merge into odd places, the other half back into even ones; a token is

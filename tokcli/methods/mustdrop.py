@@ -132,7 +132,7 @@ def _plan(options: MustdropOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("mustdrop",),
 )
 def mustdrop(options: MustdropOptions) -> InTower:
-    """Merge the windows of a frame whose patches are alike into one token each, once, after the tower's first block.
+    """Merge windows of like patches into one token each, once, after the tower's first block.
 
     A window becomes the mean of its tokens, at its middle, if the mean cosine of its pairs is at least ``threshold``;
     with ``keep`` as many windows do as the share asks for, those most alike. In towers with windows of their own it is

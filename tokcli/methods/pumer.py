@@ -110,7 +110,7 @@ def _plan(options: PumerOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("pumer",),
 )
 def pumer(options: PumerOptions) -> InTower:
-    """Drop the tokens that get little attention and merge those that are alike, in a few blocks of the vision tower.
+    """Drop tokens that get little attention and merge those alike, in a few blocks of the tower.
 
     The original goes by the relevance to a text and was trained with it; here a token counts by the attention that
     [CLS], or all tokens where there is none, give to it. ``keep`` is reached in stages of about the same share; in each

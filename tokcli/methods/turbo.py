@@ -56,7 +56,7 @@ def _plan(options: TurboOptions, shape: TowerShape) -> dict[int, Act]:
     golden=("turbo",),
 )
 def turbo(options: TurboOptions) -> InTower:
-    """Merge the tokens that are alike and that [CLS] does not look at, in every block of the vision tower.
+    """Merge tokens that are alike and that [CLS] does not look at, in every block of the tower.
 
     As ``tome``, but a pair is worth merging by the cosine of its keys less ``alpha * scale`` times the attention that
     [CLS] gives to the even one of the two: what matters stays alone. In towers without [CLS] it is the attention that
