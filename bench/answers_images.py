@@ -67,16 +67,17 @@ IMAGE_SETS = (
 
 def image_findings(found: Found) -> str:
     """Return the section, Markdown: one table over all sets, and who leads."""
-    head = ["method", *(f"{chosen.title}: {share:.0%}" for chosen in IMAGE_SETS for share in (0.25, 0.1))]
+    sets = [chosen for chosen in IMAGE_SETS if chosen.name in found.documents]
+    head = ["method", *(f"{chosen.title}: {share:.0%}" for chosen in sets for share in (0.25, 0.1))]
     rows = []
     for method in (*PICTURES, *BASELINES, *INSIDE):
-        cells = [found.right_or_nothing(chosen.name, method, share) for chosen in IMAGE_SETS for share in (0.25, 0.1)]
+        cells = [found.right_or_nothing(chosen.name, method, share) for chosen in sets for share in (0.25, 0.1)]
         rows.append([f"`{method}`", *cells])
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head), *(f"| {' | '.join(row)} |" for row in rows)]
     leaders = [
         f"{chosen.title}, {share:.0%} of the tokens: {', '.join(found.best(chosen.name, share, 3))}"
         f" (all tokens {found.right(chosen.name, 'full')})."
-        for chosen in IMAGE_SETS
+        for chosen in sets
         for share in chosen.keep
     ]
     text = "Right answers; empty where a method or a budget can't be had."

@@ -24,6 +24,8 @@ class Page:
     sets: Sequence[Set]
     findings: Callable[[Found], str]
     """What was learned, Markdown."""
+    of_some: bool = False
+    """Whether it can be written of some of its sets."""
 
 
 class Found:
@@ -78,7 +80,7 @@ def write_page(path: Path, page: Page, found: Found) -> None:
         f"# {page.title}\n",
         INTRODUCTION,
         page.findings(found),
-        *(_section(chosen, found) for chosen in page.sets),
+        *(_section(chosen, found) for chosen in page.sets if chosen.name in found.documents),
     ]
     write_atomically(path, "\n".join(parts).encode())
 
