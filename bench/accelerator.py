@@ -9,7 +9,6 @@ bound is what a perfect overlap takes: the longer of all decoding, spread over i
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -23,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import videos
+from bench.clips import clips_parser, videos
 from tokcli.cache import CacheWriter
 from tokcli.models.tower import Encoding, VisionTower
 from tokcli.pipeline.compress import Run
@@ -143,12 +142,8 @@ def measure(clips: int, fps: float, repeats: int, balance: float) -> dict[str, o
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.accelerator", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--fps", type=float, default=1.0)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = clips_parser("accelerator", __doc__)
     parser.add_argument("--balance", type=float, default=1.0, help="encoding over decoding time")
-    parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
     result = measure(chosen.clips, chosen.fps, chosen.repeats, chosen.balance)
     if chosen.json:

@@ -26,9 +26,8 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.storage import HIDDEN, MIB, make_item, median_seconds, read
+from bench.storage import HIDDEN, MIB, make_item, median_seconds, read, write
 from tokcli.cache import Cache, CacheWriter, Manifest, open_cache
-from tokcli.types import EncodedItem
 
 LARGE_ITEMS = 200
 """Of those of the large cache, how many have a mebibyte of tokens; the others have one token."""
@@ -48,13 +47,6 @@ def unchecked() -> Iterator[None]:
         patch("tokcli.cache.decode.checksum_problem", lambda *_: None),
     ):
         yield
-
-
-def write(folder: Path, items: Sequence[EncodedItem]) -> None:
-    """One whole run of the writer, checksums and fsync included."""
-    with CacheWriter(folder, MANIFEST, overwrite=True) as writer:
-        for item in items:
-            writer.write(item)
 
 
 def write_safetensors(path: Path, tokens: torch.Tensor) -> None:

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
 from tokcli.pipeline.render import render
 from tokcli.recipe import RenderRecipe
+
+
+def clips_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
+    """The options that measurements of whole runs over clips have in common."""
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=(doc or "").splitlines()[0])
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--fps", type=float, default=1.0)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    return parser
 
 
 def videos(folder: Path, count: int = 20) -> list[Path]:

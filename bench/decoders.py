@@ -9,7 +9,6 @@ is copying frames into a slot, telling so, and getting the slot back, against on
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import videos
+from bench.clips import clips_parser, videos
 from tokcli.media import hash_file, open_media
 from tokcli.models import VisionTower, load_tower
 from tokcli.models.preprocess import resize_frames
@@ -146,11 +145,7 @@ def measure(clips: int, fps: float, repeats: int) -> dict[str, object]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.decoders", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--clips", type=int, default=20)
-    parser.add_argument("--fps", type=float, default=1.0)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser = clips_parser("decoders", __doc__)
     chosen = parser.parse_args(arguments)
     result = measure(chosen.clips, chosen.fps, chosen.repeats)
     if chosen.json:

@@ -15,10 +15,8 @@ import random
 import statistics
 import tempfile
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -92,14 +90,6 @@ def read(cache: Cache) -> None:
         item.kept.tokens.view(torch.int64).sum()
 
 
-def unverified_and_crc(cache: Cache) -> None:
-    """What checking cannot be cheaper than: reading without it, and zlib's CRC-32 over the tokens alone."""
-    with patch("tokcli.cache.decode.checksum_problem", lambda row, head=None: None):
-        for item in cache:
-            item.kept.tokens.view(torch.int64).sum()
-            zlib.crc32(item.kept.tokens.view(torch.uint8).numpy())
-
-
 def random_access_ms(cache: Cache, count: int = 200) -> float:
     """Median milliseconds for one item picked at random, its bytes not touched again."""
     ids = cache.ids()
@@ -132,8 +122,6 @@ def measure(mebibytes: int, item_mebibytes: float, folder: Path) -> dict[str, fl
     open_seconds = median_seconds(lambda: open_cache(folder))
     cache = open_cache(folder)
     read_seconds = median_seconds(lambda: read(cache))
-    bound_seconds = median_seconds(lambda: unverified_and_crc(cache))
-    read_seconds = statistics.mean([read_seconds, median_seconds(lambda: read(cache))])
     touch_seconds = median_seconds(lambda: tokens.view(torch.int64).sum())
     access = random_access_ms(cache)
     verify_seconds = median_seconds(lambda: verify_cache(folder), 1)
@@ -150,7 +138,6 @@ def measure(mebibytes: int, item_mebibytes: float, folder: Path) -> dict[str, fl
         "write_to_raw_file": statistics.mean(raw_seconds) / write_seconds,
         "read_mib_s": mib / read_seconds,
         "read_to_memcpy": copy_seconds / read_seconds,
-        "read_to_unverified_and_crc": read_seconds / bound_seconds,
         "verify_mib_s": mib / verify_seconds,
         "random_access_ms": access,
         "random_access_ms_per_mib": access / item_mebibytes,

@@ -112,7 +112,7 @@ class Encoder:
         self._tower = job.tower
         key = f"encode:{name}"
         (target,) = job.targets
-        with CacheWriter(folder, target.manifest, overwrite=recipe.overwrite) as writer:
+        with target.open(recipe.overwrite) as writer:
             if any(self._is_due(item, writer) for item in job.scan.items):
                 with self.observer.encoding(name) as observer:
                     run = Run(job, [Output(target, writer)], self._decoders(job), observer)
