@@ -1,7 +1,7 @@
 """All measurements, one after the other: ratios taken side by side in one run.
 
 python -m bench [NAME ...] [--json]      names: methods storage cache_limits decode decoders first_token many_prompts
-                                         memory halves compress accelerator keyframes reuse in_tower
+                                         memory halves compress accelerator keyframes reuse in_tower startup
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ NAMES = (
     "keyframes",
     "reuse",
     "in_tower",
+    "startup",
 )
 
 
