@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from rich.text import Text
+
+from tokcli.cli.app import app
+from tokcli.cli.help_text import help_of
 
 COMMANDS = (
     *("compress", "infer", "eval", "tune", "inspect", "methods", "models", "render", "run", "doctor", "debug"),
@@ -46,6 +50,40 @@ def test_every_command_has_help_with_an_example(tokcli, command: str) -> None:  
     assert "--json" in result.stdout
     if command != "doctor":
         assert f"tokcli {command}" in result.stdout or command == "models"
+
+
+def test_lines_of_prose_are_joined_and_examples_are_not() -> None:
+    def command() -> None:
+        """Do it.
+
+        One sentence that is written
+        in two lines.
+
+        [bold]first[/bold]: what it
+        is
+        [bold]second[/bold]: what
+
+        [dim]tokcli do it[/dim]
+        [dim]tokcli do that[/dim]
+        """
+
+    assert help_of(command).split("\n\n") == [
+        "Do it.",
+        "One sentence that is written in two lines.",
+        "[bold]first[/bold]: what it is\n[bold]second[/bold]: what",
+        "[dim]tokcli do it[/dim]\n[dim]tokcli do that[/dim]",
+    ]
+
+
+def test_examples_fit_on_80_columns() -> None:
+    examples = [
+        Text.from_markup(line).plain
+        for command in app.registered_commands
+        for line in str(command.help).split("\n")
+        if line.startswith("[dim]")
+    ]
+    assert len(examples) > 40
+    assert [example for example in examples if len(example) > 78] == []
 
 
 def test_version(tokcli) -> None:  # type: ignore[no-untyped-def]

@@ -27,6 +27,7 @@ from tokcli.cli import (
     tune,
     verify,
 )
+from tokcli.cli.help_text import help_of
 from tokcli.cli.output import fail, notices
 from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
@@ -66,7 +67,7 @@ for command in (
     debug.debug,
 ):
     # `eval` would hide Python's own function.
-    app.command("eval" if command is evaluate.evaluate else None)(command)
+    app.command("eval" if command is evaluate.evaluate else None, help=help_of(command))(command)
 
 
 def _version(wanted: bool) -> None:

@@ -93,9 +93,9 @@ def models(
     cache holds, positions, signals, limits, and how equal the answers are. Of a checkpoint also
     its size, bytes for a token, and tokens of some examples; no weights are loaded.
 
-    [dim]tokcli models qwen3_vl
-    tokcli models /path/to/Qwen2.5-VL-7B-Instruct
-    tokcli compress videos/ -o cache --model /path/to/Qwen2.5-VL-7B-Instruct[/dim]
+    [dim]tokcli models qwen3_vl[/dim]
+    [dim]tokcli models /path/to/Qwen2.5-VL-7B-Instruct[/dim]
+    [dim]tokcli compress videos/ -o cache --model /path/to/Qwen2.5-VL-7B-Instruct[/dim]
     """
     from tokcli.models import describe_model, list_models
 

@@ -170,7 +170,7 @@ def compress(
     Several caches come from one decoding and one encoding, each as if it were made alone
     and resumable by itself; --overwrite holds for all of them:
 
-    [dim]tokcli compress videos/ -o full --method none --also dtd@0.1=small --also evs@256=fixed[/dim]
+    [dim]tokcli compress videos/ -o full --method none --also dtd@0.1=small[/dim]
 
     With --method auto the method and its budget come from `tokcli tune` on a sample, which
     is kept in CACHE.tune. When the cache is there already its own method is taken.

@@ -78,7 +78,7 @@ def derive(
 
     [dim]tokcli compress videos/ -o full --method none[/dim]
     [dim]tokcli derive full -o small --method dtd --keep 0.1[/dim]
-    [dim]tokcli derive full -o a --method evs --keep 0.2 --also dtd@0.1=b --also uniform@64=c[/dim]
+    [dim]tokcli derive full -o a --method evs --keep 0.2 --also dtd@0.1=b[/dim]
 
     From a cache of another method the new one continues: of a cache made with dtd,
     --method uniform gives what compressing with --method dtd,uniform would.

@@ -117,8 +117,8 @@ def evaluate(
     method keeps at each budget, and of the baselines random, uniform, pool2d and downsample.
 
     [dim]tokcli eval clips --qa clips/qa.jsonl --methods dtd,evs --keep 0.5,0.25,0.1[/dim]
-    [dim]tokcli eval clips --qa clips/qa.jsonl --methods "dtd:threshold=0.5,dtd:reference=kept"[/dim]
-    [dim]tokcli eval videos --prompt "What happens here?" --against full --model ~/Qwen2.5-VL-7B[/dim]
+    [dim]tokcli eval clips --qa qa.jsonl --methods dtd:threshold=0.5,dtd:reference=kept[/dim]
+    [dim]tokcli eval videos --prompt "What is it?" --against full --model ~/Qwen2-VL[/dim]
     [dim]tokcli eval cache-full cache-dtd --qa qa.jsonl[/dim]
 
     Writes results.json, results.parquet and plots to -o, and goes on where it was stopped.

@@ -90,8 +90,8 @@ def export(
 ) -> None:
     """Write a cache in the format of a data loader or a serving engine.
 
-    Data: safetensors, webdataset and hf-datasets hold tokens, coordinates, mass and sources.
-    Engines: vllm and sglang get requests; ec-connector is vLLM's encoder cache, experimental.
+    [bold]Data[/bold]: safetensors, webdataset and hf-datasets hold tokens, coordinates, mass and sources.
+    [bold]Engines[/bold]: vllm and sglang get requests; ec-connector is vLLM's encoder cache, experimental.
 
     Engines place tokens themselves. Where that would be wrong the export is refused, with the
     reason, before anything is written; --table shows all cases.
@@ -99,7 +99,7 @@ def export(
     [dim]tokcli export cache -o tokens --samples-per-shard 100[/dim]
     [dim]tokcli export cache -o shards --format webdataset[/dim]
     [dim]tokcli export cache -o requests --format vllm --prompt "What happens here?"[/dim]
-    [dim]tokcli export cache -o stills --format sglang -p "What is it?" --where "kind = 'image'"[/dim]
+    [dim]tokcli export cache -o out --format sglang -p "What?" --where "kind='image'"[/dim]
     [dim]tokcli export --table[/dim]
 
     With --json one object: format, output, items, tokens, tokens_dtype, positions, files, bytes,

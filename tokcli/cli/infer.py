@@ -132,10 +132,10 @@ def infer(
 
     [dim]tokcli infer cache --prompt "What happens here?"[/dim]
     [dim]tokcli infer cache --prompts qa.jsonl -o answers.parquet[/dim]
-    [dim]tokcli infer cache -p "Is there a {label} here?" --where "duration_s > 10 and label = 'cat'"[/dim]
-    [dim]tokcli infer cache -p "Describe the clip as JSON." --schema clip.schema.json -o clips.jsonl[/dim]
+    [dim]tokcli infer cache -p "Is there a {label} here?" --where "duration_s > 10"[/dim]
+    [dim]tokcli infer cache -p "Describe it." --schema clip.schema.json -o clips.jsonl[/dim]
     [dim]tokcli infer cache -p "What is red?" --keep 0.1 --method evs[/dim]
-    [dim]tokcli infer cache -p "Write a caption." --temperature 0.7 --top-p 0.9 --sample 100[/dim]
+    [dim]tokcli infer cache -p "Write a caption." --temperature 0.7 --sample 100[/dim]
 
     With --json every answer is an object on a line of its own:
     id, prompt, answer, visual_tokens, seconds, error and more.

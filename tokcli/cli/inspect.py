@@ -48,13 +48,13 @@ def inspect(
     Model, method, items, tokens and bytes saved, failures, tokens for a second
     of media. No tokens are read but by [bold]--tokens[/bold] or an ID; these tell:
 
-    Scene cuts: steps that keep at least 3 times the median of the 4 steps on
+    [bold]Scene cuts[/bold]: steps that keep at least 3 times the median of the 4 steps on
     either side, and 20% of a step more.
-    Effective rank (Roy and Vetterli 2007): exp of the entropy of the singular
+    [bold]Effective rank[/bold] (Roy and Vetterli 2007): exp of the entropy of the singular
     values over their sum, not centred, of at most 1,024 tokens of an item.
-    Coverage: shares of the kept tokens in the top, middle and bottom third of
+    [bold]Coverage[/bold]: shares of the kept tokens in the top, middle and bottom third of
     the picture, and in brackets those of an even spread.
-    TokDense (by --accuracy): points of accuracy divided by the mean number of
+    [bold]TokDense[/bold] (by --accuracy): points of accuracy divided by the mean number of
     visual tokens of an item.
 
     [dim]tokcli inspect cache --errors[/dim]

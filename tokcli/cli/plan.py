@@ -72,7 +72,7 @@ def plan(
     truth is in about 9 of 10 cases.
 
     [dim]tokcli plan videos/ --method dtd --model ~/Qwen2.5-VL-7B-Instruct[/dim]
-    [dim]tokcli plan list.csv -m dtd -m evs@0.2 -m uniform@256 -m dtd,uniform@0.1 --sample 20[/dim]
+    [dim]tokcli plan list.csv -m dtd -m evs@0.2 -m dtd,uniform@0.1 --sample 20[/dim]
 
     With --json: items, source_bytes, unusable, sample, failed, and under
     methods for each: kept_tokens, source_tokens, cache_bytes, hours, all with

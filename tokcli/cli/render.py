@@ -28,11 +28,11 @@ def render(
     Coloured shapes that move, as real video files, and qa.jsonl with questions and
     answers. The bundled model `nano` understands these and nothing else.
 
-    static: a camera that stands still; pan, shake, noisy: one that does not, or sees badly
-    small: objects of a token or two; still: pictures; text: digits, letters, codes
-    cut, fade, return: shots that change, turn into one another, come back
-    drift: one slow change, below what two frames show; counter: a digit that counts
-    needle: a character for 0.3 seconds in up to two minutes
+    [bold]static[/bold]: a camera that stands still; pan, shake, noisy: one that does not, or sees badly
+    [bold]small[/bold]: objects of a token or two; still: pictures; text: digits, letters, codes
+    [bold]cut, fade, return[/bold]: shots that change, turn into one another, come back
+    [bold]drift[/bold]: one slow change, below what two frames show; counter: a digit that counts
+    [bold]needle[/bold]: a character for 0.3 seconds in up to two minutes
 
     [dim]tokcli render -o clips --count 100 --seed 7[/dim]
     [dim]tokcli render -o clips --kind cut,drift,needle --count 30[/dim]

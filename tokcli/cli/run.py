@@ -32,7 +32,7 @@ def run(
     Does render, compress, derive, infer and eval as far as it names them; safe to repeat.
 
     [dim]tokcli run recipes/demo.yaml[/dim]
-    [dim]tokcli run nightly.yaml --set compress.output=/data/cache --set compress.keep=0.1[/dim]
+    [dim]tokcli run nightly.yaml --set compress.keep=0.1 --set compress.output=/data[/dim]
     """
     from tokcli.recipe import load_recipe
 

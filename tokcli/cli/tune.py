@@ -131,8 +131,8 @@ def tune(
     without right answers, of all, compared with what the model says from all tokens.
 
     [dim]tokcli tune clips --qa clips/qa.jsonl[/dim]
-    [dim]tokcli tune videos --model ~/Qwen2.5-VL-7B --prompt "What happens here?" --retain 0.95[/dim]
-    [dim]tokcli tune clips --qa clips/qa.jsonl --methods dtd,evs --keep 0.5,0.25,0.1 --threshold 0.5[/dim]
+    [dim]tokcli tune videos --model ~/Qwen2.5-VL --prompt "What happens?" --retain 0.95[/dim]
+    [dim]tokcli tune clips --qa clips/qa.jsonl --methods dtd,evs --keep 0.5,0.1[/dim]
 
     Prints the choice as a command and writes a recipe for `tokcli run`. With --json:
     chosen, certain, retained, ci, kept_share, table, command, recipe, encode_seconds,
