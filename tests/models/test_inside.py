@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,12 @@ from tokcli.methods import METHODS, Compressor, describe, method_names, resolve
 from tokcli.methods.compose import after_tower
 from tokcli.methods.tower_schedule import numbers, ramp, steps_by_r, steps_by_share
 from tokcli.models import VisionTower, load_tower
-from tokcli.models.in_tower import TowerBlocks, encode_inside
+from tokcli.models.in_tower import TowerBlocks, attend_before, encode_inside
 from tokcli.models.inside import check_inside
 from tokcli.models.preprocess import pad_to_step
 from tokcli.models.units import UnitAdapter
 from tokcli.ops.block_attention import BlockAttention
+from tokcli.ops.fusion import Criteria, fuse
 from tokcli.ops.reducing import InTower, Rows, Step, TowerShape
 from tokcli.types import MediaInfo, Reduced, TokenSet, VisualTokens
 
@@ -304,6 +306,40 @@ def test_what_merged_counts_as_what_it_stands_for(tower: VisionTower, proportion
     assert torch.bincount(merged.mass.long()).tolist() == [0, FRAMES * (rows * columns - 2 * pairs), FRAMES * pairs]
     difference = float((merged.tokens - whole.tokens[merged.source]).abs().max())
     assert difference < 1e-5 if proportional else difference > 1e-4
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_attention_that_is_fused_with_its_rows(held: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the definition: columns added up, rows averaged, and then the values of what is left."""
+    if not held:
+        monkeypatch.setattr("tokcli.ops.block_attention.NUMBERS_HELD", 0)
+    batch, length, unit, heads, width = 2, 9, 3, 2, 4
+    generator = torch.Generator().manual_seed(7)
+    states = torch.randn((batch, length, unit * heads * width), generator=generator)
+    weights = torch.randn((heads * width, heads * width), generator=generator)
+
+    def values(block: int, patches: torch.Tensor) -> torch.Tensor:
+        return (patches @ weights).unflatten(2, (heads, width)).transpose(1, 2)
+
+    def patches_of(rows: torch.Tensor) -> torch.Tensor:
+        return rows.unflatten(2, (unit, -1)).flatten(1, 2)
+
+    query, key = torch.randn((2, batch, heads, length * unit, width), generator=generator)
+    seen = BlockAttention(query, key, values(0, patches_of(states)), key, 0.5, unit=unit)
+    attention = torch.softmax(query @ key.transpose(2, 3) * 0.5, dim=-1)
+    received = attention.mean(dim=(1, 2)).unflatten(1, (length, unit)).sum(dim=2)
+    assert torch.allclose(seen.received(), received, rtol=0, atol=1e-6)
+    step = fuse(states, torch.ones((batch, length)), received, 3, Criteria())
+    assert step.shares is not None and int(step.fused.sum()) > 1
+    went = torch.zeros((batch, length - 3, length)).scatter_(1, step.into.unsqueeze(1), 1.0)
+    assert torch.allclose((went * step.shares.unsqueeze(1)).sum(dim=2), torch.ones(batch, length - 3))
+    adds, averages = (
+        torch.kron(matrix, torch.eye(unit)).view(batch, 1, (length - 3) * unit, length * unit)
+        for matrix in (went, went * step.shares.unsqueeze(1))
+    )
+    expected = averages @ attention @ adds.transpose(2, 3) @ values(0, patches_of(step.states))
+    tower: Any = SimpleNamespace(unit=unit, values=values)
+    assert torch.allclose(attend_before(tower, 0, seen, step), expected.transpose(1, 2).flatten(2), rtol=0, atol=2e-6)
 
 
 def test_a_still(tower: VisionTower) -> None:

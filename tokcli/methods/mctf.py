@@ -42,17 +42,15 @@ def count_by_r(r: float, length: int, protected: int) -> int:
 
 
 def _fuse(options: MctfOptions, r: int, rows: Rows, seen: BlockAttention) -> Step:
-    probabilities = seen.probabilities()
     return fuse(
         rows.states,
         rows.sizes,
-        probabilities.mean(dim=(1, 2)).unflatten(1, (rows.states.shape[1], -1)).sum(dim=2),
+        seen.received(),
         r,
         Criteria(options.tau_similarity, options.tau_information, options.tau_size),
         protected=rows.leading,
         both_ways=options.both_ways,
         weigh_by=options.weigh_by,
-        probabilities=probabilities,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from tokcli.errors import ModelError
 from tokcli.ops.block_attention import BlockAttention
-from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape
+from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape, averaged
 
 
 class TowerBlocks:
@@ -113,27 +113,47 @@ def check_plan(shape: TowerShape, inside: InTower) -> Mapping[int, Act]:
 
 def _through(tower: TowerBlocks, block: int, rows: Rows, inside: InTower, act: Act | None) -> Rows:
     when = None if act is None else inside.when
-    probabilities = None
+    of_before: Step | None = None
     seen = _look(tower, block, rows, inside)
     if when == "input":
         before, (rows, step) = rows, _acted(tower, rows, inside, act, seen)
-        if step is not None:
-            probabilities = step.probabilities
-        if rows is not before and probabilities is None:
+        if step is not None and step.shares is not None:
+            of_before = step
+        elif rows is not before:
             seen = _look(tower, block, rows, inside)
-    states = _patches(tower, rows)
-    if probabilities is None:
-        attended = _attend(seen, tower.segments(block, rows.anchors))
+    if of_before is None:
+        attended = _attend(seen, tower.segments(block, rows.anchors)).transpose(1, 2).flatten(2)
     else:
-        attended = probabilities.to(states.dtype) @ tower.values(block, states)
-    rows = _with_patches(tower, rows, states + tower.leave(block, attended.transpose(1, 2).flatten(2)))
+        attended = attend_before(tower, block, seen, of_before)
+    states = _patches(tower, rows)
+    rows = _with_patches(tower, rows, states + tower.leave(block, attended))
     if when == "attention":
         rows, _ = _acted(tower, rows, inside, act, seen)
     states = _patches(tower, rows)
     rows = _with_patches(tower, rows, states + tower.mlp(block, states))
     if when == "output":
         rows, _ = _acted(tower, rows, inside, act, seen)
-    return _in_windows(tower, rows) if probabilities is not None else rows
+    return rows if of_before is None else _in_windows(tower, rows)
+
+
+def attend_before(tower: TowerBlocks, block: int, seen: BlockAttention, step: Step) -> torch.Tensor:
+    """(B, R', C), what the rows after a step get of the attention of those before.
+
+    Equal to adding the columns of the attention and averaging its rows as the rows were fused: each row before gives
+    the value of what it went into, and what each gets is averaged. Only rows that were fused need new values.
+    """
+    assert step.shares is not None
+    unit, fused = tower.unit, step.fused
+    made = step.states[fused].unflatten(1, (unit, -1)).flatten(0, 1).unsqueeze(0)
+    fresh = tower.values(block, made).transpose(1, 2).unflatten(1, (-1, unit)).squeeze(0)
+    number = torch.zeros_like(step.rows)
+    number[fused] = torch.arange(len(fresh), device=fresh.device)
+    went = fused.gather(1, step.into)
+    value = seen.value.transpose(1, 2).unflatten(1, (-1, unit)).clone()
+    value[went] = fresh[number.gather(1, step.into)[went]]
+    attended = seen.attended(value.flatten(1, 2).transpose(1, 2)).transpose(1, 2)
+    mean = averaged(attended.unflatten(1, (-1, unit)).flatten(2), step.rows, step.into, step.shares)
+    return mean.unflatten(2, (unit, -1)).flatten(1, 2)
 
 
 def _look(tower: TowerBlocks, block: int, rows: Rows, inside: InTower) -> BlockAttention:
@@ -162,8 +182,8 @@ def _acted(
     if step is None:
         return rows, None
     rows = rows.reduced(step, inside.merges)
-    # What goes with probabilities must stand as they do.
-    return (_in_windows(tower, rows) if step.probabilities is None else rows), step
+    # What goes with the attention of those before must stand as the step left it.
+    return (_in_windows(tower, rows) if step.shares is None else rows), step
 
 
 def _in_windows(tower: TowerBlocks, rows: Rows) -> Rows:

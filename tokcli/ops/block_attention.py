@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 QUERIES_AT_ONCE = 256
+NUMBERS_HELD = 1 << 26
+"""Of an attention that is needed twice: 256 MiB in float32. A larger one is computed twice."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +50,40 @@ class BlockAttention:
         """float32 (B, T): the same for the mean of all queries in place of [CLS]."""
         return self._share(self.query.float().mean(dim=2, keepdim=True))
 
-    def probabilities(self) -> torch.Tensor:
-        """float32 (B, H, R, R): all of it."""
-        return torch.cat(list(self._softmax(self.query)), dim=2)
+    def received(self) -> torch.Tensor:
+        """float32 (B, T), a share of 1: what all rows attend to, [CLS] among them; head mean."""
+        return self._mean(self._softmax(self.query) if self._held is None else iter(self._held))
+
+    def attended(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, H, R, d): what all rows get where ``values`` (B, H, R, d) stand in the place of the block's own.
+
+        Cheap after ``received``: the fast attention of a processor is slower than the products by themselves.
+        """
+        if self._held is None:
+            attention = torch.nn.functional.scaled_dot_product_attention
+            return attention(self.query, self.key, values, attn_mask=self.bias, scale=self.scale)
+        return torch.cat([part.to(values.dtype) @ values for part in self._held], dim=2)
+
+    @cached_property
+    def _held(self) -> list[torch.Tensor] | None:
+        """All of the attention, float32 (B, H, some, R) each, if it is small enough."""
+        numbers = self.query.shape[0] * self.query.shape[1] * self.query.shape[2] ** 2
+        return None if numbers > NUMBERS_HELD else list(self._softmax(self.query))
 
     def _share(self, query: torch.Tensor) -> torch.Tensor:
-        columns = torch.stack([part.sum(dim=2) for part in self._softmax(query)]).sum(dim=0)
-        share = columns.mean(dim=1) / query.shape[2]
-        return share.unflatten(1, (-1, self.unit)).sum(dim=2)
+        return self._mean(self._softmax(query))
+
+    def _mean(self, attention: Iterator[torch.Tensor]) -> torch.Tensor:
+        """(B, T): over heads and queries, added up over the patches of a row."""
+        queries, columns = 0, torch.zeros(())
+        for part in attention:
+            queries, columns = queries + part.shape[2], columns.to(part.device) + part.sum(dim=2)
+        return (columns.mean(dim=1) / queries).unflatten(1, (-1, self.unit)).sum(dim=2)
 
     def _softmax(self, query: torch.Tensor) -> Iterator[torch.Tensor]:
         key = self.key.float().transpose(2, 3)
-        for run in query.float().split(QUERIES_AT_ONCE, dim=2):
-            logits = run @ key * self.scale
+        for run in (query.float() * self.scale).split(QUERIES_AT_ONCE, dim=2):
+            logits = run @ key
             yield torch.softmax(logits if self.bias is None else logits + self.bias.float(), dim=-1)
 
     def _by_row(self, values: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tokcli.ops.reducing import Step
+from tokcli.ops.reducing import Step, averaged
 from tokcli.ops.similarity import norms
 
 
@@ -31,7 +31,6 @@ def fuse(
     protected: int = 0,
     both_ways: bool = True,
     weigh_by: str = "attention",
-    probabilities: torch.Tensor | None = None,
 ) -> Step:
     """Take away ``r`` tokens: half of them go from even places to odd ones, the other half back.
 
@@ -44,7 +43,6 @@ def fuse(
         both_ways: Else all go from even to odd places.
         weigh_by: What a fused token is the mean by: ``attention`` (received, times size), ``size``, ``mean``; or
             ``max`` for the largest value of each channel.
-        probabilities: (B, H, T * u, T * u) of the block, to be fused likewise: columns added, rows averaged.
     """
     length = states.shape[1]
     scores = _scores(states.float(), sizes, received, criteria)
@@ -74,12 +72,15 @@ def fuse(
         "attention": received * sizes / sizes.amax(dim=1, keepdim=True),
         "size": sizes,
     }.get(weigh_by, torch.ones_like(sizes))
-    shares = weights / _added(weights, into, rows.shape[1], dim=1).gather(1, into)
-    fused = _added(states.float() * shares.unsqueeze(2), into, rows.shape[1], dim=1)
+    totals = torch.zeros_like(rows, dtype=weights.dtype).scatter_add_(1, into, weights)
+    shares = weights / totals.gather(1, into)
     if weigh_by == "max":
         index = into.unsqueeze(2).expand_as(states)
-        fused = torch.full_like(fused, -torch.inf).scatter_reduce_(1, index, states.float(), "amax")
-    return Step(fused.to(states.dtype), rows, into, probabilities=_fused(probabilities, into, shares, rows.shape[1]))
+        fused = torch.full((*rows.shape, states.shape[2]), -torch.inf, device=states.device)
+        fused.scatter_reduce_(1, index, states.float(), "amax")
+    else:
+        fused = averaged(states.float(), rows, into, shares)
+    return Step(fused.to(states.dtype), rows, into, shares=shares)
 
 
 def _scores(states: torch.Tensor, sizes: torch.Tensor, received: torch.Tensor, criteria: Criteria) -> torch.Tensor:
@@ -94,23 +95,3 @@ def _scores(states: torch.Tensor, sizes: torch.Tensor, received: torch.Tensor, c
             small = values.amin(dim=1, keepdim=True) / values
             scores = scores * (small[:, ::2].unsqueeze(2) * small[:, 1::2].unsqueeze(1)) ** (1 / temperature)
     return scores
-
-
-def _added(values: torch.Tensor, into: torch.Tensor, count: int, dim: int) -> torch.Tensor:
-    """``values`` added up along ``dim``, of length T, by int64 (B, T) ``into``."""
-    shape = [len(into), *[1] * (values.dim() - 1)]
-    shape[dim] = into.shape[1]
-    total = values.new_zeros((*values.shape[:dim], count, *values.shape[dim + 1 :]))
-    return total.scatter_add_(dim, into.view(shape).expand_as(values), values)
-
-
-def _fused(
-    probabilities: torch.Tensor | None, into: torch.Tensor, shares: torch.Tensor, count: int
-) -> torch.Tensor | None:
-    if probabilities is None:
-        return None
-    batch, _, patches, _ = probabilities.shape
-    unit = patches // into.shape[1]
-    columns = _added(probabilities.unflatten(3, (-1, unit)), into, count, dim=3).flatten(3)
-    weighed = columns.unflatten(2, (-1, unit)) * shares.view(batch, 1, -1, 1, 1)
-    return _added(weighed, into, count, dim=2).flatten(2, 3)

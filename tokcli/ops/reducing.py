@@ -52,8 +52,15 @@ class Step:
     """int64 (B, T): the row that each before went into, -1 for dropped."""
     memory: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """(B, T') values to remember of the rows, in place of what was remembered."""
-    probabilities: torch.Tensor | None = None
-    """(B, H, R', R'): what a method that works on a block's input made of its attention."""
+    shares: torch.Tensor | None = None
+    """float32 (B, T), from a method on a block's input: the block's attention is that of the rows before, and this much
+    of what each gets goes to the row that it went into. A row that was fused is attended to by what each part of it
+    got. None where attention is computed of the rows that are left."""
+
+    @property
+    def fused(self) -> torch.Tensor:
+        """bool (B, T'): which rows are made of several."""
+        return torch.zeros_like(self.rows).scatter_add_(1, self.into, torch.ones_like(self.into)) > 1
 
     @classmethod
     def merged(cls, merging: Merging) -> Step:
@@ -66,6 +73,22 @@ class Step:
         into = rows.new_full(states.shape[:2], -1)
         into.scatter_(1, rows, torch.arange(rows.shape[1], device=rows.device).expand_as(rows))
         return cls(states.gather(1, rows.unsqueeze(2).expand(-1, -1, states.shape[2])), rows, into)
+
+
+def averaged(values: torch.Tensor, rows: torch.Tensor, into: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+    """(B, T', W): of ``values`` (B, T, W) the sums of what went into each row, weighed by ``shares`` (B, T).
+
+    ``rows`` and ``into`` are those of a :class:`Step` that drops nothing.
+    """
+    batch, length, width = values.shape
+    frames = torch.arange(batch, device=values.device).unsqueeze(1)
+    stays = torch.zeros((batch, length), dtype=torch.bool, device=values.device).scatter_(1, rows, True)
+    moved = torch.nonzero(~stays.flatten()).flatten()
+    left = (rows + frames * length).flatten()
+    flat, weights = values.reshape(-1, width), shares.reshape(-1, 1).to(values.dtype)
+    total = flat.index_select(0, left).mul_(weights[left])
+    target = (into + frames * rows.shape[1]).flatten()[moved]
+    return total.index_add_(0, target, flat.index_select(0, moved).mul_(weights[moved])).view(batch, -1, width)
 
 
 @dataclass(frozen=True)
