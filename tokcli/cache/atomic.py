@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tokcli.cache.faults import fault_point
@@ -18,14 +18,17 @@ from tokcli.errors import CacheError
 TEMPORARY_PREFIX = ".tmp-"
 
 
-def temporary_path(folder: Path) -> Path:
-    """A fresh temporary name in ``folder``. It has no suffix, so that no ``*.parquet`` glob ever matches it."""
-    return folder / f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+def temporary_path(folder: Path, tag: str = "") -> Path:
+    """A fresh temporary name in ``folder``. It has no suffix, so that no ``*.parquet`` glob ever matches it.
+
+    ``tag`` tells whose it is, of several that write at once.
+    """
+    return folder / f"{TEMPORARY_PREFIX}{tag}{'-' if tag else ''}{uuid.uuid4().hex}"
 
 
-def remove_temporaries(folder: Path) -> int:
-    """Delete what writers that were killed left in ``folder``; the caller holds the cache's lock."""
-    stale = list(folder.glob(f"{TEMPORARY_PREFIX}*")) if folder.is_dir() else []
+def remove_temporaries(folder: Path, may: Callable[[str], bool] = bool) -> int:
+    """Delete what writers that were killed left in ``folder``, by names that ``may`` be; the caller holds the lock."""
+    stale = [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if may(path.name)] if folder.is_dir() else []
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)

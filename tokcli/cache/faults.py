@@ -20,6 +20,7 @@ POINTS = (
     "shard.after_rename",
     "shard.after_folder_fsync",
     "commit.between_tables",
+    "part.before_last_look",
     "success.before_write",
     "success.after_fsync",
     "success.after_rename",

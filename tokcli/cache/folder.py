@@ -8,6 +8,7 @@ from tokcli.cache.atomic import TEMPORARY_PREFIX, remove_temporaries, sync_folde
 from tokcli.cache.faults import fault_point
 from tokcli.cache.layout import LOCK, MANIFEST, SUCCESS, TABLES, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
+from tokcli.cache.part import Part
 from tokcli.errors import CacheConflictError, UsageError
 
 
@@ -19,7 +20,8 @@ def make_folder(cache: Path) -> None:
         for entry in cache.iterdir():
             # What a writer leaves that was killed before its manifest was written.
             empty_table = entry.name in TABLES and entry.is_dir() and not any(entry.iterdir())
-            if not (entry.name == LOCK or entry.name.startswith(TEMPORARY_PREFIX) or empty_table):
+            own = entry.name.startswith((LOCK, TEMPORARY_PREFIX)) or empty_table
+            if not own and not (cache / MANIFEST).exists():  # another part's writer may just have begun
                 raise UsageError(
                     f"{cache} is not a token cache and holds other files ({entry.name}); name a new or empty folder"
                 )
@@ -44,14 +46,14 @@ def check_configuration(cache: Path, asked: Manifest) -> Manifest | None:
     return manifest
 
 
-def clear_temporaries(cache: Path) -> None:
-    """Remove what killed writers left; the caller holds the lock."""
+def clear_temporaries(cache: Path, part: Part | None = None) -> None:
+    """Remove what killed writers left; the caller holds the lock, of the cache or of the part."""
     with writing(cache):
         for folder in (cache, *(cache / table for table in TABLES)):
-            remove_temporaries(folder)
+            remove_temporaries(folder, bool if part is None else part.may_remove)
 
 
-def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
+def prepare(cache: Path, asked: Manifest, *, overwrite: bool, part: Part | None = None) -> Manifest:
     """Bring the folder in a state to write in, under the lock; gives the manifest that holds for it.
 
     Raises ``CacheConflictError`` where the cache was made with another configuration.
@@ -71,7 +73,7 @@ def prepare(cache: Path, asked: Manifest, *, overwrite: bool) -> Manifest:
     with writing(cache):
         for table in TABLES:
             (cache / table).mkdir(exist_ok=True)
-    clear_temporaries(cache)
+    clear_temporaries(cache, part)
     with writing(cache):
         fault_point("open.before_removing_success")
         (cache / SUCCESS).unlink(missing_ok=True)

@@ -30,13 +30,14 @@ class ShardWriter:
     Every method raises ``CacheError`` when the disk refuses, and then leaves no file behind.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, sequence: int) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, sequence: int, tag: str = "") -> None:
+        """``tag`` goes into the name of the temporary file: whose it is, of several that write at once."""
         self.schema = schema
         self.num_bytes = 0
         self._constants = {"sequence": sequence, "configuration": schema.metadata[b"tokcli.configuration"].decode()}
         self._folder, self._sequence = folder, sequence
         fault_point("shard.before_temporary")
-        self._temporary = temporary_path(folder)
+        self._temporary = temporary_path(folder, tag)
         self._rows: list[Row] = []
         self._buffered_bytes = 0
         with writing(folder):

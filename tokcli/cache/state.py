@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,7 @@ from typing import Literal
 from tokcli.cache.layout import list_shards
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import open_shard, read_columns
+from tokcli.cache.part import Part
 from tokcli.types import MediaItem
 
 Status = Literal["new", "done", "failed", "changed"]
@@ -42,8 +43,14 @@ class Known:
         return "done" if source_hash() == self.source_hash else "changed"
 
 
-def load_state(cache: Path, manifest: Manifest) -> tuple[dict[str, Known], int]:
-    """Status of every id, and the next free sequence number, read from the committed shards.
+def counts_of(state: Mapping[str, Known]) -> dict[str, int]:
+    """``items`` that are done and those that ``failed``."""
+    statuses = [known.status for known in state.values()]
+    return {"items": statuses.count("done"), "failed": statuses.count("failed")}
+
+
+def load_state(cache: Path, manifest: Manifest, part: Part | None = None) -> tuple[dict[str, Known], int]:
+    """Status of every id, or of those of a part, and the next free sequence number, read from the committed shards.
 
     Raises ``IntegrityError`` naming a shard that cannot be read.
     """
@@ -58,6 +65,6 @@ def load_state(cache: Path, manifest: Manifest) -> tuple[dict[str, Known], int]:
         chunks = table["chunk"].to_pylist() if done else [0] * len(table)
         columns_of = (table[name].to_pylist() for name in columns[:3])
         for item_id, size, modified, digest, chunk in zip(*columns_of, hashes, chunks):
-            if chunk == 0:
+            if chunk == 0 and (part is None or part.has(item_id)):
                 state[item_id] = Known("done" if done else "failed", size, modified, digest)
     return state, shards[-1].sequence + 1 if shards else 1

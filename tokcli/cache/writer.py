@@ -19,11 +19,14 @@ from tokcli.cache.levels import check_levels, levels_of
 from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
+from tokcli.cache.part import Part
+from tokcli.cache.part_finish import finish_part
+from tokcli.cache.part_lock import PartLock
 from tokcli.cache.prune import prune_items
 from tokcli.cache.records import ErrorRow, clean_text
 from tokcli.cache.schema import shard_schema
 from tokcli.cache.shard import ShardWriter
-from tokcli.cache.state import Known, Status, load_state
+from tokcli.cache.state import Known, Status, counts_of, load_state
 from tokcli.cache.success import write_success
 from tokcli.cache.tensors import check_range
 from tokcli.errors import CacheError
@@ -37,7 +40,7 @@ SHARD_SECONDS = 60.0
 
 
 class CacheWriter:
-    """The one writer of a cache; a context manager.
+    """The one writer of a cache, or of one of its parts; a context manager.
 
     Opening it takes the cache's lock, checks the configuration, and removes what killed writers left. A shard is
     committed when it reaches one of the limits (checked after each item), on ``commit``, and on leaving the context;
@@ -56,6 +59,7 @@ class CacheWriter:
         overwrite: bool = False,
         tokens_dtype: str | None = None,
         codebook: Codebook | None = None,
+        part: Part | None = None,
         max_shard_bytes: int = SHARD_BYTES,
         max_shard_items: int = SHARD_ITEMS,
         max_shard_seconds: float = SHARD_SECONDS,
@@ -74,14 +78,19 @@ class CacheWriter:
         self._failures: dict[str, ErrorRow] = {}
         self._began = time.monotonic()
         self._broken = False
+        self._part = part
+        if part is not None and overwrite:
+            raise ValueError("a part cannot replace the cache that others write to")
         make_folder(self.path)
-        self._lock = lock_cache(self.path)
+        self._lock = lock_cache(self.path) if part is None else PartLock(self.path, part)
         try:
-            self.manifest = prepare(self.path, manifest, overwrite=overwrite)
+            self.manifest = prepare(self.path, manifest, overwrite=overwrite, part=part)
             if codebook is not None:
                 codebook.save(self.path)
             self._codec = cache_codec(self.path, self.manifest) or self._codec
-            self._state, self._sequence = load_state(self.path, self.manifest)
+            if isinstance(self._lock, PartLock):
+                self._lock.opened()
+            self._state, self._sequence = load_state(self.path, self.manifest, part)
         except BaseException:
             self._lock.release()
             raise
@@ -93,9 +102,8 @@ class CacheWriter:
         self.close()
 
     def counts(self) -> dict[str, int]:
-        """``items`` and ``failed`` of the whole cache, with what is not committed yet."""
-        statuses = [known.status for known in self._merged().values()]
-        return {"items": statuses.count("done"), "failed": statuses.count("failed")}
+        """``items`` and ``failed`` of the cache, or of the part, with what is not committed yet."""
+        return counts_of(self._merged())
 
     def state(self, item: MediaItem, source_hash: Callable[[], str]) -> Status:
         """Whether the cache has ``item`` as it is on disk now.
@@ -116,7 +124,7 @@ class CacheWriter:
         ``CacheError`` when the disk refuses: then nothing since the last commit is kept, and the writer is done.
         """
         self._check_usable()
-        item_id = clean_text(item.id)
+        item_id = self._own_id(item.id)
         check_levels(item.kept, self._levels, item_id)
         for tokens in (item.kept.tokens, item.kept.deepstack):
             if tokens is not None:
@@ -141,7 +149,7 @@ class CacheWriter:
     def fail(self, row: ErrorRow) -> None:
         """Add a failed item to the errors table; it supersedes every earlier row of its id."""
         self._check_usable()
-        item_id = clean_text(row.id)
+        item_id = self._own_id(row.id)
         if item_id in self._written:
             self.commit()
         self._failures[item_id] = row
@@ -184,8 +192,14 @@ class CacheWriter:
         """Commit, and write ``_SUCCESS`` if every expected id is in the cache or in its errors.
 
         Returns the ids that are in neither, in the order given: empty when the cache is complete.
+
+        The writer of a part is done with it, and is to be given the ids of all parts: the one that ends last writes the
+        mark, the others return what others have not committed yet.
         """
         self.commit()
+        if isinstance(self._lock, PartLock):
+            self._broken = True
+            return finish_part(self.path, self.manifest, self._lock, list(expected_ids))
         missing = [item_id for item_id in expected_ids if clean_text(item_id) not in self._state]
         if not missing:
             write_success(self.path, self.counts())
@@ -207,13 +221,23 @@ class CacheWriter:
         failed = {item_id: Known("failed", 0, 0, "") for item_id in self._failures}
         return self._state | self._written | failed
 
+    def _own_id(self, given: str) -> str:
+        item_id = clean_text(given)
+        if self._part is not None and not self._part.has(item_id):
+            raise ValueError(f"{item_id} does not belong to part {self._part}")
+        return item_id
+
     def _check_usable(self) -> None:
         if self._broken:
             raise CacheError(f"the writer of {self.path} is closed or has failed; open the cache again to go on")
 
     def _new_shard(self, table: Table) -> ShardWriter:
         schema = shard_schema(table, self.manifest, self._metadata_types)
-        shard = ShardWriter(self.path / table, schema, self._sequence)
+        if self._part is None:
+            shard = ShardWriter(self.path / table, schema, self._sequence)
+        else:
+            self._sequence = self._part.next_sequence(self._sequence)
+            shard = ShardWriter(self.path / table, schema, self._sequence, self._part.tag)
         self._sequence += 1
         return shard
 
