@@ -11,11 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "tokcli"
 ROWS = {
-    "errors": 1,
+    "errors": 0,
     "types": 1,
+    "checking": 1,
     "registry": 2,
     "recipe": 2,
     "ops": 2,
+    "storage": 2,
     "synthetic": 2,
     "media": 3,
     "methods": 3,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tokcli.checking import check
 from tokcli.errors import RecipeError
-from tokcli.recipe import CompressRecipe, check, load_recipe
+from tokcli.recipe import CompressRecipe, load_recipe
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
@@ -33,7 +34,7 @@ def test_overrides_are_dotted_yaml_values(tmp_path: Path) -> None:
         ("compress: {inputs: [a], output: b, metod: dtd}", "unknown key 'compress.metod'; did you mean 'method'"),
         ("compress: {inputs: [a], output: b, sampling: {fsp: 1}}", "unknown key 'compress.sampling.fsp'"),
         ("compress: {inputs: [], output: b}", "compress.inputs"),
-        ("compress: {inputs: [a], output: b, sampling: {fps: 0}}", "greater than 0, got 0"),
+        ("compress: {inputs: [a], output: b, sampling: {fps: 0}}", "compress.sampling.fps must be above 0, got 0"),
         ("infer: {cache: c}", "give either prompt or prompts"),
         ("infer: {cache: c, prompt: ['']}", "prompt must not be empty"),
         ("{}", "at least one of render, compress, derive, infer, eval"),
@@ -49,6 +50,21 @@ def test_faults_are_one_line_that_names_the_key(tmp_path: Path, text: str, messa
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sampling": {"fps": -3.0}}, "compress: --fps must be above 0, got -3.0"),
+        ({"sampling": {"num_frames": "many"}}, "compress: --num-frames must be a whole number, got 'many'"),
+        ({"tokens_dtype": "int9"}, "compress: --tokens-dtype must be 'auto', 'float16', "),
+        ({"seed": None}, "compress: --seed must be a whole number, got None"),
+    ],
+)
+def test_on_the_command_line_a_fault_names_the_flag(values: dict[str, object], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        check(CompressRecipe, {"inputs": ["x"], "output": "y", **values}, "compress", flags=True)
+    assert str(caught.value).startswith(message)
 
 
 def test_missing_recipe_is_named(tmp_path: Path) -> None:

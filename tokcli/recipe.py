@@ -5,13 +5,13 @@ Steps run in this order: render, compress, derive, infer, eval. Relative paths s
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
+from tokcli.checking import check
 from tokcli.errors import RecipeError
 
 TokensDtype = Literal["auto", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8", "pq4", "pq8"]
@@ -245,32 +245,6 @@ class Recipe(_Step):
         if not (self.render or self.compress or self.derive or self.infer or self.eval):
             raise ValueError("needs at least one of render, compress, derive, infer, eval")
         return self
-
-
-def check(model: type[BaseModel], values: dict[str, Any], where: str) -> Any:
-    """Build ``model`` from ``values``; a fault becomes one ``RecipeError`` line that names the key."""
-    try:
-        return model(**values)
-    except ValidationError as error:
-        # A key that is not known explains more than the one that is missing for it.
-        first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = _known_keys(model, first["loc"][:-1])
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise RecipeError(f"{where}: unknown key {key!r}{hint} Known keys: {', '.join(known)}") from None
-        message = first["msg"].removeprefix("Value error, ")
-        given = f", got {first['input']!r}" if key and not isinstance(first["input"], dict) else ""
-        raise RecipeError(f"{where}: {f'{key}: ' if key else ''}{message}{given}") from None
-
-
-def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(kind for kind in candidates if isinstance(kind, type) and issubclass(kind, BaseModel))
-    return sorted(model.model_fields)
 
 
 def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:

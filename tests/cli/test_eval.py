@@ -84,7 +84,7 @@ def test_without_all_tokens_it_says_what_is_missing(
     ("arguments", "words"),
     [
         (["--methods", "dttd"], ["dttd", "did you mean 'dtd'"]),
-        (["--keep", "0"], ["keep", "greater than 0"]),
+        (["--keep", "0"], ["--keep", "above 0"]),
         (["--keep", "2"], ["keep", "less than or equal to 1"]),
         (["--keep", "half"], ["keep", "half"]),
         (["--keep", ""], ["keep", "at least 1 item"]),

@@ -229,9 +229,9 @@ def test_paths_of_the_recipe_mean_the_same_from_any_folder(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--retain", "0"), "retain: Input should be greater than 0"),
-        (("--retain", "1.5"), "retain: Input should be less than 1"),
-        (("--sample", "1"), "sample: Input should be greater than or equal to 2"),
+        (("--retain", "0"), "--retain must be above 0"),
+        (("--retain", "1.5"), "--retain must be below 1"),
+        (("--sample", "1"), "--sample must be at least 2"),
         (("--methods", "nonsense"), "unknown method 'nonsense'"),
         (("--methods", "downsample"), "changes the frames before the encoder"),
         (("--keep", "half"), "write numbers with commas between"),

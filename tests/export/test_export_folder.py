@@ -111,8 +111,8 @@ def test_a_damaged_cache_gives_no_export(odd_cache: Path, tmp_path: Path) -> Non
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+    from tokcli.checking import check
     from tokcli.pipeline.export.settings import ExportSettings
-    from tokcli.recipe import check
 
     with pytest.raises(RecipeError, match=message):
         check(ExportSettings, {"cache": "a", "output": "b", **settings}, "export")

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from tokcli.cache import open_cache, verify_cache
+from tokcli.checking import check
 from tokcli.errors import RecipeError, TokcliError
 from tokcli.media import write_video
 from tokcli.pipeline.compress import compress
 from tokcli.pipeline.derive import derive
 from tokcli.pipeline.progress import CompressSummary, Silent
 from tokcli.pipeline.restore import DAMAGE
-from tokcli.recipe import CompressRecipe, DeriveRecipe, check
+from tokcli.recipe import CompressRecipe, DeriveRecipe
 
 SECONDS, FPS = 20, 5
 

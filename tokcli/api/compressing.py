@@ -54,8 +54,9 @@ def compress(
         CacheConflictError: The cache is there and was made with another configuration.
         CacheError: The cache can't be written.
     """
+    from tokcli.checking import check
     from tokcli.pipeline.compress import compress as run
-    from tokcli.recipe import CompressRecipe, check
+    from tokcli.recipe import CompressRecipe
 
     if method == "auto":
         raise UsageError(

@@ -90,16 +90,17 @@ def _method_of(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _searched(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
+    from tokcli.checking import check
     from tokcli.cli.tune import run_tune
     from tokcli.evaluate.tune_report import SHARED
-    from tokcli.recipe import TuneRecipe, check
+    from tokcli.recipe import TuneRecipe
 
     values = {name: getattr(recipe, name) for name in ("inputs", *SHARED)}
     values |= {"qa": recipe.qa, "output": _search_folder(recipe), "cache": recipe.output}
     values |= {"overwrite": recipe.overwrite, "retry_errors": recipe.retry_errors}
     if recipe.retain is not None:
         values["retain"] = recipe.retain
-    tuning = run_tune(check(TuneRecipe, values, "compress --method auto"), quiet)
+    tuning = run_tune(check(TuneRecipe, values, "compress --method auto", flags=True), quiet)
     document = tuning.document
     if not quiet:
         note(f"auto: {document['command']}")

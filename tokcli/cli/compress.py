@@ -181,7 +181,8 @@ def compress(
     cache_bytes, media_seconds; removed (ids in the cache that are no inputs any more), pruned
     (whether they were dropped); under also the same of each --also.
     """
-    from tokcli.recipe import CompressRecipe, check
+    from tokcli.checking import check
+    from tokcli.recipe import CompressRecipe
 
     values = {
         "inputs": inputs,
@@ -226,7 +227,7 @@ def compress(
         "heartbeat": heartbeat,
         "decoder_memory": decoder_memory,
     }
-    recipe: CompressRecipe = check(CompressRecipe, values, "compress")
+    recipe: CompressRecipe = check(CompressRecipe, values, "compress", flags=True)
     summary = run_compress(recipe, quiet, as_json)
     raise typer.Exit(exit_code(summary, recipe))
 

@@ -47,19 +47,20 @@ def debug(
     With --json: path, sound, failed_step, error_class, reason, log, and steps with what
     was found by file, sniff, container, packets (of videos) and frames.
     """
+    from tokcli.checking import check
     from tokcli.errors import UsageError
     from tokcli.media import Sampling, decoder_names
     from tokcli.pipeline.decoder import Supervision
     from tokcli.pipeline.preflight import limits_of
     from tokcli.pipeline.probing import diagnose_file
-    from tokcli.recipe import GuardRecipe, check
+    from tokcli.recipe import GuardRecipe
 
     if decoder not in decoder_names():
         raise UsageError(f"unknown decoder {decoder!r}; known: {', '.join(decoder_names())}")
     limits: dict[str, Any] = {"max_pixels": limit_pixels, "max_seconds": limit_seconds}
     limits |= {"max_source_frames": limit_frames, "max_bytes": limit_bytes}
     values = {"limits": limits, "timeout": timeout, "heartbeat": heartbeat, "decoder_memory": decoder_memory}
-    guard: GuardRecipe = check(GuardRecipe, values, "debug")
+    guard: GuardRecipe = check(GuardRecipe, values, "debug", flags=True)
     supervision = Supervision(guard.timeout, guard.heartbeat, guard.decoder_memory)
     found = diagnose_file(file, Sampling(fps=fps), limits_of(guard.limits), decoder, supervision)
     document = found.to_json()

@@ -89,7 +89,8 @@ def derive(
 
     With --json the last line of stdout is the object that `tokcli compress` prints.
     """
-    from tokcli.recipe import DeriveRecipe, check
+    from tokcli.checking import check
+    from tokcli.recipe import DeriveRecipe
 
     values = {
         "cache": cache,
@@ -111,7 +112,7 @@ def derive(
         "on_error": on_error,
         "allow_errors": allow_errors,
     }
-    recipe: DeriveRecipe = check(DeriveRecipe, values, "derive")
+    recipe: DeriveRecipe = check(DeriveRecipe, values, "derive", flags=True)
     summary = run_derive(recipe, quiet, as_json)
     raise typer.Exit(exit_code(summary, recipe))
 

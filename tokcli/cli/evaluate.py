@@ -126,8 +126,9 @@ def evaluate(
     (kind null: all together) with method, keep, accuracy, ci, diff, diff_ci, retained, n,
     kept_tokens, source_tokens, cache_bytes, source_bytes and seconds.
     """
+    from tokcli.checking import check
     from tokcli.evaluate.settings import DEFAULT_METHODS
-    from tokcli.recipe import EvalRecipe, check
+    from tokcli.recipe import EvalRecipe
 
     options = key_values(settings or [], example="dtd.reference=kept")
     named = _listed(methods)
@@ -160,7 +161,7 @@ def evaluate(
         "workers": workers,
         "timeout": timeout,
     }
-    recipe: EvalRecipe = check(EvalRecipe, values, "eval")
+    recipe: EvalRecipe = check(EvalRecipe, values, "eval", flags=True)
     raise typer.Exit(exit_code(run_eval(recipe, quiet, as_json), recipe))
 
 

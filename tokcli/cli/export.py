@@ -110,9 +110,9 @@ def export(
         return
     if cache is None or output is None:
         raise UsageError("export needs CACHE and --output FOLDER; or --table, to see what can be exported")
+    from tokcli.checking import check
     from tokcli.pipeline.export.run import export as run
     from tokcli.pipeline.export.settings import ExportSettings
-    from tokcli.recipe import check
 
     values = {
         "cache": cache,
@@ -130,7 +130,7 @@ def export(
         "max_shard_size": max_shard_size,
         "overwrite": overwrite,
     }
-    settings: ExportSettings = check(ExportSettings, values, "export")
+    settings: ExportSettings = check(ExportSettings, values, "export", flags=True)
     try:
         with stoppable(), _Display(quiet) as display:
             summary = run(settings, display.begin, display.item)

@@ -141,7 +141,8 @@ def infer(
     id, prompt, answer, visual_tokens, seconds, error and more.
     Ends with 3 when questions failed: their rows have an error in place of an answer.
     """
-    from tokcli.recipe import InferRecipe, check
+    from tokcli.checking import check
+    from tokcli.recipe import InferRecipe
 
     values = {
         "cache": cache,
@@ -176,7 +177,7 @@ def infer(
         "retry_errors": retry_errors,
         "allow_errors": allow_errors,
     }
-    recipe: InferRecipe = check(InferRecipe, values, "infer")
+    recipe: InferRecipe = check(InferRecipe, values, "infer", flags=True)
     raise typer.Exit(exit_code(run_infer(recipe, quiet, as_json), recipe))
 
 

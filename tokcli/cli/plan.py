@@ -78,10 +78,11 @@ def plan(
     methods for each: kept_tokens, source_tokens, cache_bytes, hours, all with
     value, low and high.
     """
+    from tokcli.checking import check
     from tokcli.cli.display import ProgressDisplay
     from tokcli.cli.stopping import stoppable
     from tokcli.pipeline.plan import plan as run
-    from tokcli.recipe import CompressRecipe, check
+    from tokcli.recipe import CompressRecipe
 
     values = {
         "inputs": inputs,
@@ -98,7 +99,7 @@ def plan(
         "workers": workers,
         "timeout": timeout,
     }
-    recipe: CompressRecipe = check(CompressRecipe, values, "plan")
+    recipe: CompressRecipe = check(CompressRecipe, values, "plan", flags=True)
     with stoppable(), ProgressDisplay(quiet) as display:
         found = run(recipe, method or ["dtd"], sample=sample, observer=display)
     show(_document(found), as_json, lambda: _draw(found))

@@ -37,10 +37,11 @@ def render(
     [dim]tokcli render -o clips --count 100 --seed 7[/dim]
     [dim]tokcli render -o clips --kind cut,drift,needle --count 30[/dim]
     """
-    from tokcli.recipe import RenderRecipe, check
+    from tokcli.checking import check
+    from tokcli.recipe import RenderRecipe
 
     values = {"output": output, "kind": kind, "count": count, "seed": seed, "format": format}
-    recipe: RenderRecipe = check(RenderRecipe, values, "render")
+    recipe: RenderRecipe = check(RenderRecipe, values, "render", flags=True)
     run_render(recipe, quiet, as_json)
 
 

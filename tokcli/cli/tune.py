@@ -138,8 +138,9 @@ def tune(
     chosen, certain, retained, ci, kept_share, table, command, recipe, encode_seconds,
     answer_seconds. Goes on where it was stopped. More in docs/tuning.md.
     """
+    from tokcli.checking import check
     from tokcli.evaluate.tune_settings import DEFAULT_METHODS
-    from tokcli.recipe import TuneRecipe, check
+    from tokcli.recipe import TuneRecipe
 
     options = key_values(settings or [], example="dtd.reference=kept")
     named = _listed(methods)
@@ -176,7 +177,7 @@ def tune(
         "workers": workers,
         "timeout": timeout,
     }
-    checked: TuneRecipe = check(TuneRecipe, values, "tune")
+    checked: TuneRecipe = check(TuneRecipe, values, "tune", flags=True)
     tuning = run_tune(checked, quiet)
     if as_json:
         print_json(tuning.document)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tokcli.cache import Manifest
+from tokcli.checking import check
 from tokcli.errors import UsageError
 from tokcli.methods import METHODS, Compressor
-from tokcli.recipe import CompressRecipe, check
+from tokcli.recipe import CompressRecipe
 
 READING = ("path_col", "id_col", "columns")
 """How manifests are read: noted with the inputs where it is not the default."""
