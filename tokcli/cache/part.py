@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import ClassVar
 
 from blake3 import blake3
 
@@ -29,6 +30,9 @@ class Part:
 
     index: int
     count: int
+
+    remembers: ClassVar[bool] = True
+    """Whether its writer knows which of its items the cache has."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.index < self.count <= MAX_PARTS:
@@ -83,3 +87,16 @@ class Part:
         """
         match = _TAG.match(temporary.removeprefix(TEMPORARY_PREFIX))
         return match is None or match[0] == self.tag or int(match[2]) != self.count
+
+
+class Stripe(Part):
+    """A part that any item may go into.
+
+    Who hands items out has to know what the cache has, and to give each item to one writer only: of two rows of an item
+    that are written at once, either may count.
+    """
+
+    remembers = False
+
+    def has(self, item_id: str) -> bool:
+        return True

@@ -49,14 +49,18 @@ def counts_of(state: Mapping[str, Known]) -> dict[str, int]:
     return {"items": statuses.count("done"), "failed": statuses.count("failed")}
 
 
-def load_state(cache: Path, manifest: Manifest, part: Part | None = None) -> tuple[dict[str, Known], int]:
+def load_state(
+    cache: Path, manifest: Manifest, part: Part | None = None, *, least: int = 0
+) -> tuple[dict[str, Known], int]:
     """Status of every id, or of those of a part, and the next free sequence number, read from the committed shards.
 
-    Raises ``IntegrityError`` naming a shard that cannot be read.
+    Shards with numbers below ``least`` are left out. Raises ``IntegrityError`` naming a shard that cannot be read.
     """
     state: dict[str, Known] = {}
     shards = list_shards(cache)
-    for shard in shards:
+    for shard in shards if part is None or part.remembers else []:
+        if shard.sequence < least:
+            continue
         done = shard.table == "data"
         columns = ["id", "source_bytes", "source_modified_ns", *(["chunk", "source_blake3"] if done else [])]
         with open_shard(shard, manifest) as file:

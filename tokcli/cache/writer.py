@@ -117,6 +117,11 @@ class CacheWriter:
         known = self._written.get(item_id) or self._state.get(item_id)
         return known.compared(item, source_hash) if known else "new"
 
+    def is_committed(self, item_id: str) -> bool:
+        """Whether nothing of an id waits for the next commit."""
+        item_id = clean_text(item_id)
+        return item_id not in self._written and item_id not in self._failures
+
     def write(self, item: EncodedItem) -> None:
         """Add one item; it supersedes every earlier row of its id.
 
