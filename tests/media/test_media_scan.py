@@ -72,7 +72,7 @@ def test_an_existing_path_is_never_a_pattern(tree):
     "given, said",
     [
         ("data/missing.mp4", "no such file"),
-        ("s3://bucket/a.mp4", "remote inputs are not read"),
+        ("nothing://bucket/a.mp4", "Protocol not known: nothing; known protocols: .*s3"),
         ("empty", "no media found in empty"),
     ],
 )
@@ -160,7 +160,7 @@ def test_parquet_types_are_kept(tree):
 def test_a_bad_row_is_a_failure_and_the_rest_goes_on(tree):
     (tree / "list.jsonl").write_text(
         '{"path": "b.mp4", "id": 1}\n{"path": \n[1]\n{"id": 4}\n{"path": "gone.mp4", "id": 5}\n'
-        '{"path": "http://x/y.mp4", "id": 6}\n{"path": "a.JPG", "id": 1}\n{"path": "a.JPG"}\n\n'
+        '{"path": "nothing://x/y.mp4", "id": 6}\n{"path": "a.JPG", "id": 1}\n{"path": "a.JPG"}\n\n'
         '{"path": "a.JPG", "id": 9}\n'
     )
     result = scan_inputs(["data/list.jsonl"], id_col="id")
@@ -168,7 +168,7 @@ def test_a_bad_row_is_a_failure_and_the_rest_goes_on(tree):
     said = [failure.message for failure in result.failures]
     for part, message in zip(
         ["row 2: not JSON", "row 3: not a JSON object", "row 4: 'path' is not a path", "gone.mp4: does not exist",
-         "remote", "'1' was given before", "row 8: 'id' is empty"],
+         "Protocol not known", "'1' was given before", "row 8: 'id' is empty"],
         said, strict=True,
     ):  # fmt: skip
         assert part in message

@@ -5,10 +5,12 @@ from __future__ import annotations
 from tokcli.errors import MediaError
 from tokcli.media.heartbeat import beat
 from tokcli.media.plain_file import open_plain
+from tokcli.storage import Scratch, is_url
+from tokcli.storage.fetch import Fetch
 
 
 def hash_file(path: str) -> str:
-    """blake3 of the file's bytes, 64 hex digits.
+    """blake3 of the file's bytes, 64 hex digits; an object behind a URL is copied to this machine for it.
 
     Read in blocks, not mapped: a file that shrinks while it is mapped kills the process.
 
@@ -17,6 +19,8 @@ def hash_file(path: str) -> str:
     """
     from blake3 import blake3
 
+    if is_url(path):
+        return _hash_object(path)
     digest = blake3()
     try:
         with open_plain(path) as file:
@@ -27,6 +31,16 @@ def hash_file(path: str) -> str:
         reason = getattr(error, "strerror", None) or error
         raise MediaError(f"cannot read the file to hash it: {reason}") from None
     return digest.hexdigest()
+
+
+def _hash_object(url: str) -> str:
+    with Scratch() as scratch:
+        copy = scratch.path / "object"
+        try:
+            Fetch(url, copy).run()
+        except OSError as error:
+            raise MediaError(f"cannot read the object to hash it: {error.strerror or error}") from None
+        return hash_file(str(copy))
 
 
 def hash_if_readable(path: str) -> str:

@@ -27,15 +27,23 @@ class ManifestRow:
 
 
 def read_manifest(
-    path: str, *, path_col: str = "path", id_col: str | None = None, columns: Sequence[str] | None = None
+    path: str,
+    *,
+    path_col: str = "path",
+    id_col: str | None = None,
+    columns: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> Iterator[ManifestRow]:
     """Rows in order. Values have the types that the file gives them; csv's are inferred by column.
+
+    Args:
+        name: what messages call the file, where ``path`` is a copy of it.
 
     Raises:
         UsageError: the file as a whole cannot be read, or lacks a column that was asked for.
     """
     suffix = Path(path).suffix.lower()
-    name = one_line(path)
+    name = one_line(path if name is None else name)
     try:
         if suffix in (".jsonl", ".ndjson"):
             known: list[str] | None = None
@@ -69,9 +77,8 @@ def _checked(
     path = row.get(path_col)
     if not isinstance(path, str) or not path:
         return ManifestRow(number, "", None, problem=f"{where}: {path_col!r} is not a path: {path!r}")
-    if "\0" in path or "://" in path:
-        kind = "a name that no file can have" if "\0" in path else "remote; copy the file first and name the copy"
-        return ManifestRow(number, path, None, problem=f"{where}: {one_line(path)} is {kind}")
+    if "\0" in path:
+        return ManifestRow(number, path, None, problem=f"{where}: {one_line(path)} is a name that no file can have")
     id = None
     if id_col is not None:
         value = row.get(id_col)

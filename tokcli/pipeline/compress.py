@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from tokcli.errors import CacheError, MethodError
+from tokcli.media import ScanResult
 from tokcli.pipeline.call_size import CallSize
 from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.fetching import Fetcher
 from tokcli.pipeline.keyframing import STEPS_AT_A_TIME
 from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
 from tokcli.pipeline.ledger import GivenUpError, Ledger
@@ -31,6 +33,8 @@ ENCODING_POLL_SECONDS = 0.005
 # One item never ends a run, whatever a method or a model makes of it; many in a row do, see below.
 ITEM_ERRORS = (Exception,)
 MAX_ATTEMPTS = 2
+# Objects copied before a decoder wants them, beside one for each: a copy takes about as long as decoding.
+FETCH_AHEAD = 2
 # When nothing but failures comes out of the encoder, the fault is ours or the machine's, not the files'.
 MAX_ENCODER_FAILURES_IN_A_ROW = 10
 
@@ -42,6 +46,10 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
     for what cannot work, ``CacheConflictError`` for a cache with another configuration, ``CacheError`` when the cache
     cannot be written; whatever was committed until then stays intact.
     """
+    if recipe.executor == "ray":
+        from tokcli.pipeline.ray.driver import compress_on_ray
+
+        return compress_on_ray(recipe, observer)
     request = check_request(recipe)
     # Decoder processes start while the tower loads: both take seconds, mostly of imports.
     with DecoderPool(request.workers, supervision(recipe)) as pool:
@@ -54,17 +62,30 @@ def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
     """Bring the job's inputs into its caches, with decoders that are configured for it."""
     recipe = job.recipe
     with ExitStack() as stack:
-        outputs = [Output(target, stack.enter_context(target.open(recipe.overwrite))) for target in job.targets]
+        writers = [stack.enter_context(target.open(recipe.overwrite, job.part)) for target in job.targets]
+        outputs = [Output(target, writer) for target, writer in zip(job.targets, writers)]
         run = Run(job, outputs, pool, observer)
         # Whatever ends the run, Ctrl-C too: leaving the writers commits the items that are whole.
         run.run()
         for output in outputs:
-            if recipe.limit is None:
+            if recipe.limit is None and job.part is None:
                 output.look_for_removed(job.scan, recipe.prune)
-            output.writer.finish(run.expected_ids())
+            output.finish(run.expected_ids())
     items, ids = run.progress.items, [item.id for item in job.scan.items]
-    also = [summarize(output, items, ids, run.progress.seconds) for output in outputs[1:]]
-    return summarize(outputs[0], items, ids, run.progress.seconds, also)
+    also = [summarize(output, items, ids, run.progress.seconds, part=job.part) for output in outputs[1:]]
+    return summarize(outputs[0], items, ids, run.progress.seconds, also, job.part)
+
+
+def notes_of(targets: Sequence[Target], scan: ScanResult) -> list[str]:
+    """What a run says of itself before it begins."""
+    model = targets[0].manifest.configuration["model"]
+    notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
+    for target in targets:
+        notes.append(f"method {describe_method(target.compressor.to_json())}")
+        notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
+    if scan.passed_over:
+        notes.append(f"passed over in folders: {scan.passed_over}, not media by their names")
+    return notes
 
 
 class Run:
@@ -78,60 +99,78 @@ class Run:
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
         self.jobs: deque[EncodingJob] = deque()
-        self.lanes = EncoderLanes(job.tower.device)
+        self.fetcher = Fetcher(job.decode.limits, ahead=len(pool.decoders) + FETCH_AHEAD)
+        self.lanes = EncoderLanes(job.tower.device, job.cores)
         self.call_size = CallSize(job.tower)
         self.work_began: float | None = None
         """Monotonic seconds of the first assignment: what comes before is starting up."""
 
     def expected_ids(self) -> list[str]:
-        return [item.id for item in self.job.scan.items] + [failure.id for failure in self.job.scan.failures]
+        """Of all inputs, also of those that other parts do."""
+        scan = self.job.scan
+        return [item.id for item in scan.items] + [failure.id for failure in scan.failures] + scan.elsewhere
 
     def run(self) -> None:
         # Longest first: a long file that starts last would leave the other decoders idle at the end.
-        waiting = deque(sorted(self.ledger.pending(self.job.scan), key=lambda item: -item.size_bytes))
+        waiting = sorted(self.ledger.pending(self.job.scan), key=lambda item: -item.size_bytes)
         self.progress.bytes_total = sum(item.size_bytes for item in waiting)
-        self.observer.begin(self.progress, self._notes())
-        decoders = self.pool.decoders
+        self.observer.begin(self.progress, notes_of(self.job.targets, self.job.scan))
+        self.fetcher.add(waiting)
         try:
-            while waiting or self.retries or self.jobs or any(decoder.item for decoder in decoders):
-                self._assign(waiting)
-                for event in self.pool.poll(self._patience()):
-                    self._receive(event)
-                # Whoever has finished gets its next file before this process does anything that takes time.
-                self._assign(waiting)
-                while self.jobs and self.jobs[0].ready:
-                    self._handle(self.jobs.popleft())
-                for message in self.call_size.news():
-                    self.observer.warning(self.job.recipe.output, message)
-                self.progress.current = [decoder.item.id for decoder in decoders if decoder.item]
-                self.observer.update(self.progress)
+            while self.busy:
+                self.turn()
         finally:
-            self.lanes.close()
-            for session in self.sessions.values():
-                session.close()
+            self.close()
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is left to do."""
+        return bool(self.fetcher or self.retries or self.jobs or any(decoder.item for decoder in self.pool.decoders))
+
+    def turn(self) -> None:
+        """Give work to whoever has none, and take what has come, waiting for it a moment."""
+        self._assign()
+        for event in self.pool.poll(self._patience()):
+            self._receive(event)
+        # Whoever has finished gets its next file before this process does anything that takes time.
+        self._assign()
+        while self.jobs and self.jobs[0].ready:
+            self._handle(self.jobs.popleft())
+        for message in self.call_size.news():
+            self.observer.warning(self.job.recipe.output, message)
+        self.progress.current = [decoder.item.id for decoder in self.pool.decoders if decoder.item]
+        self.observer.update(self.progress)
+
+    def close(self) -> None:
+        """Stop what is under way."""
+        self.lanes.close()
+        self.fetcher.close()
+        for session in self.sessions.values():
+            session.close()
 
     def _patience(self) -> float:
-        return ENCODING_POLL_SECONDS if self.jobs else POLL_SECONDS
+        return ENCODING_POLL_SECONDS if self.jobs or (self.fetcher.copying and self.pool.idle()) else POLL_SECONDS
 
-    def _notes(self) -> list[str]:
-        model = self.job.tower.identity
-        notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
-        for target in self.job.targets:
-            notes.append(f"method {describe_method(target.compressor.to_json())}")
-            notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
-        return [*notes, *self._passed_over()]
-
-    def _passed_over(self) -> list[str]:
-        count = self.job.scan.passed_over
-        return [f"passed over in folders: {count}, not media by their names"] if count else []
-
-    def _assign(self, waiting: deque[MediaItem]) -> None:
+    def _assign(self) -> None:
         for decoder in self.pool.idle():
             self.work_began = self.work_began or time.monotonic()
             if self.retries:
-                decoder.assign(*self.retries.popleft())
-            elif waiting:
-                decoder.assign(waiting.popleft(), attempt=1)
+                item, attempt = self.retries.popleft()
+                decoder.assign(item, attempt, path=self.fetcher.path_of(item))
+            elif (item_path := self._next()) is not None:
+                decoder.assign(item_path[0], attempt=1, path=item_path[1])
+
+    def _next(self) -> tuple[MediaItem, str] | None:
+        """The next item and where it lies on this machine; those that could not be copied fail on the way."""
+        while (ready := self.fetcher.take()) is not None:
+            if ready.failed is None:
+                if ready.tries > 1:
+                    self.observer.warning(ready.item.id, f"read from the server at the {ready.tries}. try")
+                return ready.item, ready.path
+            self.fetcher.release(ready.item)
+            event = Event(ready.item, ready.tries, ready.failed, None, lambda: None)
+            self.ledger.fail(event, list(self.ledger.due[ready.item.id]), ready.failed)
+        return None
 
     def _receive(self, event: Event) -> None:
         """Open sessions and start encoding as soon as messages come; what depends on order waits for its turn."""
@@ -178,6 +217,8 @@ class Run:
         except ITEM_ERRORS as error:
             self._encode_failed(event, error)
         finally:
+            if isinstance(message, Finished):
+                self.fetcher.release(item)
             job.wait()
             event.release()
 
@@ -219,10 +260,11 @@ class Run:
 
     def _decode_failed(self, event: Event, failed: Failed) -> None:
         targets = list(self.ledger.due[event.item.id])
-        if not targets:  # the encoder gave it up before its decoder did
-            return
-        if failed.retry and event.attempt < MAX_ATTEMPTS:
+        if targets and failed.retry and event.attempt < MAX_ATTEMPTS:
             self.retries.append((event.item, event.attempt + 1))
+            return
+        self.fetcher.release(event.item)
+        if not targets:  # the encoder gave it up before its decoder did
             return
         self.ledger.fail(event, targets, failed)
 

@@ -78,6 +78,7 @@ class Decoder:
         self.item: MediaItem | None = None
         self.attempt = 0
         self.failed_starts = 0
+        self._copy: str | None = None
         self._start()
 
     def _start(self) -> None:
@@ -121,15 +122,16 @@ class Decoder:
         """False while it waits for a task or for a free slot."""
         return not self.ready or (self.item is not None and self.lent < self.most_lent)
 
-    def assign(self, item: MediaItem, attempt: int, probe: bool = False) -> None:
-        """Give it a file, to decode it or only to find out all about it."""
+    def assign(self, item: MediaItem, attempt: int, probe: bool = False, path: str | None = None) -> None:
+        """Give it a file, to decode it or only to find out all about it; ``path`` is its copy on this machine."""
         recycle = min(RECYCLE_BYTES, self.supervision.memory_bytes // 2)
         if self.items_done >= RECYCLE_ITEMS or (self.items_done and self.resident_bytes() > recycle):
             self.replace()
         self.item, self.attempt, self.stage, self.most_lent = item, attempt, "open", SLOTS
         self._begin(self.supervision.timeout + (0.0 if self.ready else START_SECONDS))
         self.log.clear()
-        self._send(Task(item.path, probe))
+        self._copy = path if path != item.path else None
+        self._send(Task(path or item.path, probe))
 
     def resident_bytes(self) -> int:
         """Memory that it has now; 0 where it is gone."""
@@ -186,6 +188,10 @@ class Decoder:
             self.item = None
             if isinstance(message, Failed) or message.damaged:
                 message = replace(message, log_tail=self.log.tail() or message.log_tail)
+            if isinstance(message, Failed) and item is not None:
+                message = message.naming(item.path, self._copy)
+            elif isinstance(message, Finished) and item is not None and self._copy is not None:
+                message = replace(message, source_modified_ns=item.modified_ns)  # the object's, not its copy's
         return (
             None
             if item is None
@@ -232,7 +238,7 @@ class Decoder:
         self.item = None
         self.replace()
         if item is not None:
-            yield Event(item, attempt, failed, None, lambda: None)
+            yield Event(item, attempt, failed.naming(item.path, self._copy), None, lambda: None)
 
     def _died(self) -> Iterator[Event]:
         self.process.join(5)

@@ -9,7 +9,7 @@ Decoder to supervisor: ``Ready`` once, then for each task ``Opened``, any number
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tokcli.media import Limits, Sampling
 from tokcli.types import MediaInfo
 
-Stage = Literal["scan", "open", "decode", "encode", "method"]
+Stage = Literal["scan", "fetch", "open", "decode", "encode", "method"]
 FrameSize = Callable[[MediaInfo], tuple[int, int]]
 
 
@@ -114,6 +114,13 @@ class Failed:
     log_tail: str = ""
     retry: bool = False
     """True when the process died, which may be the fault of what it did before: the file may work in a fresh one."""
+
+    def naming(self, original: str, copy: str | None) -> Failed:
+        """The same, said of the object of which a decoder saw a copy."""
+        if copy is None:
+            return self
+        message, log_tail = (text.replace(copy, original) for text in (self.message, self.log_tail))
+        return replace(self, message=message, log_tail=log_tail)
 
 
 Message = Ready | Opened | Chunk | Found | Finished | Failed

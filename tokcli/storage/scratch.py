@@ -1,0 +1,56 @@
+"""A temporary folder on this machine that a later run removes where this one was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+PREFIX = "tokcli-files-"
+_LOCK = ".lock"
+
+
+class Scratch:
+    """A folder in the system's folder for temporary files (``TMPDIR``); a context manager.
+
+    Its owner holds a lock in it, which the system gives back however a process ends: folders whose lock is free are
+    of processes that were killed, and are removed when the next one is made.
+    """
+
+    def __init__(self) -> None:
+        remove_stale()
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._lock = FileLock(self.path / _LOCK)
+        self._lock.acquire(timeout=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._lock.release()
+
+
+def remove_stale() -> int:
+    """Remove what killed processes left; the number of folders."""
+    removed = 0
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        lock = folder / _LOCK
+        # Without a lock file it is being made this very moment, or is not ours to judge.
+        with contextlib.suppress(OSError, Timeout):
+            if lock.is_file():
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(folder)
+                removed += 1
+    return removed
