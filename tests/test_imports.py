@@ -30,7 +30,14 @@ ROWS = {
     "cli": 6,
 }
 # Foreign packages that one part of the package alone may import.
-OWNERS = {"av": {"media"}, "PIL": {"media"}, "transformers": {"models"}, "typer": {"cli"}, "rich": {"cli"}}
+OWNERS = {
+    "av": {"media"},
+    "PIL": {"media"},
+    "transformers": {"models"},
+    "ray": {"pipeline"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,8 +1,8 @@
 """The encoder's lanes: tower calls that run beside the loop that feeds and empties them.
 
 On an accelerator there is one lane: while it computes, the loop reads decoders, compresses and writes. On a CPU there
-are as many lanes as cores, each a thread with one torch thread: calls on different chunks side by side need no barriers
-between threads, and give the same bits however many cores there are.
+are as many lanes as cores for it, each a thread with one torch thread: calls on different chunks side by side need no
+barriers between threads, and give the same bits however many cores there are.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import torch
 
 from tokcli.ops.frames import Floats
 from tokcli.pipeline.decoder import Event
-from tokcli.pipeline.preflight import available_cores
 from tokcli.types import VisualTokens
 
 Result = TypeVar("Result")
@@ -45,8 +44,8 @@ class EncodingJob:
 class EncoderLanes:
     """Runs tower calls in threads."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.count = min(available_cores(), MAX_LANES) if device.type == "cpu" else 1
+    def __init__(self, device: torch.device, cores: int) -> None:
+        self.count = min(cores, MAX_LANES) if device.type == "cpu" else 1
         if device.type == "cpu":
             torch.set_num_threads(1)  # of this thread, which compresses
         self._executor = ThreadPoolExecutor(

@@ -1,0 +1,194 @@
+"""The Ray cluster of a run: reached or started, looked at, filled with actors. Only this file imports ray."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+from tokcli.errors import TokcliError, UsageError
+from tokcli.pipeline.ray.messages import Place, Setup
+from tokcli.pipeline.ray.sizes import Node
+from tokcli.pipeline.ray.worker import Worker
+
+CONNECT_SECONDS = 10.0
+INSTALL = 'pip install "tokcli[ray]"'
+# Only messages and results of calls go through it: no frames, no tokens.
+OBJECT_STORE_BYTES = 100 << 20
+
+
+class ActorLostError(Exception):
+    """The process of an actor is gone, or its node is."""
+
+
+class Cluster:
+    """A context manager. A cluster that was started here ends with it; one that was there stays, without our actors.
+
+    Raises ``UsageError`` where ray is not installed or nothing answers at ``address``.
+    """
+
+    def __init__(self, address: str | None) -> None:
+        # Ray reports the use of clusters to its makers unless it is told not to; ours is nobody's business.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        try:
+            import ray
+        except ImportError as error:
+            raise UsageError(f"--executor ray needs ray, which cannot be imported ({error}); `{INSTALL}`") from None
+        self._ray: Any = ray
+        self.started = False
+        """Whether the cluster runs for this run only."""
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            self._connect(address or os.environ.get("RAY_ADDRESS") or None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connected:
+            self._ray.shutdown()
+
+    def _connect(self, address: str | None) -> None:
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        if address is not None and address != "local":
+            _check_answers(address)
+            with _few_tries():
+                self._init(address, **quiet)
+        elif address is None and self._init_running(quiet):
+            pass
+        else:
+            self._init("local", **quiet, **local)
+            self.started = True
+        _keep_stdout(sys.modules.get("ray._private.worker"))
+
+    def _init_running(self, quiet: dict[str, Any]) -> bool:
+        """Whether a cluster runs on this machine already."""
+        try:
+            self._ray.init(address="auto", **quiet)
+        except ConnectionError:
+            return False
+        return True
+
+    def _init(self, address: str, **options: Any) -> None:
+        try:
+            self._ray.init(address=address, **options)
+        except Exception as error:  # whatever the version raises
+            with suppress(Exception):
+                self._ray.shutdown()
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            what = "cannot be started on this machine" if address == "local" else f"at {address} cannot be used"
+            raise UsageError(
+                f"Ray {what}: {reason}; `ray status --address ...` tells how a cluster is, and --ray-address local "
+                "starts one here"
+            ) from None
+
+    def nodes(self) -> list[Node]:
+        """The nodes that are alive."""
+        return [
+            Node(node["NodeID"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+            for node in self._ray.nodes()
+            if node["Alive"]
+        ]
+
+    def actor(self, setup: Setup, cpus: int, gpus: float) -> Any:
+        """Start one; it is there when its first call answers."""
+        # The driver starts another in its place: it knows what the dead one had in work.
+        options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+        return self._ray.remote(_Actor).options(scheduling_strategy="SPREAD", **options).remote(setup)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """The calls of these that have ended, at least one or after ``seconds``."""
+        if not calls:
+            time.sleep(seconds)
+            return []
+        ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)
+        if ready:  # what has come meanwhile
+            ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        return list(ready)
+
+    def result(self, call: Any) -> Any:
+        """What an ended call gives. Raises ``ActorLostError``, or the error that was raised in the actor."""
+        exceptions = self._ray.exceptions
+        try:
+            return self._ray.get(call)
+        except exceptions.RayTaskError as error:
+            raise _cause(error) from None
+        except exceptions.RayActorError as error:
+            raise ActorLostError(_reason(str(error))) from None
+
+    def kill(self, actor: Any) -> None:
+        """End an actor at once; nothing happens where it is dead."""
+        with suppress(Exception):
+            self._ray.kill(actor, no_restart=True)
+
+
+class _Actor(Worker):
+    """A worker that knows its node."""
+
+    def place(self) -> Place:
+        import ray
+
+        return replace(super().place(), node=ray.get_runtime_context().get_node_id())
+
+
+def _reason(told: str) -> str:
+    """A few words from the many that Ray has for a death."""
+    errors = re.findall(r"\b\w*(?:Error|Exception): [^\n]+", told)
+    if errors:
+        return str(errors[-1])
+    return "its node is gone" if "node has died" in told else "its process died"
+
+
+def _cause(error: Any) -> Exception:
+    cause = error.cause
+    if isinstance(cause, ModuleNotFoundError):
+        return UsageError(f"a node of the Ray cluster lacks {cause.name}; install the same packages on all nodes")
+    if isinstance(cause, TokcliError):
+        return cause
+    return TokcliError(f"unexpected {type(cause).__name__} in an actor: {' '.join(str(cause).split())}")
+
+
+def _check_answers(address: str) -> None:
+    """Raise ``UsageError`` where nobody listens: Ray itself tries again for minutes."""
+    if address == "auto":
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit() or not host:
+        raise UsageError(f"--ray-address {address!r}: write HOST:PORT (6379 is usual), auto or local")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, look at the "
+            "address, or give --ray-address local to start one on this machine"
+        ) from None
+
+
+@contextmanager
+def _few_tries() -> Iterator[None]:
+    """Where something listens that is not Ray, one try of 40 seconds instead of twenty."""
+    name = "RAY_gcs_server_port_wait_time_s"
+    before = os.environ.get(name)
+    os.environ[name] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+
+
+def _keep_stdout(module: ModuleType | None) -> None:
+    """Ray writes what it says of dead workers to stdout, where results go. We say it ourselves."""
+    if hasattr(module, "print_to_stdstream"):
+        setattr(module, "print_to_stdstream", lambda data, ignore_prefix: None)  # noqa: B010 - foreign and untyped
