@@ -99,6 +99,7 @@ class CompressRecipe(_MakingCaches, GuardRecipe):
     id_col: str | None = None
     columns: list[str] | None = None
     prune: bool = False
+    shard: NonEmpty | None = None
     retain: Annotated[float, Field(gt=0, lt=1)] | None = None
     qa: str | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -114,6 +115,8 @@ class CompressRecipe(_MakingCaches, GuardRecipe):
             raise ValueError("min_decoded is for on_error salvage, which keeps part of a damaged video")
         if self.method == "auto" and (self.keep, self.max_tokens, self.threshold, self.options) != (None,) * 3 + ({},):
             raise ValueError("method auto chooses method and budget; leave keep, max_tokens, threshold and options out")
+        if self.method == "auto" and self.shard is not None:
+            raise ValueError("every shard needs the same method; run `tokcli tune` first and give its choice as method")
         return self
 
 

@@ -41,3 +41,12 @@ def test_inputs_that_are_gone_are_named(capsys: pytest.CaptureFixture[str]) -> N
     assert '"removed": ["a.mp4", "b[1].mp4"], "pruned": false' in capsys.readouterr().out
     print_summary(gone, quiet=True, as_json=False)
     assert capsys.readouterr().out == ""
+
+
+def test_a_shard_tells_what_others_have_to_bring(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(replace(SUMMARY, shard="3/8", missing=120), quiet=False, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("cache, shard 3/8: 3 of 3 items")
+    assert lines[1].endswith("cache 100 B: 120 inputs of other shards are not there yet")
+    print_summary(replace(SUMMARY, shard="3/8"), quiet=False, as_json=False)
+    assert capsys.readouterr().out.splitlines()[1].endswith("cache 100 B: all inputs are there")

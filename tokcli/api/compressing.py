@@ -43,7 +43,8 @@ def compress(
         options: The method's own, ``{"reference": "kept"}``.
         observer: Sees the run while it goes on (``tokcli.pipeline.progress.Observer``).
         **settings: ``fps`` or ``num_frames`` and ``max_frames``, and all other keys of a recipe's ``compress``:
-            ``also``, ``device``, ``dtype``, ``tokens_dtype``, ``workers``, ``overwrite``, ``path_col``, ...
+            ``also``, ``device``, ``dtype``, ``tokens_dtype``, ``workers``, ``overwrite``, ``path_col``, ``shard``
+            ("3/8", the third of eight parts that fill one folder), ...
 
     Returns:
         Where the cache stands: items, failures, tokens and bytes. A file that can't be used is counted in ``failed``

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokcli.cli.executors import ActorCpus, ActorGpus, Actors, Executor, RayAddress
 from tokcli.cli.guards import (
     DecoderMemory,
     FileTimeout,
@@ -141,6 +142,14 @@ def compress(
         bool,
         typer.Option("--prune", help="Drop items whose inputs are gone from the cache.", rich_help_panel=RUNNING),
     ] = False,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N",
+            help="Do the I-th of N parts of the inputs, 1/N to N/N, all into one folder and at once if you like.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     retry_errors: RetryErrors = False,
     on_error: OnError = "skip",
     min_decoded: MinDecoded = None,
@@ -153,6 +162,11 @@ def compress(
     timeout: FileTimeout = 60.0,
     heartbeat: Heartbeat = 60.0,
     decoder_memory: DecoderMemory = "4GiB",
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    actors: Actors = None,
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -172,6 +186,12 @@ def compress(
 
     [dim]tokcli compress videos/ -o full --method none --also dtd@0.1=small[/dim]
 
+    Several machines, or several processes, fill one folder together with --shard: each does its
+    part of the inputs, in any order or all at once, and the one that ends last completes the cache:
+
+    [dim]tokcli compress videos/ -o cache --shard 3/8[/dim]
+    [dim]tokcli compress videos/ -o cache --executor ray --ray-address HOST:6379[/dim]
+
     With --method auto the method and its budget come from `tokcli tune` on a sample, which
     is kept in CACHE.tune. When the cache is there already its own method is taken.
 
@@ -179,7 +199,8 @@ def compress(
     items (all inputs), done (in this run), skipped (done before), failed, seconds,
     and, of all inputs in the cache: source_tokens, kept_tokens, source_bytes,
     cache_bytes, media_seconds; removed (ids in the cache that are no inputs any more), pruned
-    (whether they were dropped); under also the same of each --also.
+    (whether they were dropped); under also the same of each --also. With --shard all of it is of
+    that part but cache_bytes and missing, the inputs of other parts that the cache does not have yet.
     """
     from tokcli.checking import check
     from tokcli.recipe import CompressRecipe
@@ -217,6 +238,7 @@ def compress(
         "limit": limit,
         "overwrite": overwrite,
         "prune": prune,
+        "shard": shard,
         "retry_errors": retry_errors,
         "on_error": on_error,
         "min_decoded": min_decoded,
@@ -226,6 +248,11 @@ def compress(
         "timeout": timeout,
         "heartbeat": heartbeat,
         "decoder_memory": decoder_memory,
+        "executor": executor,
+        "ray_address": ray_address,
+        "actors": actors,
+        "actor_cpus": actor_cpus,
+        "actor_gpus": actor_gpus,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "compress", flags=True)
     summary = run_compress(recipe, quiet, as_json)

@@ -27,18 +27,28 @@ def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:
 def _print_cache(summary: CompressSummary) -> None:
     in_cache = summary.items - summary.failed
     name = escape(plain(summary.output))
+    of_part = f", shard {summary.shard}" if summary.shard else ""
     results.print(
-        f"[bold]{name}[/bold]: {in_cache} of {summary.items} items"
+        f"[bold]{name}[/bold]{of_part}: {in_cache} of {summary.items} items"
         f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
         f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
     )
-    results.print(
+    tokens = (
         f"  tokens {summary.source_tokens:,} -> {summary.kept_tokens:,}"
-        f" ({share(summary.kept_tokens, summary.source_tokens)} kept)"
-        f"   cache {human_bytes(summary.cache_bytes)}: {share(summary.cache_bytes, summary.token_bytes)}"
-        f" of all tokens ({human_bytes(summary.token_bytes)}),"
-        f" {share(summary.cache_bytes, summary.source_bytes)} of the source files ({human_bytes(summary.source_bytes)})"
+        f" ({share(summary.kept_tokens, summary.source_tokens)} kept)   cache {human_bytes(summary.cache_bytes)}"
     )
+    if summary.shard:  # the folder holds more than this part, so its bytes say nothing of the part's
+        others = (
+            f"{summary.missing} inputs of other shards are not there yet" if summary.missing else "all inputs are there"
+        )
+        results.print(f"{tokens}: {others}")
+    else:
+        results.print(
+            f"{tokens}: {share(summary.cache_bytes, summary.token_bytes)}"
+            f" of all tokens ({human_bytes(summary.token_bytes)}),"
+            f" {share(summary.cache_bytes, summary.source_bytes)} of the source files"
+            f" ({human_bytes(summary.source_bytes)})"
+        )
     if summary.removed:
         named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])
         named += ", ..." if len(summary.removed) > SHOWN else ""

@@ -85,6 +85,8 @@ def notes_of(targets: Sequence[Target], scan: ScanResult) -> list[str]:
         notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
     if scan.passed_over:
         notes.append(f"passed over in folders: {scan.passed_over}, not media by their names")
+    if scan.elsewhere:
+        notes.append(f"inputs of other shards: {len(scan.elsewhere)}")
     return notes
 
 

@@ -15,6 +15,7 @@ import torch
 
 from tokcli.cache import Manifest
 from tokcli.cache.codebook import KEY, Codebook
+from tokcli.cache.part import Part
 from tokcli.errors import MethodError, UsageError
 from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_inputs
 from tokcli.methods import Compressor
@@ -42,6 +43,8 @@ class Request:
     workers: int
     also: tuple[tuple[Path, Compressor], ...] = ()
     """Further caches to fill from the same decoding and encoding."""
+    part: Part | None = None
+    """What the run is for, where others do the rest; ``scan`` has only its items then."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Job:
     decode: DecodeSettings
     describe: Describe | None = None
     """How frames are described that a method chooses among before the tower."""
+    part: Part | None = None
+    """As in ``Request``."""
 
 
 def check_request(recipe: CompressRecipe) -> Request:
@@ -71,15 +76,42 @@ def check_request(recipe: CompressRecipe) -> Request:
         raise UsageError(
             "--prune drops all that is not among the inputs, and --limit looks at some of them only; leave one out"
         )
+    part = _part(recipe)
     resolve_checkpoint(recipe.model)
-    scan = scan_inputs(recipe.inputs, path_col=recipe.path_col, id_col=recipe.id_col, columns=recipe.columns)
+    scan = scan_inputs(
+        recipe.inputs,
+        path_col=recipe.path_col,
+        id_col=recipe.id_col,
+        columns=recipe.columns,
+        wanted=None if part is None else part.has,
+    )
     if recipe.limit is not None:
         items = scan.items[: recipe.limit]
         scan = ScanResult(
             items=items, failures=scan.failures[: recipe.limit - len(items)], passed_over=scan.passed_over
         )
     check_same_pixels([(output, compressor), *also])
-    return Request(recipe, scan, compressor, max(1, min(_workers(recipe), len(scan.items))), tuple(also))
+    workers = max(1, min(_workers(recipe), len(scan.items)))
+    return Request(recipe, scan, compressor, workers, tuple(also), part)
+
+
+def _part(recipe: CompressRecipe) -> Part | None:
+    """The part of the inputs that the run is for. Raises ``UsageError`` where it is wrong, or does not go together."""
+    if recipe.shard is None:
+        return None
+    part = Part.parse(recipe.shard)
+    if recipe.overwrite:
+        raise UsageError(
+            "--overwrite would delete what other shards write; delete the folder before the first of them starts, and "
+            "leave it out"
+        )
+    if recipe.prune:
+        raise UsageError(
+            "--prune rewrites the whole cache; leave it out, and run it without --shard once all shards are done"
+        )
+    if recipe.limit is not None:
+        raise UsageError("--limit and --shard choose inputs both; leave one out")
+    return part
 
 
 def load_job(request: Request, tower: VisionTower | None = None) -> Job:
@@ -118,7 +150,7 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     )
     choice = request.compressor.frame_choice
     describe = None if choice is None else describer(choice.features, tower)
-    return Job(recipe, request.scan, targets, tower, decode, describe)
+    return Job(recipe, request.scan, targets, tower, decode, describe, request.part)
 
 
 def _check_signals(compressor: Compressor, tower: VisionTower, recipe: CompressRecipe) -> None:

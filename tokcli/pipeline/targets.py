@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from tokcli.cache import CacheWriter, ErrorRow, Manifest, open_cache
 from tokcli.cache.codebook import Codebook
 from tokcli.cache.codecs import codec_of
 from tokcli.cache.folder import check_configuration
+from tokcli.cache.part import Part
 from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
 from tokcli.media import ScanResult
@@ -33,9 +36,9 @@ class Target:
     codebook: Codebook | None = None
     """Of codecs that have one; the manifest names its digest."""
 
-    def open(self, overwrite: bool = False) -> CacheWriter:
-        """Take the cache into use for writing; raises what ``CacheWriter`` does."""
-        return CacheWriter(self.folder, self.manifest, overwrite=overwrite, codebook=self.codebook)
+    def open(self, overwrite: bool = False, part: Part | None = None) -> CacheWriter:
+        """Take the cache, or a part of it, into use for writing; raises what ``CacheWriter`` does."""
+        return CacheWriter(self.folder, self.manifest, overwrite=overwrite, codebook=self.codebook, part=part)
 
     @property
     def tokens_dtype(self) -> str:
@@ -62,6 +65,8 @@ class Output:
         """Items of the cache that are no inputs any more."""
         self.pruned = False
         """Whether they were dropped."""
+        self.missing = 0
+        """Of all inputs, those that the cache does not have at the end of the run: other parts are to bring them."""
 
     def is_due(self, item: MediaItem, source_hash: Callable[[], str], retry_errors: bool) -> bool:
         """Whether the item has to be made; what need not is counted."""
@@ -93,6 +98,10 @@ class Output:
     def fail(self, row: ErrorRow) -> None:
         self.writer.fail(row)
         self.failed += 1
+
+    def finish(self, expected_ids: Iterable[str]) -> None:
+        """Commit, and mark the cache as complete where it is."""
+        self.missing = len(self.writer.finish(expected_ids))
 
 
 def check_targets(targets: Sequence[Target], overwrite: bool) -> None:
@@ -168,16 +177,24 @@ def check_same_pixels(wanted: Sequence[tuple[Path, Compressor]]) -> None:
 
 
 def summarize(
-    output: Output, items: int, ids: Iterable[str], seconds: float, also: Sequence[CompressSummary] = ()
+    output: Output,
+    items: int,
+    ids: Iterable[str],
+    seconds: float,
+    also: Sequence[CompressSummary] = (),
+    part: Part | None = None,
 ) -> CompressSummary:
     """Where the cache stands after a run over ``items`` inputs; ``ids`` are those that could be looked at."""
     target = output.target
     model: Mapping[str, object] = target.manifest.configuration["model"]
     cache = open_cache(target.folder)
     columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
-    wanted = {clean_text(item_id) for item_id in ids}
-    rows = [row for row in cache.table(columns=["id", "hidden_size", *columns]).to_pylist() if row["id"] in wanted]
-    source_tokens, kept_tokens, source_bytes, media_seconds = (sum(row[name] for row in rows) for name in columns)
+    table = cache.table(columns=["id", "hidden_size", *columns])
+    wanted = pa.array([clean_text(item_id) for item_id in ids], pa.string())
+    table = table.filter(pc.is_in(table["id"], wanted))
+    source_tokens, kept_tokens, source_bytes, media_seconds = (pc.sum(table[name]).as_py() or 0 for name in columns)
+    # A row's own width: with DeepStack, a token is several vectors.
+    numbers = pc.sum(pc.multiply(table["source_tokens"], pc.cast(table["hidden_size"], pa.int64()))).as_py() or 0
     return CompressSummary(
         items=items,
         done=output.done,
@@ -185,10 +202,9 @@ def summarize(
         skipped=output.skipped,
         source_tokens=source_tokens,
         kept_tokens=kept_tokens,
-        # A row's own width: with DeepStack, a token is several vectors.
-        token_bytes=sum(row["source_tokens"] * row["hidden_size"] for row in rows) * target.torch_dtype.itemsize,
+        token_bytes=numbers * target.torch_dtype.itemsize,
         source_bytes=source_bytes,
-        cache_bytes=cache.stats()["cache_bytes"],
+        cache_bytes=sum(shard.path.stat().st_size for shard in cache.index.shards),
         media_seconds=round(media_seconds, 3),
         seconds=round(seconds, 3),
         output=str(target.folder),
@@ -197,4 +213,6 @@ def summarize(
         removed=output.removed,
         pruned=output.pruned,
         also=tuple(also),
+        shard=None if part is None else str(part),
+        missing=output.missing,
     )
