@@ -106,6 +106,22 @@ class CompressRecipe(_MakingCaches, GuardRecipe):
     on_error: Literal["skip", "salvage", "fail"] = "skip"
     min_decoded: Annotated[float, Field(gt=0, le=1)] | None = None
     max_error_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
+    executor: Literal["local", "ray"] = "local"
+    ray_address: NonEmpty | None = None
+    actors: Annotated[int, Field(ge=1)] | None = None
+    actor_cpus: Annotated[int, Field(ge=1)] | None = None
+    actor_gpus: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _ray_has_actors(self) -> CompressRecipe:
+        for name in ("ray_address", "actors", "actor_cpus", "actor_gpus"):
+            if self.executor != "ray" and getattr(self, name) is not None:
+                raise ValueError(f"{name} is for executor ray")
+        if self.executor == "ray" and self.shard is not None:
+            raise ValueError("executor ray hands all inputs out to its actors; leave shard out, or take executor local")
+        if self.executor == "ray" and self.device.startswith("cuda:"):
+            raise ValueError(f"executor ray gives each actor a GPU of its own; device {self.device} must be cuda")
+        return self
 
     @model_validator(mode="after")
     def _auto_chooses(self) -> CompressRecipe:

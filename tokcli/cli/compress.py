@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokcli.cli.executors import ActorCpus, ActorGpus, Actors, Executor, RayAddress
 from tokcli.cli.guards import (
     DecoderMemory,
     FileTimeout,
@@ -161,6 +162,11 @@ def compress(
     timeout: FileTimeout = 60.0,
     heartbeat: Heartbeat = 60.0,
     decoder_memory: DecoderMemory = "4GiB",
+    executor: Executor = "local",
+    ray_address: RayAddress = None,
+    actors: Actors = None,
+    actor_cpus: ActorCpus = None,
+    actor_gpus: ActorGpus = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -184,6 +190,7 @@ def compress(
     part of the inputs, in any order or all at once, and the one that ends last completes the cache:
 
     [dim]tokcli compress videos/ -o cache --shard 3/8[/dim]
+    [dim]tokcli compress videos/ -o cache --executor ray --ray-address HOST:6379[/dim]
 
     With --method auto the method and its budget come from `tokcli tune` on a sample, which
     is kept in CACHE.tune. When the cache is there already its own method is taken.
@@ -241,6 +248,11 @@ def compress(
         "timeout": timeout,
         "heartbeat": heartbeat,
         "decoder_memory": decoder_memory,
+        "executor": executor,
+        "ray_address": ray_address,
+        "actors": actors,
+        "actor_cpus": actor_cpus,
+        "actor_gpus": actor_gpus,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "compress", flags=True)
     summary = run_compress(recipe, quiet, as_json)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -61,10 +61,15 @@ class Job:
     """How frames are described that a method chooses among before the tower."""
     part: Part | None = None
     """As in ``Request``."""
+    cores: int = field(default_factory=lambda: available_cores())
+    """That the encoder may keep busy."""
 
 
-def check_request(recipe: CompressRecipe) -> Request:
-    """The checks that cost next to nothing. Raises ``UsageError`` or one of its subclasses for what cannot work."""
+def check_request(recipe: CompressRecipe, scan: ScanResult | None = None) -> Request:
+    """The checks that cost next to nothing. Raises ``UsageError`` or one of its subclasses for what cannot work.
+
+    ``scan`` is what is known of the inputs; None looks for them.
+    """
     (output, compressor), *also = wanted_caches(recipe, recipe.seed)
     if recipe.decoder not in decoder_names():
         raise UsageError(f"unknown decoder {recipe.decoder!r}; known: {', '.join(decoder_names())}")
@@ -78,7 +83,7 @@ def check_request(recipe: CompressRecipe) -> Request:
         )
     part = _part(recipe)
     resolve_checkpoint(recipe.model)
-    scan = scan_inputs(
+    scan = scan or scan_inputs(
         recipe.inputs,
         path_col=recipe.path_col,
         id_col=recipe.id_col,

@@ -36,8 +36,10 @@ class Cluster:
     """
 
     def __init__(self, address: str | None) -> None:
-        # Ray reports the use of clusters to its makers unless it is told not to; ours is nobody's business.
+        # Ray reports the use of clusters to its makers unless it is told not to.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # In a cluster that is started here, actors are as important as a local run would be.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             import ray
         except ImportError as error:

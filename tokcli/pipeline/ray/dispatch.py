@@ -12,7 +12,7 @@ MAX_DEATHS = 3
 """Deaths of actors that had an item in work, before it counts as their cause; the last of them had nothing else."""
 # What an actor has beside the items that its decoders work on: enough for the time of asking for more.
 ASKING_SECONDS = 0.5
-LEAST_AHEAD, MOST_AHEAD = 2, 256
+LEAST_AHEAD, MAX_AHEAD = 2, 256
 
 
 @dataclass
@@ -75,7 +75,7 @@ class Dispatcher:
 
     @staticmethod
     def _ahead(hand: Hand) -> int:
-        return max(LEAST_AHEAD, min(MOST_AHEAD, int(hand.rate * ASKING_SECONDS)))
+        return max(LEAST_AHEAD, min(MAX_AHEAD, int(hand.rate * ASKING_SECONDS)))
 
     @staticmethod
     def _take(hand: Hand, orders: deque[Order], count: int) -> list[Order]:
