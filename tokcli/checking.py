@@ -52,7 +52,7 @@ def _sentence(key: str, fault: Any) -> str:
     kind, bounds = fault["type"], fault.get("ctx", {})
     if kind in _BOUNDS:
         (bound,) = (bounds[name] for name in ("gt", "ge", "lt", "le") if name in bounds)
-        return f"{key} must be {_BOUNDS[kind]} {bound:g}"
+        return f"{key} must be {_BOUNDS[kind]} {_number(bound)}"
     if kind in _KINDS:
         return f"{key} must be {_KINDS[kind]}"
     if kind == "literal_error":
@@ -61,6 +61,11 @@ def _sentence(key: str, fault: Any) -> str:
         return f"{key} is missing"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{key}: {message}" if key else message
+
+
+def _number(value: float) -> str:
+    """Bytes as they are given: all bounds of a mebibyte and more are some."""
+    return f"{value / (1 << 20):g} MiB" if value >= 1 << 20 else f"{value:g}"
 
 
 def _known_keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:

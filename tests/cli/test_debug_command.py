@@ -88,7 +88,7 @@ def test_what_cannot_be_opened_says_where_it_fails(tokcli: Tokcli, clips: Path, 
 def test_bad_options(tokcli: Tokcli, clips: Path) -> None:
     path = next(clips.glob("*.mp4"))
     assert "vlc" in tokcli("debug", path, "--decoder", "vlc").error
-    assert "decoder_memory" in tokcli("debug", path, "--decoder-memory", "2kB").error
+    assert "--decoder-memory must be at least 512 MiB" in tokcli("debug", path, "--decoder-memory", "2kB").error
 
 
 @pytest.mark.media

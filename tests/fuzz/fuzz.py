@@ -128,7 +128,8 @@ def fuzz(folder: Path, seed: int, numbers: Sequence[int], sources: Sequence[tupl
     ]
     outcome.broken = _broken(outcome, {str(path) for path in media.iterdir()}, set(opened.ids()), rows)
     outcome.broken += [f"damaged cache: {problem.file}: {problem.what}" for problem in verify_cache(cache)]
-    if left := [child.pid for child in this.children() if "spawn_main" in " ".join(child.cmdline())]:
+    # Decoders are children of the process that they are forked from, which stays.
+    if left := [process.pid for child in this.children() for process in child.children()]:
         outcome.broken.append(f"decoder processes are left: {left}")
     return outcome
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -154,3 +156,23 @@ def test_no_process_outlives_the_pool(clips: Path) -> None:
     pids = [decoder.process.pid for decoder in pool.decoders]
     pool.close()
     assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_script_that_is_not_guarded_runs_once(tmp_path: Path) -> None:
+    """Neither the decoders nor what they are forked from load the main module, whatever it would do then."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('begins', flush=True)\n"
+        "from tokcli.pipeline.decoder import Supervision\n"
+        "from tokcli.pipeline.decoder_pool import DecoderPool\n"
+        "for alone in (False, True):\n"
+        "    with DecoderPool(1, Supervision(), alone=alone) as pool:\n"
+        "        (decoder,) = pool.decoders\n"
+        "        before = decoder.process.pid\n"
+        "        decoder.replace()\n"
+        "        print(before != decoder.process.pid)\n"
+        "print(__spec__, __file__)\n"
+    )
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["begins", "True", "True", f"None {script}"]
+    assert result.stderr == ""

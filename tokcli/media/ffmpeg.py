@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 _prints = False
 
 
 def print_messages() -> None:
-    """Have FFmpeg print its errors on stderr in this process; must come before the first file is opened."""
+    """Have FFmpeg print its errors on stderr in this process, loaded already or not."""
     global _prints
     _prints = True
+    if "av.logging" in sys.modules:
+        set_log_level()
 
 
 def set_log_level() -> None:

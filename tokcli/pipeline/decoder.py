@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ import psutil
 from tokcli.errors import TokcliError
 from tokcli.media import STEPS
 from tokcli.pipeline.decoder_process import decoder_main, work_seconds
+from tokcli.pipeline.forking import pipe, start_process
 from tokcli.pipeline.messages import (
     Chunk,
     DecodeSettings,
@@ -72,8 +72,9 @@ class Event:
 class Decoder:
     """One decoder process and the item that it works on."""
 
-    def __init__(self, supervision: Supervision) -> None:
+    def __init__(self, supervision: Supervision, *, alone: bool = False) -> None:
         self.supervision = supervision
+        self._alone = alone
         self.settings: DecodeSettings | None = None
         self.item: MediaItem | None = None
         self.attempt = 0
@@ -82,19 +83,15 @@ class Decoder:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
         self.memory, self.log = FrameMemory(), DecoderLog()
-        self.connection, remote = context.Pipe()
-        self.process = context.Process(
-            target=decoder_main, args=(remote, self.memory, self.log), daemon=True, name="tokcli-decoder"
-        )
-        self.process.start()
+        self.connection, remote = pipe()
+        self.process = start_process(decoder_main, (remote, self.memory, self.log), alone=self._alone)
         remote.close()
         self.ready = False
         self.items_done = 0
         self.lent, self.most_lent = 0, SLOTS
         self.stage: Stage = "open"
-        self.grown: tuple[SpawnProcess, int] | None = None
+        self.grown: tuple[BaseProcess, int] | None = None
         """A process that was killed for its memory, and the bytes that it took."""
         self._begin(START_SECONDS)
         if self.settings is not None:
@@ -266,7 +263,7 @@ class Decoder:
         flat = np.frombuffer(chunk.inline, dtype=np.uint8) if chunk.inline else self.memory.slots[chunk.slot]
         return flat[: int(np.prod(chunk.shape))].reshape(chunk.shape)
 
-    def _release(self, message: Message, process: SpawnProcess) -> None:
+    def _release(self, message: Message, process: BaseProcess) -> None:
         if isinstance(message, Chunk) and process is self.process:
             self._tick()
             self.lent -= 1
@@ -284,7 +281,7 @@ class Decoder:
         self._start()
 
 
-def _kill_group(process: SpawnProcess) -> None:
+def _kill_group(process: BaseProcess) -> None:
     """End a decoder and all that it started. The group is its own once it has begun to work."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if process.pid is not None:

@@ -20,10 +20,13 @@ LOOK_SECONDS = 0.1
 
 
 class DecoderPool:
-    """A fixed number of decoder processes, that start at once and wait to be configured. A context manager."""
+    """A fixed number of decoder processes, that start at once and wait to be configured. A context manager.
 
-    def __init__(self, workers: int, supervision: Supervision) -> None:
-        self.decoders = [Decoder(supervision) for _ in range(workers)]
+    ``alone``: they are all that this process will start, for a file or two.
+    """
+
+    def __init__(self, workers: int, supervision: Supervision, *, alone: bool = False) -> None:
+        self.decoders = [Decoder(supervision, alone=alone) for _ in range(workers)]
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="tokcli-watcher", daemon=True)
         self._watcher.start()

@@ -43,7 +43,7 @@ def diagnose_file(path: str, sampling: Sampling, limits: Limits, decoder: str, s
     """Look at a file step by step. What it is or does becomes part of the diagnosis; nothing is raised for it."""
     found = Diagnosis(path)
     settings = DecodeSettings(sampling, limits, decoder, _as_it_is, "bicubic", True, 1)
-    with DecoderPool(1, supervision) as pool:
+    with DecoderPool(1, supervision, alone=True) as pool:
         pool.configure(settings)
         (watched,) = pool.decoders
         while not watched.idle:
