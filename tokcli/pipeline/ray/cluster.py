@@ -165,7 +165,12 @@ def _check_answers(address: str) -> None:
     """Raise ``UsageError`` where nobody listens: Ray itself tries again for minutes."""
     if address == "auto":
         return
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"--ray-address {address} is for Ray Client; write HOST:PORT of the cluster (6379 is usual) on one of its "
+            "nodes, or submit the command with `ray job submit`"
+        )
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or not host:
         raise UsageError(f"--ray-address {address!r}: write HOST:PORT (6379 is usual), auto or local")
     try:
