@@ -8,7 +8,9 @@ from functools import cached_property
 
 import torch
 
-QUERIES_AT_ONCE = 256
+NUMBERS_AT_ONCE = 1 << 20
+"""Of an attention, computed by some queries after others: 4 MiB in float32, which an allocator gives out again."""
+LEAST_QUERIES = 64
 NUMBERS_HELD = 1 << 26
 """Of an attention that is needed twice: 256 MiB in float32. A larger one is computed twice."""
 
@@ -52,7 +54,9 @@ class BlockAttention:
 
     def received(self) -> torch.Tensor:
         """float32 (B, T), a share of 1: what all rows attend to, [CLS] among them; head mean."""
-        return self._mean(self._softmax(self.query) if self._held is None else iter(self._held))
+        if self._held is None:
+            return self._share(self.query)
+        return self._by_frame(self._held[1], self.query.shape[2])
 
     def attended(self, values: torch.Tensor) -> torch.Tensor:
         """(B, H, R, d): what all rows get where ``values`` (B, H, R, d) stand in the place of the block's own.
@@ -62,27 +66,39 @@ class BlockAttention:
         if self._held is None:
             attention = torch.nn.functional.scaled_dot_product_attention
             return attention(self.query, self.key, values, attn_mask=self.bias, scale=self.scale)
-        return torch.cat([part.to(values.dtype) @ values for part in self._held], dim=2)
+        return self._held[0].to(values.dtype) @ values
 
     @cached_property
-    def _held(self) -> list[torch.Tensor] | None:
-        """All of the attention, float32 (B, H, some, R) each, if it is small enough."""
-        numbers = self.query.shape[0] * self.query.shape[1] * self.query.shape[2] ** 2
-        return None if numbers > NUMBERS_HELD else list(self._softmax(self.query))
+    def _held(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """All of the attention, float32 (B, H, R, R), and its sums over queries (B, H, R), if it is small enough."""
+        batch, heads, rows, _ = self.query.shape
+        if batch * heads * rows**2 > NUMBERS_HELD:
+            return None
+        query, key = self.query.float() * self.scale, self.key.float().transpose(2, 3)
+        # In one place and nowhere else: pages that an allocator has to fetch again cost more than the arithmetic.
+        held, columns = query.new_empty((batch, heads, rows, rows)), query.new_empty((batch, heads, rows))
+        for frame in range(batch):
+            for head in range(heads):
+                logits = held[frame, head]
+                torch.matmul(query[frame, head], key[frame, head], out=logits)
+                if self.bias is not None:
+                    logits += self.bias[frame, 0]
+                torch.softmax(logits, dim=-1, out=logits)
+                torch.sum(logits, dim=0, out=columns[frame, head])
+        return held, columns
 
     def _share(self, query: torch.Tensor) -> torch.Tensor:
-        return self._mean(self._softmax(query))
+        columns = torch.stack([part.sum(dim=2) for part in self._softmax(query)]).sum(dim=0)
+        return self._by_frame(columns, query.shape[2])
 
-    def _mean(self, attention: Iterator[torch.Tensor]) -> torch.Tensor:
-        """(B, T): over heads and queries, added up over the patches of a row."""
-        queries, columns = 0, torch.zeros(())
-        for part in attention:
-            queries, columns = queries + part.shape[2], columns.to(part.device) + part.sum(dim=2)
+    def _by_frame(self, columns: torch.Tensor, queries: int) -> torch.Tensor:
+        """(B, T) of sums over queries (B, H, R): the mean over heads and queries, the sum over the patches of a row."""
         return (columns.mean(dim=1) / queries).unflatten(1, (-1, self.unit)).sum(dim=2)
 
     def _softmax(self, query: torch.Tensor) -> Iterator[torch.Tensor]:
         key = self.key.float().transpose(2, 3)
-        for run in (query.float() * self.scale).split(QUERIES_AT_ONCE, dim=2):
+        at_once = max(LEAST_QUERIES, NUMBERS_AT_ONCE // (query.shape[0] * query.shape[1] * key.shape[3]))
+        for run in (query.float() * self.scale).split(at_once, dim=2):
             logits = run @ key
             yield torch.softmax(logits if self.bias is None else logits + self.bias.float(), dim=-1)
 

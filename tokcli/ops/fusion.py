@@ -90,8 +90,8 @@ def _scores(states: torch.Tensor, sizes: torch.Tensor, received: torch.Tensor, c
     if criteria.similarity:
         cosines = even @ odd.transpose(1, 2) / (norms(even).unsqueeze(2) * norms(odd).unsqueeze(1))
         scores = ((cosines + 1) / 2).clamp_min(0) ** (1 / criteria.similarity)
+    worth = torch.ones_like(sizes)
     for values, temperature in ((received, criteria.information), (sizes, criteria.size)):
         if temperature:
-            small = values.amin(dim=1, keepdim=True) / values
-            scores = scores * (small[:, ::2].unsqueeze(2) * small[:, 1::2].unsqueeze(1)) ** (1 / temperature)
-    return scores
+            worth = worth * (values.amin(dim=1, keepdim=True) / values) ** (1 / temperature)
+    return scores * worth[:, ::2].unsqueeze(2) * worth[:, 1::2].unsqueeze(1)
