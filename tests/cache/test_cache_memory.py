@@ -70,7 +70,7 @@ def _measure(path: Path, dtype: torch.dtype) -> tuple[float, float, bool]:
     return writing, reading, len(cache[0].kept) == num_rows
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, pytest.param(torch.float32, marks=pytest.mark.long)], ids=str)
 def test_long_items(tmp_path: Path, dtype: torch.dtype) -> None:
     # A process of its own, and not a fork: torch's threads do not survive one.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:

@@ -75,7 +75,7 @@ def test_merging_method_with_statistics(tmp_path: Path, kept: int) -> None:
     assert_same_item(open_cache(tmp_path)["a.mp4"], item)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     counts=st.lists(st.integers(0, 512), min_size=1, max_size=8),
     chunk_bytes=st.integers(1, 20_000),

@@ -99,7 +99,7 @@ def in_child(cache: Path, name: str, offsets: range) -> None:
     assert status == 0, f"{name}, bytes {offsets}: status {status}, see stderr"
 
 
-@pytest.mark.parametrize("every", [97, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize("every", [293, pytest.param(1, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
 def test_every_byte_of_every_file(sound: Path, tmp_path: Path, every: int) -> None:
     files = sorted(path.relative_to(sound) for path in sound.rglob("*") if path.is_file() and path.name != ".lock")
     assert {path.name for path in files} >= {"manifest.json", "_SUCCESS"} and len(files) == 4

@@ -16,24 +16,26 @@ def one_of_each(scene: Scene, seed: int) -> list[Question]:
     return list({question.form: question for question in questions(scene, seed)}.values())
 
 
+@pytest.mark.parametrize("clips", [20, pytest.param(60, marks=pytest.mark.long)])
 @pytest.mark.parametrize("scheme", ["original", "hf"])
-def test_clips(scheme: str) -> None:
+def test_clips(scheme: str, clips: int) -> None:
     asked, right = Counter[str](), Counter[str]()
-    for seed in range(UNSEEN, UNSEEN + 60):
+    for seed in range(UNSEEN, UNSEEN + clips):
         scene = make_scene("short", seed)
         medium = medium_of(scene)
         for question in one_of_each(scene, seed):
             asked[question.kind] += 1
             right[question.kind] += answer(medium, question.question, scheme) == question.answer
     for kind in ("color", "shape", "motion", "count"):
-        assert asked[kind] == 60
-        assert right[kind] >= 57, f"{kind}: {right[kind]} of 60 right"
+        assert asked[kind] == clips
+        assert right[kind] >= 0.95 * clips, f"{kind}: {right[kind]} of {clips} right"
 
 
-def test_all_kinds_of_scenes_and_questions() -> None:
+@pytest.mark.parametrize("scenes", [3, pytest.param(12, marks=pytest.mark.long)])
+def test_all_kinds_of_scenes_and_questions(scenes: int) -> None:
     asked, right = Counter[str](), Counter[str]()
     for kind in scene_kinds():
-        for seed in range(UNSEEN, UNSEEN + 12):
+        for seed in range(UNSEEN, UNSEEN + scenes):
             scene = make_scene(kind, seed)
             medium = medium_of(scene)
             for question in one_of_each(scene, seed):

@@ -54,7 +54,11 @@ def run(clips: Path, cache: Path, **how: Any) -> tuple[Any, list[str]]:
     return compress(recipe, seen), seen.warnings
 
 
-@pytest.mark.parametrize("error", ERRORS, ids=["cuda", "cpu", "cublas", "python"])
+@pytest.mark.parametrize(
+    "error",
+    [error if number == 0 else pytest.param(error, marks=pytest.mark.long) for number, error in enumerate(ERRORS)],
+    ids=["cuda", "cpu", "cublas", "python"],
+)
 def test_fewer_steps_at_once_and_the_same_tokens(
     clips: Path, clip_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
@@ -94,7 +98,7 @@ def test_with_reuse_too(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_other_errors_are_not_taken_for_it(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error = RuntimeError("shapes do not fit")
-    assert not out_of_memory(error)
+    assert not out_of_memory(error) and all(out_of_memory(other) for other in ERRORS)
     tower = Small(monkeypatch, room=2, error=error)
     summary, warnings = run(clips, tmp_path / "cache")
     assert summary.failed > 0 and not warnings
