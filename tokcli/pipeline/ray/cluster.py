@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Self
 
@@ -45,11 +48,10 @@ class Cluster:
         except ImportError as error:
             raise UsageError(f"--executor ray needs ray, which cannot be imported ({error}); `{INSTALL}`") from None
         self._ray: Any = ray
-        self.started = False
-        """Whether the cluster runs for this run only."""
         self._connected = not ray.is_initialized()
         if self._connected:
-            self._connect(address or os.environ.get("RAY_ADDRESS") or None)
+            with _own_handlers():
+                self._connect(address or os.environ.get("RAY_ADDRESS") or None)
 
     def __enter__(self) -> Self:
         return self
@@ -63,31 +65,24 @@ class Cluster:
     def _connect(self, address: str | None) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         local = {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-        if address is not None and address != "local":
+        if address is None and (recorded := _recorded()) is not None and _unreached(recorded) is None:
+            address = recorded
+        if address in (None, "local"):
+            self._init("local", **quiet, **local)
+        else:
             _check_answers(address)
             with _few_tries():
                 self._init(address, **quiet)
-        elif address is None and self._init_running(quiet):
-            pass
-        else:
-            self._init("local", **quiet, **local)
-            self.started = True
         _keep_stdout(sys.modules.get("ray._private.worker"))
-
-    def _init_running(self, quiet: dict[str, Any]) -> bool:
-        """Whether a cluster runs on this machine already."""
-        try:
-            self._ray.init(address="auto", **quiet)
-        except ConnectionError:
-            return False
-        return True
 
     def _init(self, address: str, **options: Any) -> None:
         try:
             self._ray.init(address=address, **options)
-        except Exception as error:  # whatever the version raises
+        except BaseException as error:
             with suppress(Exception):
                 self._ray.shutdown()
+            if not isinstance(error, Exception):
+                raise
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             what = "cannot be started on this machine" if address == "local" else f"at {address} cannot be used"
             raise UsageError(
@@ -114,10 +109,16 @@ class Cluster:
         if not calls:
             time.sleep(seconds)
             return []
-        ready, _ = self._ray.wait(list(calls), num_returns=1, timeout=seconds)
-        if ready:  # what has come meanwhile
-            ready, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
-        return list(ready)
+        ready = self._ready(calls, 1, seconds)
+        return self._ready(calls, len(calls), 0) if ready else []  # and what has come meanwhile
+
+    def _ready(self, calls: Sequence[Any], least: int, seconds: float) -> list[Any]:
+        try:
+            return list(self._ray.wait(list(calls), num_returns=least, timeout=seconds)[0])
+        except SystemError:
+            # What a signal's handler raises comes through Ray's native code as this. Who asks for a stop is asked for
+            # it again by the observer.
+            return []
 
     def result(self, call: Any) -> Any:
         """What an ended call gives. Raises ``ActorLostError``, or the error that was raised in the actor."""
@@ -173,13 +174,45 @@ def _check_answers(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit() or not host:
         raise UsageError(f"--ray-address {address!r}: write HOST:PORT (6379 is usual), auto or local")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    if (error := _unreached(address)) is not None:
         raise UsageError(
             f"no Ray cluster answers at {address} ({error}); start one there with `ray start --head`, look at the "
             "address, or give --ray-address local to start one on this machine"
-        ) from None
+        )
+
+
+def _unreached(address: str) -> Exception | None:
+    """Why nobody can be spoken to at HOST:PORT; None where somebody listens."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError, ValueError) as error:
+        return error
+    return None
+
+
+def _recorded() -> str | None:
+    """The cluster that was started last on this machine, running or not: `ray start` notes it in a file."""
+    try:
+        return (Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster").read_text().strip() or None
+    except OSError:
+        return None
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Ray puts handlers of its own in the place of those that end a run in order, also in native code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            # A stop that came meanwhile has changed them: it must stay.
+            if handler is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 @contextmanager

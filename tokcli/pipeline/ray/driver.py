@@ -40,9 +40,18 @@ def compress_on_ray(recipe: CompressRecipe, observer: Observer | None = None) ->
     """
     request = check_request(recipe)
     with Cluster(recipe.ray_address) as cluster:
-        sizes = plan_sizes(cluster.nodes(), recipe, len(request.scan.items))
-        setup = Setup(recipe, str(Path.cwd()), tokcli.__version__, recipe.workers or sizes.cpus, sizes.cpus)
-        return Driver(request, Fleet(cluster, setup, sizes), observer or Silent()).run()
+        return Driver(request, fleet_for(request, cluster), observer or Silent()).run()
+
+
+def fleet_for(request: Request, cluster: Cluster) -> Fleet:
+    """The actors that a run is to have, for their number and size; they start when they are first asked for.
+
+    Raises ``UsageError`` where no node can hold one.
+    """
+    recipe = request.recipe
+    sizes = plan_sizes(cluster.nodes(), recipe, len(request.scan.items))
+    setup = Setup(recipe, str(Path.cwd()), tokcli.__version__, recipe.workers or sizes.cpus, sizes.cpus)
+    return Fleet(cluster, setup, sizes)
 
 
 class Driver:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import replace
@@ -56,7 +55,8 @@ class Worker:
 
     def load(self) -> Loaded:
         """Load the tower while decoder processes start. Raises what the checks of a local run do."""
-        _prepare_process()
+        # As the command line does, and before torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         from tokcli.media import ScanResult
         from tokcli.pipeline.decoder_pool import DecoderPool
         from tokcli.pipeline.preflight import check_request, load_job, supervision
@@ -106,13 +106,6 @@ class Worker:
         run = self._run
         self._stack.close()
         return Report() if run is None else run.report(None)
-
-
-def _prepare_process() -> None:
-    # As the command line does, and before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Processes that are started by "spawn" load the main module again, here Ray's: seconds, for nothing.
-    vars(sys.modules["__main__"]).pop("__file__", None)
 
 
 def _has_relative_paths(setup: Setup) -> bool:

@@ -1,0 +1,343 @@
+"""Runs on a Ray cluster of two nodes on this machine, disturbed in the middle, against the local executor.
+
+What an actor does wrong here is done by a method of another package, which actors alone find on their path so armed:
+it takes its time, commits small shards, and kills the process of whoever compresses a very wide picture.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from cache_sameness import assert_same_caches
+from PIL import Image
+
+from tokcli.cache import open_cache, verify_cache
+from tokcli.cache.layout import list_shards
+from tokcli.methods import METHODS
+from tokcli.pipeline.compress import compress
+from tokcli.pipeline.progress import CompressSummary, Progress
+from tokcli.pipeline.render import render
+from tokcli.recipe import CompressRecipe, RenderRecipe
+
+pytest.importorskip("ray")
+cluster_utils = pytest.importorskip("ray.cluster_utils")
+pytestmark = pytest.mark.timeout(900)
+
+PLUGIN = """
+import os, signal, time
+
+import torch
+
+from tokcli.cache import CacheWriter
+from tokcli.methods.base import method
+from tokcli.methods.options import Options
+from tokcli.methods.output import select
+
+ARMED = "TOKCLI_TEST_ARMED" in os.environ
+if ARMED:
+    CacheWriter.__init__.__kwdefaults__["max_shard_items"] = 3
+
+
+class SlowOptions(Options):
+    pass
+
+
+@method("slow", options=SlowOptions, kind="select", count="by content")
+def slow(visual, options):
+    "Keep every second token."
+    if ARMED:
+        time.sleep(0.3)
+        _, height, width = visual.views[0].grid
+        if width >= 4 * height:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return select(visual, torch.arange(len(visual)) % 2 == 0)
+"""
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of the package, found in this process too."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "tokcli_slow.py").write_text(PLUGIN)
+    about = folder / "tokcli_slow-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: tokcli-slow\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[tokcli.methods]\nslow = tokcli_slow:slow\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        patch.setattr(METHODS, "_loaded", METHODS.loaded())
+        yield folder
+
+
+class TwoNodes:
+    """A cluster of two nodes with one CPU each."""
+
+    def __init__(self, plugin: Path) -> None:
+        self._environment = {
+            "PYTHONPATH": str(plugin),
+            "TOKCLI_TEST_ARMED": "1",
+            "RAY_worker_niceness": "0",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "240",  # where many tests run at once
+        }
+        with self._armed():
+            self.cluster = cluster_utils.Cluster(
+                initialize_head=True, head_node_args={**NODE, "include_dashboard": False}
+            )
+        self.second: Any = None
+        self.complete()
+
+    def complete(self) -> None:
+        """Start the second node where it is gone."""
+        if self.second is None:
+            with self._armed():
+                self.second = self.cluster.add_node(**NODE)
+
+    def lose_node(self, graceful: bool) -> None:
+        """Without grace, Ray may take a quarter of a minute to learn that it is the node that is gone."""
+        self.cluster.remove_node(self.second, allow_graceful=graceful)
+        self.second = None
+
+    @contextlib.contextmanager
+    def _armed(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self._environment.items():
+                patch.setenv(name, value)
+            yield
+
+
+@pytest.fixture(scope="module")
+def nodes(plugin: Path) -> Iterator[TwoNodes]:
+    nodes = TwoNodes(plugin)
+    yield nodes
+    nodes.cluster.shutdown()
+    until = time.monotonic() + 30
+    while (left := own_processes("raylet", "gcs_server", "ray::")) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert left == []
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips and a file that is none."""
+    folder = tmp_path_factory.mktemp("media")
+    render(RenderRecipe(output=str(folder), count=12, seed=31))
+    (folder / "qa.jsonl").unlink()
+    (folder / "broken.mp4").write_bytes(b"no video at all" * 100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def expected(media: Path, plugin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the local executor makes of it."""
+    cache = tmp_path_factory.mktemp("local") / "cache"
+    assert compress(recipe(media, cache)).failed == 1
+    return cache
+
+
+def recipe(media: Path, cache: Path, **values: Any) -> CompressRecipe:
+    settings = {"method": "slow", "dtype": "float32", "workers": 1}
+    return CompressRecipe(inputs=[str(media)], output=str(cache), **{**settings, **values})
+
+
+class Watching:
+    """An observer that does something once, when so many items are done."""
+
+    def __init__(self, then: Callable[[], None], after: int = 2) -> None:
+        self.then, self.after = then, after
+        self.done = False
+        self.warnings: list[str] = []
+        self.failures: list[tuple[str, str, str]] = []
+        self.last: Progress | None = None
+
+    def begin(self, progress: Progress, notes: list[str]) -> None:
+        self.notes = notes
+
+    def update(self, progress: Progress) -> None:
+        self.last = progress
+        if progress.done >= self.after and not self.done:
+            self.done = True
+            self.then()
+
+    def failure(self, item_id: str, stage: str, message: str) -> None:
+        self.failures.append((item_id, stage, message))
+
+    def warning(self, item_id: str, message: str) -> None:
+        self.warnings.append(message)
+
+
+def own_processes(*titles: str) -> list[psutil.Process]:
+    """Processes that descend from this one, by what stands in their command line."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            words = " ".join(process.cmdline())
+            if process.status() != psutil.STATUS_ZOMBIE and any(title in words for title in titles):
+                found.append(process)
+    return found
+
+
+def workers_of(plugin: Path) -> list[str]:
+    """Actors and their decoders, orphans too, that have the package on their path."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            words = " ".join(process.cmdline())
+            if process.environ().get("PYTHONPATH", "").startswith(str(plugin)) and (
+                "ray::_Actor" in words or "multiprocessing" in words
+            ):
+                found.append(words)
+    return found
+
+
+def kill_an_actor() -> None:
+    os.kill(own_processes("ray::_Actor")[0].pid, signal.SIGKILL)
+
+
+def on_ray(nodes: TwoNodes, media: Path, cache: Path, watching: Watching, **values: Any) -> CompressSummary:
+    nodes.complete()
+    return compress(
+        recipe(media, cache, executor="ray", ray_address=nodes.cluster.address, **values),
+        watching,
+    )
+
+
+def done_again(warnings: Sequence[str]) -> list[int]:
+    return [int(number[1]) for text in warnings if (number := re.search(r"; (\d+) items that it had not", text))]
+
+
+def test_a_run_whose_actor_is_killed_ends_as_a_local_one(
+    nodes: TwoNodes, media: Path, expected: Path, tmp_path: Path
+) -> None:
+    watching = Watching(kill_an_actor)
+    summary = on_ray(nodes, media, tmp_path / "cache", watching)
+    assert watching.done
+    assert "on Ray: 2 actors of 1 CPUs, 1 decoders on 2 nodes" in watching.notes
+    assert [text for text in watching.warnings if "is gone (its process died)" in text] == watching.warnings
+    assert done_again(watching.warnings)[0] > 0
+    assert (summary.items, summary.done, summary.failed, summary.skipped) == (13, 12, 1, 0)
+    assert {Path(item_id).name for item_id, _, _ in watching.failures} == {"broken.mp4"}
+    progress = watching.last
+    assert progress is not None
+    assert (progress.done, progress.failed, progress.bytes_done) == (12, 1, progress.bytes_total)
+    assert progress.kept_tokens == summary.kept_tokens > 0
+    assert progress.media_seconds == pytest.approx(summary.media_seconds, abs=0.01)
+    assert_same_caches(expected, tmp_path / "cache")
+    assert verify_cache(tmp_path / "cache") == []
+    assert own_processes("ray::_Actor") == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("graceful", [True, False])
+def test_a_run_that_loses_a_node_ends_as_a_local_one(
+    nodes: TwoNodes, media: Path, expected: Path, tmp_path: Path, graceful: bool
+) -> None:
+    watching = Watching(partial(nodes.lose_node, graceful))
+    summary = on_ray(nodes, media, tmp_path / "cache", watching)
+    assert done_again(watching.warnings)[0] > 0
+    assert not graceful or "is gone (its node is gone)" in watching.warnings[0]
+    assert (summary.done, summary.failed) == (12, 1)
+    assert_same_caches(expected, tmp_path / "cache")
+
+
+@pytest.mark.long
+def test_a_file_that_kills_its_actors_costs_one_item(nodes: TwoNodes, media: Path, tmp_path: Path) -> None:
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for path in media.glob("*-*.*"):
+        (inputs / path.name).symlink_to(path)
+    noise = np.random.default_rng(0).integers(0, 255, (64, 640, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(inputs / "poison.png")
+    watching = Watching(lambda: None)
+    summary = on_ray(nodes, inputs, tmp_path / "cache", watching)
+    assert (summary.items, summary.done, summary.failed) == (13, 12, 1)
+    assert len(done_again(watching.warnings)) == 3
+    (row,) = open_cache(tmp_path / "cache").errors().to_pylist()
+    assert Path(row["path"]).name == "poison.png"
+    assert (row["stage"], row["error_class"], row["attempts"]) == ("encode", "ActorDied", 3)
+    assert "the last with nothing else in work" in row["message"]
+    local = tmp_path / "local"
+    (inputs / "poison.png").unlink()
+    compress(recipe(inputs, local))
+    one, other = open_cache(local), open_cache(tmp_path / "cache")
+    assert sorted(one.ids()) == sorted(other.ids())
+    assert all((one[item_id].kept.tokens == other[item_id].kept.tokens).all() for item_id in one.ids())
+
+
+@pytest.mark.long
+def test_a_file_that_kills_its_decoders_costs_one_item(nodes: TwoNodes, media: Path, tmp_path: Path) -> None:
+    Image.new("RGBA", (12_000, 10_000), (200, 10, 10, 128)).save(tmp_path / "large.png", compress_level=1)
+    (tmp_path / "good.mp4").symlink_to(next(media.glob("*-*.mp4")))
+    summary = on_ray(nodes, tmp_path, tmp_path / "cache", Watching(lambda: None), decoder_memory=512 << 20)
+    assert (summary.done, summary.failed) == (1, 1)
+    (row,) = open_cache(tmp_path / "cache").errors().to_pylist()
+    assert (Path(row["path"]).name, row["error_class"]) == ("large.png", "MemoryLimit")
+
+
+@pytest.mark.long
+def test_several_caches_are_filled_and_gone_on_with(nodes: TwoNodes, media: Path, tmp_path: Path) -> None:
+    also = [f"uniform@0.25={tmp_path / 'quarter'}"]
+    on_ray(nodes, media, tmp_path / "cache", Watching(lambda: None), limit=5)
+    summary = on_ray(nodes, media, tmp_path / "cache", Watching(kill_an_actor), also=also)
+    assert (summary.items, summary.done, summary.skipped) == (13, 8, 4)
+    assert (summary.also[0].done, summary.also[0].skipped) == (12, 0)
+    assert summary.failed == summary.also[0].failed == 1
+    local = [f"uniform@0.25={tmp_path / 'local-quarter'}"]
+    compress(recipe(media, tmp_path / "local", also=local))
+    assert_same_caches(tmp_path / "local", tmp_path / "cache")
+    assert_same_caches(tmp_path / "local-quarter", tmp_path / "quarter")
+    again = on_ray(nodes, media, tmp_path / "cache", Watching(lambda: None), also=also)
+    assert (again.done, again.skipped, again.failed) == (0, 12, 1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_commits_leaves_no_actor_and_resumes(
+    nodes: TwoNodes, media: Path, expected: Path, plugin: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    nodes.complete()
+    address = nodes.cluster.address if signum == signal.SIGTERM else "local"
+    cache = tmp_path / "cache"
+    options = ["--method", "slow", "--dtype", "float32", "--executor", "ray", "--ray-address", address]
+    command = [sys.executable, "-m", "tokcli.cli.app", "compress", str(media), "-o", str(cache), *options]
+    environment = {**os.environ, "PYTHONPATH": str(plugin), "TOKCLI_TEST_ARMED": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until = time.monotonic() + 300
+    while not num_shards(cache) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    # A terminal sends it to the whole group, to what Ray has started too.
+    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+    _, messages = process.communicate(timeout=200)
+    assert process.returncode == 128 + signum
+    assert "goes on from here" in messages
+    until = time.monotonic() + 15
+    while (left := workers_of(plugin)) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert left == []
+    assert 1 <= len(open_cache(cache)) <= 12
+    assert verify_cache(cache) == []
+    finished = subprocess.run(
+        [*command, "--json", "--allow-errors"], env=environment, check=True, capture_output=True, text=True
+    )
+    assert len(finished.stdout.splitlines()) == 1
+    assert json.loads(finished.stdout)["items"] == 13
+    assert_same_caches(expected, cache)
+
+
+def num_shards(cache: Path) -> int:
+    return len(list_shards(cache)) if (cache / "manifest.json").exists() else 0
