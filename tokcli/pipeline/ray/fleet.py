@@ -34,6 +34,8 @@ class Slot:
     place: Place | None = None
     failed_starts: int = 0
     """Actors in a row that died before they could work."""
+    has_worked: bool = False
+    """Whether an actor was at work here before."""
     since: float = 0.0
     """Monotonic seconds of its state, or when the next one is to be started."""
 
@@ -105,7 +107,7 @@ class Fleet:
                 yield slot, self._died(slot, str(error))
                 continue
             except CacheLockedError as error:
-                if not slot.failed_starts and slot.state != "opening":
+                if not slot.has_worked:
                     raise
                 # The one before it may still be ending on a node that cannot be reached.
                 yield slot, self._died(slot, str(error))
@@ -117,7 +119,7 @@ class Fleet:
                 slot.enter("loaded")
                 yield slot, answer
             elif slot.state == "opening":
-                slot.failed_starts = 0
+                slot.failed_starts, slot.has_worked = 0, True
                 slot.enter("working")
             else:
                 yield slot, answer
