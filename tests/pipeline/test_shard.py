@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +20,9 @@ from tokcli.errors import UsageError
 from tokcli.media import scan_inputs
 from tokcli.pipeline.compress import compress
 from tokcli.pipeline.preflight import check_request
-from tokcli.recipe import CompressRecipe
+from tokcli.recipe import CompressRecipe, load_recipe
 
+REPOSITORY = Path(__file__).parents[2]
 PARTS = 3
 # Two for each part, the last of each part not a video.
 IDS = [next(f"{kind}-{n}" for n in range(99) if part_of(f"{kind}-{n}", PARTS) == i) for i in range(3) for kind in "ab"]
@@ -150,3 +152,23 @@ def test_what_does_not_go_together(listing: Path, tmp_path: Path, more: dict[str
 def test_a_shard_does_not_search_a_method(listing: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="every shard needs the same method; run `tokcli tune` first"):
         recipe(listing, tmp_path, method="auto", keep=None, shard="1/3")
+
+
+def test_the_script_for_slurm_names_the_part(tmp_path: Path) -> None:
+    """The script of docs/scale.md, with programs in the place of Slurm's and ours that tell how they were called."""
+    text = (REPOSITORY / "docs" / "scale.md").read_text(encoding="utf-8")
+    (script,) = (block for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) if "#SBATCH" in block)
+    for name, body in (("srun", 'exec "$@"'), ("tokcli", 'printf "%s\\n" "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    # Two tasks that are sent again: their number is not that of the parts.
+    task = {"SLURM_ARRAY_TASK_ID": "19", "SLURM_ARRAY_TASK_COUNT": "2"}
+    ran = subprocess.run(["bash"], input=script, env={"PATH": path, **task}, capture_output=True, text=True, check=True)
+    command, recipe_path, *settings = ran.stdout.split()
+    assert command == "run"
+    assert settings == ["--set", "compress.shard=19/64"]
+    loaded = load_recipe(REPOSITORY / recipe_path, {"compress.shard": "19/64"})
+    assert loaded.compress is not None
+    assert Part.parse(loaded.compress.shard or "") == Part(18, 64)
+    assert re.search(r"--array=1-64\b", script)
