@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 from tokcli.errors import UsageError
 
 T = TypeVar("T")
+MOST_LISTED = 20
+"""More names than this do not help in a message; a command of the kind's name lists them."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -53,9 +55,12 @@ class Registry(Generic[T]):
             entry = self._entry_points().get(name)
             if entry is None:
                 known = self.names()
-                raise self._error(
-                    f"unknown {self.kind} {name!r}; known: {', '.join(known) or 'none'}{nearest(name, known)}"
+                listed = (
+                    f"`tokcli {self.kind}s` lists all {len(known)}"
+                    if len(known) > MOST_LISTED
+                    else f"known: {', '.join(known) or 'none'}"
                 )
+                raise self._error(f"unknown {self.kind} {name!r}; {listed}{nearest(name, known)}")
             self._loaded[name] = self._load(entry)
         return self._loaded[name]
 

@@ -35,7 +35,14 @@ def test_a_name_cannot_be_taken_twice() -> None:
 def test_an_unknown_name_gives_the_known_ones_and_the_nearest() -> None:
     with pytest.raises(MethodError) as error:
         METHODS.get("dtt")
-    assert str(error.value) == f"unknown method 'dtt'; known: {', '.join(method_names())}; did you mean 'dtd'?"
+    assert str(error.value) == (
+        f"unknown method 'dtt'; `tokcli methods` lists all {len(method_names())}; did you mean 'dtd'?"
+    )
+    registry: Registry[int] = Registry("number", ModelError)
+    registry.register("one", 1)
+    registry.register("two", 2)
+    with pytest.raises(ModelError, match=r"^unknown number 'tow'; known: one, two; did you mean 'two'\?$"):
+        registry.get("tow")
     with pytest.raises(ModelError, match=r"^unknown number 'x'; known: none$"):
         Registry[int]("number", ModelError).get("x")
 

@@ -54,8 +54,13 @@ def contents(cache: Path) -> dict[str, torch.Tensor]:
     return {item_id: opened[item_id].kept.tokens for item_id in opened.ids()}
 
 
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)])])
+@pytest.mark.parametrize(
+    "kills",
+    [
+        pytest.param(3, marks=pytest.mark.timeout(1800)),
+        pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
+)
 def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
     """Kill, and go on with the same cache; a run that came to its end is compared, and the next cache is begun."""
     clips = tmp_path / "clips"
