@@ -11,9 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from tokcli.cache import open_cache
-from tokcli.errors import CacheConflictError, UsageError
+from tokcli.errors import CacheConflictError, MethodError, UsageError
+from tokcli.evaluate.encoding import Encoder
 from tokcli.evaluate.evaluate import evaluate
+from tokcli.evaluate.observer import SilentEval
+from tokcli.evaluate.settings import method_settings
 from tokcli.models import LanguageModel
+from tokcli.models.sizing import Sizer
 from tokcli.recipe import EvalRecipe
 
 Row = dict[str, Any]
@@ -215,3 +219,29 @@ def test_a_file_that_cannot_be_decoded_is_left_out_of_every_row(evaluated: EvalR
     found = evaluate(recipe.model_copy(update=update))
     assert found.failed == 1
     assert {row["n"] for row in found.rows if row["kind"] is None} == {9}
+
+
+def test_what_the_tower_cannot_carry_is_refused_before_any_work(eval_recipe: EvalRecipe, tmp_path: Path) -> None:
+    """The message names the method, the budget, and the least that will do."""
+    out = tmp_path / "out"
+    recipe = eval_recipe.model_copy(
+        update={"model": "nano-clip", "methods": ["tome"], "keep": [0.5, 0.05], "output": str(out)}
+    )
+    with pytest.raises(MethodError, match=r"'tome' .* leaves 0\.0625 of them, not 0\.05; ask for keep=0\.0625 or more"):
+        evaluate(recipe)
+    assert not out.exists()
+
+
+def test_baselines_that_a_tower_cannot_carry_are_left_out(
+    eval_recipe: EvalRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sizer, "scalable", False)
+    recipe = eval_recipe.model_copy(update={"output": str(tmp_path / "out"), "keep": [1.0, 0.5]})
+    with Encoder(recipe, SilentEval()) as encoder:
+        settings = method_settings(["dtd"], [1.0, 0.5], {}, 0)
+        carried = encoder.carried(settings, ["dtd"])
+        assert [setting for setting in settings if setting not in carried] == [
+            setting for setting in settings if setting.name == "downsample@0.5"
+        ]
+        with pytest.raises(MethodError, match="downsample makes frames smaller, nano takes them in one size only"):
+            encoder.carried(settings, ["downsample"])

@@ -10,16 +10,17 @@ from types import TracebackType
 
 from tokcli.cache import Cache, CacheWriter, open_cache
 from tokcli.cache.manifest import canonical_json, read_manifest
-from tokcli.errors import CacheError
+from tokcli.errors import CacheError, MethodError, ModelError
 from tokcli.evaluate.journal import Journal
 from tokcli.evaluate.observer import EvalObserver
 from tokcli.evaluate.runner import Source
-from tokcli.evaluate.settings import FULL, Setting
+from tokcli.evaluate.settings import BASELINES, FULL, Setting
 from tokcli.media import ScanResult, hash_if_readable
 from tokcli.methods import Compressor, resolve
-from tokcli.models import VisionTower
+from tokcli.models import VisionTower, load_tower
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.feasible import check_method
 from tokcli.pipeline.preflight import Job, Request, check_request, load_job, supervision
 from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe, EvalRecipe
@@ -85,6 +86,33 @@ class Encoder:
         workers = max(1, min(self._request.workers, len(items)))
         self._request = Request(self._request.recipe, scan, self._request.compressor, workers)
 
+    @property
+    def tower(self) -> VisionTower:
+        """Loaded when it is first needed."""
+        if self._tower is None:
+            recipe = self._request.recipe
+            self._tower = load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
+        return self._tower
+
+    def carried(self, settings: Sequence[Setting], asked: Collection[str]) -> list[Setting]:
+        """Those of the settings that the vision tower can carry: baselines that nobody asked for are left out.
+
+        Raises ``MethodError``, ``ModelError`` for one of the labels that were ``asked`` for, before any work.
+        """
+        found = []
+        for setting in settings:
+            compressor = setting.encoder or setting.method
+            try:
+                if compressor is not None:
+                    check_method(compressor, self.tower)
+            except (MethodError, ModelError) as error:
+                if setting.label in asked or setting.label not in BASELINES:
+                    raise
+                self.observer.note(f"the baseline {setting.name} is left out: {error}")
+            else:
+                found.append(setting)
+        return found
+
     def sources(self, settings: Sequence[Setting], signals: Sequence[str], journal: Journal) -> dict[str, Source]:
         """All caches made so far, by name, and those that the settings start from; each is made once."""
         for setting in settings:
@@ -108,8 +136,7 @@ class Encoder:
 
     def _encode(self, name: str, folder: Path, compressor: Compressor, journal: Journal) -> Cache:
         recipe = self._request.recipe.model_copy(update={"output": str(folder)})
-        job = load_job(Request(recipe, self._request.scan, compressor, self._request.workers), self._tower)
-        self._tower = job.tower
+        job = load_job(Request(recipe, self._request.scan, compressor, self._request.workers), self.tower)
         key = f"encode:{name}"
         (target,) = job.targets
         with target.open(recipe.overwrite) as writer:

@@ -45,8 +45,9 @@ def tune(recipe: TuneRecipe, observer: EvalObserver | None = None) -> Tuning:
         questions = draw_sample(recipe, asked, encoder.ids, observer)
         inputs = len(encoder.ids)
         encoder.only(questions)
+        settings = [candidate.setting for chain in chains for candidate in chain]
+        encoder.carried(settings, [setting.label for setting in settings])
         with Journal(_folder(recipe) / TRIED, _configuration(recipe), overwrite=recipe.overwrite) as journal:
-            settings = [candidate.setting for chain in chains for candidate in chain]
             sources = encoder.sources(settings, signals_of(settings), journal)
             cache = sources[FULL].cache
             ids = [item_id for item_id in questions if item_id in cache]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import exp, log, sqrt
@@ -18,9 +18,10 @@ from tokcli.cache.shard import ROW_GROUP_BYTES
 from tokcli.errors import MediaError
 from tokcli.media import ScanResult
 from tokcli.methods import Compressor
-from tokcli.models import VisionTower
+from tokcli.models import VisionTower, load_tower
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
+from tokcli.pipeline.feasible import check_method
 from tokcli.pipeline.preflight import Request, check_request, load_job, supervision
 from tokcli.pipeline.progress import Observer, Silent, describe_method
 from tokcli.pipeline.targets import Output, parse_also
@@ -101,6 +102,7 @@ def plan(recipe: CompressRecipe, methods: Sequence[str], *, sample: int = 8, obs
         request = replace(request, scan=ScanResult(items=chosen), workers=max(1, min(request.workers, len(chosen))))
         with DecoderPool(request.workers, supervision(recipe)) as pool:
             trial = _Trial(request, pool, observer or Silent())
+            trial.check(wanted.values())
             trial.run(Path(folder) / "warm-up", next(iter(wanted.values())), chosen[:1])
             results = {
                 text: trial.run(Path(folder) / str(number), compressor, chosen)
@@ -146,6 +148,13 @@ class _Trial:
     def __init__(self, request: Request, pool: DecoderPool, observer: Observer) -> None:
         self._request, self._pool, self._observer = request, pool, observer
         self._tower: VisionTower | None = None
+
+    def check(self, compressors: Iterable[Compressor]) -> None:
+        """Refuse what the vision tower can't carry, before any work. Raises ``MethodError``, ``ModelError``."""
+        recipe = self._request.recipe
+        self._tower = load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
+        for compressor in compressors:
+            check_method(compressor, self._tower, reuse=recipe.reuse_unchanged is not None)
 
     def run(self, folder: Path, compressor: Compressor, items: Sequence[MediaItem]) -> tuple[Cache, float]:
         """The cache of the items, and the seconds from the first file to the last."""

@@ -16,15 +16,15 @@ import torch
 from tokcli.cache import Manifest
 from tokcli.cache.codebook import KEY, Codebook
 from tokcli.cache.part import Part
-from tokcli.errors import MethodError, UsageError
+from tokcli.errors import UsageError
 from tokcli.media import Limits, Sampling, ScanResult, decoder_names, scan_inputs
 from tokcli.methods import Compressor
 from tokcli.models import VisionTower, load_tower, resolve_checkpoint
 from tokcli.models.describing import Describe, describer
-from tokcli.models.inside import check_inside
 from tokcli.models.reuse import check_takes_units
 from tokcli.pipeline.codebooks import codebook_for
 from tokcli.pipeline.decoder import Supervision
+from tokcli.pipeline.feasible import check_method
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
 from tokcli.recipe import CompressRecipe, LimitsRecipe
@@ -127,20 +127,7 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     wanted = ((Path(recipe.output), request.compressor), *request.also)
     targets = tuple(_target(recipe, tower, compressor, sampling, folder) for folder, compressor in wanted)
     for target in targets:
-        _check_signals(target.compressor, tower, recipe)
-        if target.compressor.pixel_scale < 1 and not tower.sizer.scalable:
-            raise MethodError(
-                f"method {target.compressor.name} makes frames smaller, {recipe.model} takes them in one size only; "
-                "choose a method that works on tokens"
-            )
-    inside = request.compressor.in_tower
-    if inside is not None:
-        if recipe.reuse_unchanged is not None:
-            raise MethodError(
-                f"method {request.compressor.name} reduces tokens inside the tower, so none can be taken from the step "
-                "before; leave out --reuse-unchanged"
-            )
-        check_inside(tower, inside, request.compressor.needs)
+        check_method(target.compressor, tower, reuse=recipe.reuse_unchanged is not None)
     if recipe.reuse_unchanged:
         check_takes_units(tower)
     check_targets(targets, recipe.overwrite)
@@ -156,15 +143,6 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     choice = request.compressor.frame_choice
     describe = None if choice is None else describer(choice.features, tower)
     return Job(recipe, request.scan, targets, tower, decode, describe, request.part)
-
-
-def _check_signals(compressor: Compressor, tower: VisionTower, recipe: CompressRecipe) -> None:
-    missing = sorted(compressor.needs - {"tokens"} - set(tower.signals))
-    if missing:
-        raise MethodError(
-            f"method {compressor.name} needs the signal {missing[0]}, {tower.without(missing[0])}; "
-            "choose another method, or another --importance"
-        )
 
 
 def supervision(recipe: CompressRecipe) -> Supervision:
