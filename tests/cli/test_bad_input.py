@@ -15,7 +15,7 @@ Tokcli = Callable[..., Any]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--method", "dttd"], ["unknown method 'dttd'", "dtd", "evs"]),
+        (["--method", "dttd"], ["unknown method 'dttd'", "did you mean 'dtd'", "`tokcli methods`"]),
         (["--method", "evs", "--keep", "0"], ["keep", "0"]),
         (["--method", "evs", "--keep", "2"], ["keep", "2"]),
         (["--method", "dtd", "--max-tokens", "9"], ["max"]),
