@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Items and manifests are those of the tests of caches.
+sys.path.append(str(Path(__file__).parents[1] / "cache"))
 
 BUCKET = "bucket"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from blake3 import blake3
 from tokcli.cache.atomic import write_atomically
 from tokcli.cache.manifest import Manifest
 from tokcli.errors import CacheError, IntegrityError, UsageError
+from tokcli.storage import Location
 
 FILE = "codebook.npy"
 KEY = "codebook"
@@ -81,7 +81,7 @@ class Codebook:
         _, _, size = self.centroids.shape
         return self.centroids.astype("<f2").reshape(-1, size).view(_WHOLE[size]).reshape(-1)
 
-    def save(self, cache: Path) -> None:
+    def save(self, cache: Location) -> None:
         """Write it into a cache's folder, atomically."""
         write_atomically(cache / FILE, self.content)
 
@@ -111,13 +111,13 @@ def train(vectors: npt.NDArray[np.float32], numbers_per_code: int) -> Codebook:
     return Codebook(np.ascontiguousarray(centroids, "<f4"))
 
 
-def codebook_of(cache: Path, manifest: Manifest) -> Codebook | None:
+def codebook_of(cache: Location, manifest: Manifest) -> Codebook | None:
     """The codebook that a cache's manifest names, None where it names none. Raises what ``load_codebook`` does."""
     digest = manifest.configuration.get(KEY)
     return None if digest is None else load_codebook(cache, str(digest))
 
 
-def load_codebook(cache: Path, digest: str) -> Codebook:
+def load_codebook(cache: Location, digest: str) -> Codebook:
     """The codebook of a cache. Raises ``CacheError`` where it is missing, ``IntegrityError`` where it is another."""
     path = cache / FILE
     try:

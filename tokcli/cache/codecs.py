@@ -16,7 +16,6 @@ With DeepStack levels a token has a scale of its own at each level.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +29,7 @@ from tokcli.cache.codec_scaled import ScaledCodec
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.tensors import ITEM_BYTES, tensor_view, token_bytes
 from tokcli.errors import UsageError
+from tokcli.storage import Location
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def numbers_per_code(name: str) -> int:
     return codec.numbers_per_code
 
 
-def cache_codec(cache: Path, manifest: Manifest) -> Codec | None:
+def cache_codec(cache: Location, manifest: Manifest) -> Codec | None:
     """How the tokens of a cache are read; None where their rows tell enough.
 
     Raises ``CacheError`` where the codebook is missing or another.

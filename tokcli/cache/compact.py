@@ -13,6 +13,7 @@ from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import read_manifest
 from tokcli.cache.rewrite import Rewriter, metadata_types, next_sequence, replace_shards
 from tokcli.cache.writer import SHARD_BYTES, SHARD_ITEMS
+from tokcli.storage import only_local
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def compact_cache(
     Raises ``CacheError`` for a path that is no cache, ``CacheLockedError`` where another process writes to it,
     ``IntegrityError`` for a damaged shard, which is left as it is.
     """
-    cache, limits = Path(path), (max_shard_bytes, max_shard_items)
+    cache = only_local(path, "compacting", "copy the cache here, compact it, and copy it to a new place")
+    limits = (max_shard_bytes, max_shard_items)
     manifest = read_manifest(cache)
     lock = None if dry_run else lock_cache(cache)
     try:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tokcli.cache.codec import Codec
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.parquet import columns_of, open_shard, reading
+from tokcli.cache.parquet import columns_of, open_shard, parquet_file, reading
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM
 
@@ -98,7 +98,7 @@ class ShardFiles:
             return None
         path = self._shards[shard].path
         with reading(path):
-            return pq.ParquetFile(path, metadata=file.metadata, page_checksum_verification=False, pre_buffer=False)
+            return parquet_file(path, file.metadata, checked=False, like=file)
 
     def _group(self, shard: int, group: int, what: str) -> Columns:
         if self._last is not None and self._last[:2] == (shard, group):

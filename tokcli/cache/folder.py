@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tokcli.cache.atomic import TEMPORARY_PREFIX, remove_temporaries, sync_folder, writing
 from tokcli.cache.faults import fault_point
 from tokcli.cache.layout import LOCK, MANIFEST, SUCCESS, TABLES, list_shards
 from tokcli.cache.manifest import Manifest, read_manifest
 from tokcli.cache.part import Part
 from tokcli.errors import CacheConflictError, UsageError
+from tokcli.storage import Location
 
 
-def make_folder(cache: Path) -> None:
+def make_folder(cache: Location) -> None:
     """Create the cache's folder where there is none. Raises ``UsageError`` for a folder that holds something else."""
-    if cache.exists() and not cache.is_dir():
+    if not cache.is_dir() and cache.exists():
         raise UsageError(f"{cache} is a file; name a folder for the cache")
     if cache.is_dir() and not (cache / MANIFEST).exists():
         for entry in cache.iterdir():
@@ -29,7 +28,7 @@ def make_folder(cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
 
 
-def check_configuration(cache: Path, asked: Manifest) -> Manifest | None:
+def check_configuration(cache: Location, asked: Manifest) -> Manifest | None:
     """The manifest that a cache has, None where there is none yet.
 
     Raises ``CacheConflictError`` with the differences where it was made with another configuration than ``asked``.
@@ -46,14 +45,14 @@ def check_configuration(cache: Path, asked: Manifest) -> Manifest | None:
     return manifest
 
 
-def clear_temporaries(cache: Path, part: Part | None = None) -> None:
+def clear_temporaries(cache: Location, part: Part | None = None) -> None:
     """Remove what killed writers left; the caller holds the lock, of the cache or of the part."""
     with writing(cache):
         for folder in (cache, *(cache / table for table in TABLES)):
             remove_temporaries(folder, bool if part is None else part.may_remove)
 
 
-def prepare(cache: Path, asked: Manifest, *, overwrite: bool, part: Part | None = None) -> Manifest:
+def prepare(cache: Location, asked: Manifest, *, overwrite: bool, part: Part | None = None) -> Manifest:
     """Bring the folder in a state to write in, under the lock; gives the manifest that holds for it.
 
     Raises ``CacheConflictError`` where the cache was made with another configuration.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ from tokcli.cache.layout import Shard, list_shards
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import ShardGoneError, open_shard, read_columns, way_out
 from tokcli.errors import IntegrityError
+from tokcli.storage import Location
 
 LOOKS = 5
 """How often a folder is listed anew when shards vanish between listing and reading."""
@@ -41,7 +41,7 @@ class Index:
     """Items in each shard, superseded ones included."""
 
 
-def current_index(cache: Path, manifest: Manifest) -> Index:
+def current_index(cache: Location, manifest: Manifest) -> Index:
     """The index of a cache that may be rewritten while it is read: shards that vanish have successors by then."""
     for _ in range(LOOKS):
         with contextlib.suppress(ShardGoneError):
@@ -49,7 +49,7 @@ def current_index(cache: Path, manifest: Manifest) -> Index:
     return build_index(cache, manifest)
 
 
-def build_index(cache: Path, manifest: Manifest, shards: Sequence[Shard] | None = None) -> Index:
+def build_index(cache: Location, manifest: Manifest, shards: Sequence[Shard] | None = None) -> Index:
     """Read the ids of every shard, or of those given in the order of commits.
 
     Raises ``IntegrityError`` for a shard that is damaged or holds part of an item.

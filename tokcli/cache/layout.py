@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
+
+from tokcli.storage import Location
 
 Table = Literal["data", "errors"]
 TABLES: tuple[Table, ...] = ("data", "errors")
@@ -26,7 +27,7 @@ class Shard:
     digest: str
     """The first 8 hex digits of the blake3 of the file's footer."""
     table: Table
-    path: Path
+    path: Location
 
 
 def shard_name(sequence: int, digest: str) -> str:
@@ -34,7 +35,7 @@ def shard_name(sequence: int, digest: str) -> str:
     return f"part-{sequence:06d}-{digest}.parquet"
 
 
-def list_shards(cache: Path) -> list[Shard]:
+def list_shards(cache: Location) -> list[Shard]:
     """The committed shards of both tables in the order of commits. Other files are left out."""
     shards = []
     for table in TABLES:
@@ -45,7 +46,7 @@ def list_shards(cache: Path) -> list[Shard]:
     return sorted(shards)
 
 
-def foreign_files(cache: Path) -> list[Path]:
+def foreign_files(cache: Location) -> list[Location]:
     """Parquet files in the tables' folders that tokcli did not name: it ignores them, but globs would read them."""
     own = {shard.path for shard in list_shards(cache)}
     return sorted(path for table in TABLES for path in (cache / table).glob("*.parquet") if path not in own)

@@ -10,13 +10,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from tokcli import __version__
 from tokcli.cache.atomic import write_atomically
 from tokcli.cache.layout import MANIFEST
 from tokcli.errors import CacheError, IntegrityError
+from tokcli.storage import Location
 
 FORMAT = 1
 
@@ -118,7 +118,7 @@ class Manifest:
             "information": self.information,
         }
 
-    def write(self, cache: Path) -> None:
+    def write(self, cache: Location) -> None:
         """Write ``manifest.json`` atomically, with a digest of all that it holds."""
         value = self.to_json()
         text = json.dumps(value | {DIGEST: _digest(value)}, indent=2, ensure_ascii=False, allow_nan=False)
@@ -133,7 +133,7 @@ def _is_as_written(value: dict[str, Any]) -> bool:
     return bool(value[DIGEST] == _digest(rest))
 
 
-def read_manifest(cache: Path, *, trust: bool = False) -> Manifest:
+def read_manifest(cache: Location, *, trust: bool = False) -> Manifest:
     """Read and check ``manifest.json``; with ``trust`` also one that does not agree with its digest.
 
     Raises ``CacheError`` where there is none or its format is newer than this tokcli, ``IntegrityError`` where it

@@ -11,13 +11,14 @@ from tokcli.cache.codebook import codebook_of
 from tokcli.cache.folder import make_folder, prepare
 from tokcli.cache.index import Place, build_index
 from tokcli.cache.layout import MANIFEST, list_shards
-from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.reader import Cache, open_cache
 from tokcli.cache.rewrite import Rewriter, metadata_types, next_sequence
 from tokcli.cache.success import write_success
+from tokcli.cache.unlocked import lock_of
 from tokcli.cache.writer import SHARD_BYTES, SHARD_ITEMS
 from tokcli.errors import CacheConflictError, UsageError
+from tokcli.storage import location
 
 OnConflict = Literal["first", "newest"]
 MERGED = "merged_from"
@@ -70,7 +71,7 @@ def merge_caches(
     Raises ``CacheConflictError`` where configurations differ, ``UsageError`` for conflicts and folders that cannot be
     the output, ``IntegrityError`` for a damaged source; nothing was written before these but copies of sound rows.
     """
-    folder = Path(output)
+    folder = location(output)
     given = [open_cache(path) for path in paths]
     for source in given:
         if source.path.resolve() == folder.resolve():
@@ -80,7 +81,7 @@ def merge_caches(
     manifest = _one_configuration(sources, [str(path) for path in paths])
     claims, conflicts = _claims(sources, on_conflict)
     make_folder(folder)
-    lock = lock_cache(folder)
+    lock = lock_of(folder, None)
     try:
         prepare(folder, manifest, overwrite=False)
         if (codebook := codebook_of(sources[0].path, manifest)) is not None:

@@ -13,22 +13,28 @@ from blake3 import blake3
 
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import FORMAT, Manifest
+from tokcli.cache.remote_parquet import RemoteParquet
 from tokcli.cache.row import Columns
 from tokcli.cache.schema import column_types
 from tokcli.errors import CacheError, IntegrityError
+from tokcli.storage import Location, RemotePath
+from tokcli.storage.ranges import last_bytes
+
+LIKELY_FOOTER_BYTES = 128 << 10
+"""Read of an object's end at once: the footer of a shard of 50 row groups takes about as much."""
 
 
 class ShardGoneError(CacheError):
     """A shard that was there when the folder was listed: it was rewritten, or lost."""
 
 
-def way_out(shard: Path) -> str:
+def way_out(shard: Location) -> str:
     """What to do about a damaged shard."""
     return f"`tokcli repair {shard.parent.parent}` takes it out and names the command that redoes its items"
 
 
 @contextlib.contextmanager
-def reading(path: Path, what: str = "") -> Iterator[None]:
+def reading(path: Location, what: str = "") -> Iterator[None]:
     """Name the file, and ``what`` was read from it, when Arrow or the system fails inside."""
     try:
         yield
@@ -51,7 +57,7 @@ def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
     """
     with reading(shard.path):
         metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + _checked_footer(shard)))
-        file = pq.ParquetFile(shard.path, metadata=metadata, page_checksum_verification=True, pre_buffer=False)
+        file = parquet_file(shard.path, metadata, checked=True)
         stamp = metadata.metadata or {}
         schema = file.schema_arrow
     version = stamp.get(b"tokcli.format", b"")
@@ -70,23 +76,47 @@ def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
     return file
 
 
+def parquet_file(
+    path: Location, metadata: pq.FileMetaData, *, checked: bool, like: pq.ParquetFile | None = None
+) -> pq.ParquetFile:
+    """A shard with its footer, to read it with its pages ``checked`` or not; ``like`` is the same shard, open."""
+    if isinstance(path, RemotePath):
+        return RemoteParquet(path, metadata, checked, like)
+    return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=checked, pre_buffer=False)
+
+
 def footer_length(tail: bytes) -> int:
     """Length of a Parquet footer with its own length and the magic number, told by the file's last 8 bytes."""
     return int.from_bytes(tail[:4], "little") + 8
 
 
 def _checked_footer(shard: Shard) -> bytes:
-    with shard.path.open("rb") as file:
+    footer = _remote_footer(shard.path) if isinstance(shard.path, RemotePath) else _local_footer(shard.path)
+    if blake3(footer).hexdigest(length=4) != shard.digest:
+        raise ValueError("the footer is not the one that was written")
+    return footer
+
+
+def _remote_footer(path: RemotePath) -> bytes:
+    """By one request, unless it is longer than it mostly is."""
+    footer, size = last_bytes(path, LIKELY_FOOTER_BYTES)
+    length = footer_length(footer[-8:])
+    if length > size:
+        raise ValueError(f"a footer of {length} bytes in an object of {size}")
+    if length > len(footer):
+        footer, _ = last_bytes(path, length)
+    return footer[-length:]
+
+
+def _local_footer(path: Path) -> bytes:
+    with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 8))
         length = footer_length(file.read(8))
         if length > size:
             raise ValueError(f"a footer of {length} bytes in a file of {size}")
         file.seek(size - length)
-        footer = file.read(length)
-    if blake3(footer).hexdigest(length=4) != shard.digest:
-        raise ValueError("the footer is not the one that was written")
-    return footer
+        return file.read(length)
 
 
 def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.Table:

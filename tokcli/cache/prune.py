@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from tokcli.cache.index import build_index
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import open_shard, read_columns
 from tokcli.cache.rewrite import Rewriter, metadata_types, replace_shards
+from tokcli.storage import Location
 
 
 def prune_items(
-    cache: Path,
+    cache: Location,
     manifest: Manifest,
     ids: Collection[str],
     shards: Sequence[Shard],

@@ -23,6 +23,7 @@ from tokcli.cache.schema import BLOBS, column_types
 from tokcli.cache.success import read_success
 from tokcli.cache.summary import summarize
 from tokcli.errors import CacheError, IntegrityError
+from tokcli.storage import Location, RemotePath, location
 from tokcli.types import EncodedItem
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Cache:
 
     manifest: Manifest
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path | RemotePath) -> None:
+        self.path = location(path)
         self.manifest = read_manifest(self.path)
         # Before the shards: a writer may be adding some, and then the mark must not be newer than what is found.
         told = self._told()
@@ -217,13 +218,13 @@ class Cache:
         return f"{self.path} has no item {item_id!r}{hint}; `tokcli inspect {self.path} --items` lists all {len(self)}"
 
 
-def _reopened(kind: type[Cache], path: Path, ids: list[str] | None) -> Cache:
+def _reopened(kind: type[Cache], path: Location, ids: list[str] | None) -> Cache:
     """What a pickled cache is; ``ids`` of a selection."""
     cache = kind(path)
     return cache if ids is None else cache.select(ids)
 
 
-def open_cache(path: str | Path) -> Cache:
+def open_cache(path: str | Path | RemotePath) -> Cache:
     """Open a cache for reading; it needs no lock and sees what is committed now.
 
     Raises ``CacheError`` for a path that is no cache or has a newer format, ``IntegrityError`` for a damaged one.

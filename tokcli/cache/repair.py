@@ -21,6 +21,7 @@ from tokcli.cache.success import read_success
 from tokcli.cache.verify import Problem, shard_problems
 from tokcli.cache.writer import SHARD_BYTES, SHARD_ITEMS
 from tokcli.errors import CacheError, IntegrityError
+from tokcli.storage import Location, only_local
 
 DAMAGED = "damaged"
 """Folder within the cache that bad files are moved to: no reader looks there, and what can be saved is a person's to
@@ -51,7 +52,7 @@ def repair_cache(path: str | Path, *, dry_run: bool = False) -> Repair:
     Raises ``IntegrityError`` where the manifest cannot be mended, ``CacheError`` where the codebook is lost,
     ``CacheLockedError`` where another process writes.
     """
-    cache = Path(path)
+    cache = only_local(path, "repairing", "copy the cache here, repair it, and copy it to a new place")
     lock = None if dry_run else lock_cache(_existing(cache))
     try:
         manifest, problems = _manifest(cache)
@@ -99,7 +100,8 @@ def _existing(cache: Path) -> Path:
     return cache
 
 
-def _name(cache: Path, file: Path) -> str:
+def _name(cache: Path, file: Location) -> str:
+    assert isinstance(file, Path)  # as the cache is
     return str(file.relative_to(cache))
 
 
@@ -164,7 +166,8 @@ def _remove_mark(cache: Path) -> None:
     sync_folder(cache)
 
 
-def _move(cache: Path, file: Path) -> None:
+def _move(cache: Path, file: Location) -> None:
+    assert isinstance(file, Path)
     folder = cache / DAMAGED
     target, number = folder / file.name, 1
     while target.exists():  # of an earlier repair, where a copy of the same shard came back

@@ -7,7 +7,6 @@ newest row of an id is the one that was valid before, and an id that is to go ne
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM, META_PREFIX, shard_schema
 from tokcli.cache.shard import ShardWriter
 from tokcli.errors import CacheError, IntegrityError
+from tokcli.storage import Location
 
 _OWN = ("sequence", "configuration", CHECKSUM)
 """What the new shard says for itself."""
@@ -40,7 +40,7 @@ class Rewriter:
 
     def __init__(
         self,
-        cache: Path,
+        cache: Location,
         manifest: Manifest,
         sequence: int,
         types: Mapping[str, pa.DataType],
@@ -49,7 +49,7 @@ class Rewriter:
     ) -> None:
         """``sequence`` is the first free one; ``types`` are those of all users' columns, without prefix."""
         self.sequence = sequence
-        self.shards: list[Path] = []
+        self.shards: list[Location] = []
         """Committed so far."""
         self._cache, self._manifest, self._types = cache, manifest, dict(types)
         self._limits = (max_bytes, max_items)

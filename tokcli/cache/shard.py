@@ -16,6 +16,7 @@ from tokcli.cache.encode import Row, row_bytes, rows_table
 from tokcli.cache.faults import fault_point
 from tokcli.cache.layout import shard_name
 from tokcli.cache.schema import BLOBS, PAGES_DIGEST, writer_options
+from tokcli.storage import Location
 
 ROW_GROUP_BYTES = 1 << 20
 """A row group is what a random access reads: 4 MB cost about as much as opening the next one."""
@@ -30,7 +31,7 @@ class ShardWriter:
     Every method raises ``CacheError`` when the disk refuses, and then leaves no file behind.
     """
 
-    def __init__(self, folder: Path, schema: pa.Schema, sequence: int, tag: str = "") -> None:
+    def __init__(self, folder: Location, schema: pa.Schema, sequence: int, tag: str = "") -> None:
         """``tag`` goes into the name of the temporary file: whose it is, of several that write at once."""
         self.schema = schema
         self.num_bytes = 0
@@ -63,7 +64,7 @@ class ShardWriter:
             # The rest of the row group may be long in coming: don't hold views of tensors that others own.
             self._rows[-1] |= {name: row[name].copy() for name in BLOBS if row.get(name) is not None}
 
-    def commit(self) -> Path:
+    def commit(self) -> Location:
         """Write what is buffered, sync, and give the shard its name."""
         self._flush()
         try:

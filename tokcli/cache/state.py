@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from tokcli.cache.layout import list_shards
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import open_shard, read_columns
 from tokcli.cache.part import Part
+from tokcli.storage import Location
 from tokcli.types import MediaItem
 
 Status = Literal["new", "done", "failed", "changed"]
@@ -50,7 +50,7 @@ def counts_of(state: Mapping[str, Known]) -> dict[str, int]:
 
 
 def load_state(
-    cache: Path, manifest: Manifest, part: Part | None = None, *, least: int = 0
+    cache: Location, manifest: Manifest, part: Part | None = None, *, least: int = 0
 ) -> tuple[dict[str, Known], int]:
     """Status of every id, or of those of a part, and the next free sequence number, read from the committed shards.
 

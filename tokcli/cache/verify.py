@@ -22,6 +22,7 @@ from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import PAGES_DIGEST
 from tokcli.cache.success import read_success
 from tokcli.errors import CacheError
+from tokcli.storage import Location, RemotePath, location
 
 ROOM_FOR_SEPARATORS = np.array([0, 0, 1])
 """A newline stands behind the last token of its row."""
@@ -36,17 +37,17 @@ class Problem:
     what: str
 
 
-def verify_cache(path: str | Path) -> list[Problem]:
+def verify_cache(path: str | Path | RemotePath) -> list[Problem]:
     """All that is wrong with a cache; empty when it is sound. Reads every byte, one row group at a time.
 
     Checked: every shard's footer against its name, its pages against the footer and their checksums, every row
     against its own, lengths and counts, coordinates against grids, order, masses, and ``_SUCCESS`` against the shards.
     Raises ``CacheError`` for a path that is no cache or has a newer format.
     """
-    cache = Path(path)
+    cache = location(path)
     manifest = read_manifest(cache)
     problems = [
-        Problem(str(file.relative_to(cache)), "is not a shard of this cache; move it elsewhere")
+        Problem(_within(cache, file), "is not a shard of this cache; move it elsewhere")
         for file in foreign_files(cache)
     ]
     shards = list_shards(cache)
@@ -60,11 +61,15 @@ def verify_cache(path: str | Path) -> list[Problem]:
     return problems
 
 
-def _name(cache: Path, shard: Shard) -> str:
-    return str(shard.path.relative_to(cache))
+def _name(cache: Location, shard: Shard) -> str:
+    return _within(cache, shard.path)
 
 
-def _whole_cache_problems(cache: Path, manifest: Manifest) -> list[Problem]:
+def _within(cache: Location, file: Location) -> str:
+    return str(file.relative_to(cache))  # type: ignore[arg-type]
+
+
+def _whole_cache_problems(cache: Location, manifest: Manifest) -> list[Problem]:
     index = build_index(cache, manifest)
     try:
         codebook_of(cache, manifest)
@@ -100,7 +105,7 @@ def shard_problems(shard: Shard, manifest: Manifest) -> Iterator[str]:
         yield str(error)
 
 
-def _pages_digest(path: Path) -> bytes:
+def _pages_digest(path: Location) -> bytes:
     """blake3 of all bytes before the footer, as hex digits."""
     digest = blake3()
     with path.open("rb") as file:

@@ -16,7 +16,6 @@ from tokcli.cache.faults import fault_point
 from tokcli.cache.folder import make_folder, prepare
 from tokcli.cache.layout import Table, list_shards
 from tokcli.cache.levels import check_levels, levels_of
-from tokcli.cache.lock import lock_cache
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
 from tokcli.cache.part import Part
@@ -29,7 +28,9 @@ from tokcli.cache.shard import ShardWriter
 from tokcli.cache.state import Known, Status, counts_of, load_state
 from tokcli.cache.success import write_success
 from tokcli.cache.tensors import check_range
+from tokcli.cache.unlocked import lock_of
 from tokcli.errors import CacheError
+from tokcli.storage import RemotePath, location
 from tokcli.types import EncodedItem, MediaItem
 
 SHARD_BYTES = 512 << 20
@@ -53,7 +54,7 @@ class CacheWriter:
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | RemotePath,
         manifest: Manifest,
         *,
         overwrite: bool = False,
@@ -65,7 +66,7 @@ class CacheWriter:
         max_shard_seconds: float = SHARD_SECONDS,
         chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
-        self.path = Path(path)
+        self.path = location(path)
         self._codec = codec_of(tokens_dtype or str(manifest.configuration.get("tokens_dtype", "float16")), codebook)
         if manifest.configuration.get("tokens_dtype", self._codec.name) != self._codec.name:
             raise ValueError(f"tokens_dtype is {self._codec.name}, the manifest tells {manifest.configuration}")
@@ -82,7 +83,7 @@ class CacheWriter:
         if part is not None and overwrite:
             raise ValueError("a part cannot replace the cache that others write to")
         make_folder(self.path)
-        self._lock = lock_cache(self.path) if part is None else PartLock(self.path, part)
+        self._lock = lock_of(self.path, part)
         try:
             self.manifest = prepare(self.path, manifest, overwrite=overwrite, part=part)
             if codebook is not None:

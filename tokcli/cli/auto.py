@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokcli.cli.output import note, warn
 from tokcli.errors import MethodError
+from tokcli.storage import location
 
 if TYPE_CHECKING:
     from tokcli.recipe import CompressRecipe
@@ -17,7 +18,7 @@ def with_method(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     """The recipe with a method in the place of ``auto``."""
     from tokcli.cache.layout import MANIFEST
 
-    if (Path(recipe.output) / MANIFEST).is_file() and not recipe.overwrite:
+    if (location(recipe.output) / MANIFEST).is_file() and not recipe.overwrite:
         return _of_cache(recipe, quiet)
     return _searched(recipe, quiet)
 
@@ -26,7 +27,7 @@ def _of_cache(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     from tokcli.cache.manifest import read_manifest
     from tokcli.pipeline.progress import describe_method
 
-    stored = read_manifest(Path(recipe.output)).configuration["method"]
+    stored = read_manifest(location(recipe.output)).configuration["method"]
     if not quiet:
         note(f"auto: {recipe.output} was made with {describe_method(stored)}, which is taken again")
         document = _last_search(recipe, stored)

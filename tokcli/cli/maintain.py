@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -12,6 +11,7 @@ from tokcli.cli.inspect import CachePath
 from tokcli.cli.options import Json, Quiet
 from tokcli.cli.output import human_bytes, note, plain, results, show
 from tokcli.errors import TokcliError, UsageError
+from tokcli.storage import location
 
 SHOWN = 10
 """Ids that are printed for people; --json has all."""
@@ -97,7 +97,7 @@ def _command(cache: str) -> tuple[str | None, str]:
     from tokcli.pipeline.recorded import command_line, recorded_recipe
 
     try:
-        return command_line(recorded_recipe(read_manifest(Path(cache)), cache)), ""
+        return command_line(recorded_recipe(read_manifest(location(cache)), cache)), ""
     except TokcliError as error:
         return None, str(error)
 
@@ -107,7 +107,7 @@ def _make_again(cache: str, inputs: list[str], quiet: bool, as_json: bool) -> in
     from tokcli.cli.compress import exit_code, run_compress
     from tokcli.pipeline.recorded import recorded_recipe
 
-    recipe = recorded_recipe(read_manifest(Path(cache)), cache, inputs)
+    recipe = recorded_recipe(read_manifest(location(cache)), cache, inputs)
     return exit_code(run_compress(recipe, quiet, as_json), recipe)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +10,7 @@ from rich.markup import escape
 from tokcli.cli.inspect import CachePath
 from tokcli.cli.options import Device, Json, Quiet
 from tokcli.cli.output import plain, results, show
+from tokcli.storage import location
 
 if TYPE_CHECKING:
     from tokcli.pipeline.reencode import DeepReport
@@ -51,7 +51,7 @@ def verify(
     from tokcli.cache.success import read_success
 
     report = verify_cache(cache)
-    complete = not report and read_success(Path(cache)) is not None
+    complete = not report and read_success(location(cache)) is not None
     checked = _deep(cache, sample, seed, device, quiet) if deep and not report else None
     wrong = checked.wrong if checked is not None else []
     document: dict[str, Any] = {

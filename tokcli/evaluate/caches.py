@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tokcli.cache import Cache, open_cache
@@ -14,6 +13,7 @@ from tokcli.errors import ModelError, UsageError
 from tokcli.evaluate.runner import Source
 from tokcli.evaluate.settings import BLIND, FULL, Setting
 from tokcli.methods import Compressor
+from tokcli.storage import location
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Caches:
 
 def are_caches(inputs: Sequence[str]) -> bool:
     """Whether the inputs are folders of caches. Raises ``UsageError`` where only some are."""
-    found = [given for given in inputs if (Path(given) / MANIFEST).is_file()]
+    found = [given for given in inputs if (location(given) / MANIFEST).is_file()]
     if found and len(found) < len(inputs):
         other = next(given for given in inputs if given not in found)
         raise UsageError(f"{found[0]} is a cache and {other} is not; evaluate caches, or media, not both at once")

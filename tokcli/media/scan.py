@@ -89,10 +89,10 @@ def scan_inputs(
             _take(found, given, read_rows)
         elif glob.has_magic(given):
             matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207 - keeps "./" as given
-            wanted = [match for match in matches if Path(match).is_dir() or _matches(match, given)]
-            if not wanted:
+            media = [match for match in matches if Path(match).is_dir() or _matches(match, given)]
+            if not media:
                 raise UsageError(f"{one_line(given)}: no media matches this pattern")
-            for match in wanted:
+            for match in media:
                 _take(found, match, read_rows)
         else:
             raise UsageError(f"{one_line(given)}: no such file or folder")

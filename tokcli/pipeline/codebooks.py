@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
@@ -14,13 +12,14 @@ from tokcli.cache.layout import MANIFEST
 from tokcli.cache.levels import joined
 from tokcli.cache.manifest import read_manifest
 from tokcli.errors import UsageError
+from tokcli.storage import Location, location
 
 MOST_ITEMS = 256
 """Items that a codebook is trained on, evenly spaced in the order of writing."""
 
 
 def codebook_for(
-    codec: str, folder: Path, *, reuse: str | None, overwrite: bool, source: Cache | None = None
+    codec: str, folder: Location, *, reuse: str | None, overwrite: bool, source: Cache | None = None
 ) -> Codebook | None:
     """The codebook for writing a cache in ``folder`` with ``codec``; None for codecs without one.
 
@@ -37,7 +36,7 @@ def codebook_for(
             raise UsageError(f"codec {codec} has no codebook; leave --codebook out, or take --codec pq4 or pq8")
         return None
     if reuse is not None:
-        found = codebook_of(Path(reuse), read_manifest(Path(reuse)))
+        found = codebook_of(location(reuse), read_manifest(location(reuse)))
         if found is None:
             raise UsageError(f"{reuse} has no codebook; name a cache that was made with --codec pq4 or pq8")
         return found

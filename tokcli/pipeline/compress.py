@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TypeVar
 
 from tokcli.errors import CacheError, MethodError
@@ -24,6 +23,7 @@ from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent
 from tokcli.pipeline.session import ItemSession
 from tokcli.pipeline.targets import Output, Target, summarize
 from tokcli.recipe import CompressRecipe
+from tokcli.storage import work_folder
 from tokcli.types import MediaItem
 
 Result = TypeVar("Result")
@@ -230,7 +230,7 @@ class Run:
             self.jobs.append(EncodingJob(event, self.lanes.submit(self._fitting(session, call, STEPS_AT_A_TIME))))
 
     def _open(self, item: MediaItem, opened: Opened) -> ItemSession:
-        targets, folder = list(self.ledger.due[item.id]), Path(self.job.recipe.output)
+        targets, folder = list(self.ledger.due[item.id]), work_folder(self.job.recipe.output)
         return ItemSession(
             item, opened, self.job.tower, targets, folder, self.job.recipe.reuse_unchanged, self.job.describe
         )

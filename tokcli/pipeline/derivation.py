@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from tokcli.pipeline.preflight import library_versions
 from tokcli.pipeline.reduction import stored
 from tokcli.pipeline.targets import Target, check_targets, wanted_caches
 from tokcli.recipe import DeriveRecipe
+from tokcli.storage import Location
 from tokcli.types import EncodedItem, MediaItem
 
 
@@ -78,7 +78,7 @@ def check_derivation(recipe: DeriveRecipe) -> DeriveJob:
     )
 
 
-def _derivation(source: Cache, folder: Path, further: Compressor, recipe: DeriveRecipe, seed: int) -> Derivation:
+def _derivation(source: Cache, folder: Location, further: Compressor, recipe: DeriveRecipe, seed: int) -> Derivation:
     if folder.resolve() == source.path.resolve():
         raise UsageError(f"{folder} is the cache to derive from; name another folder with -o")
     configuration = source.manifest.configuration
@@ -108,7 +108,7 @@ def _derivation(source: Cache, folder: Path, further: Compressor, recipe: Derive
     return Derivation(Target(folder, compressor, manifest, codebook), run)
 
 
-def _codebook(source: Cache, codec: str, folder: Path, recipe: DeriveRecipe) -> Codebook | None:
+def _codebook(source: Cache, codec: str, folder: Location, recipe: DeriveRecipe) -> Codebook | None:
     """The source's own where tokens are stored again as they were, else as the recipe says."""
     own = codebook_of(source.path, source.manifest)
     if recipe.codebook is None and own is not None and codec == source.manifest.configuration["tokens_dtype"]:

@@ -18,6 +18,7 @@ from tokcli.pipeline.replies import row_of, settings_of
 from tokcli.pipeline.subjects import Subject, known, subjects
 from tokcli.pipeline.templates import check_fields, fill
 from tokcli.recipe import InferRecipe
+from tokcli.storage import only_local
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,13 @@ def infer(
     model = _model(recipe, cache, identity["model"], choice) if recipe.overwrite else None
     output = None
     if recipe.output:
-        output = AnswerFile(Path(recipe.output), identity, recipe.overwrite, hashes, recipe.retry_errors)
+        output = AnswerFile(
+            only_local(recipe.output, "writing answers", "write it here, and copy it"),
+            identity,
+            recipe.overwrite,
+            hashes,
+            recipe.retry_errors,
+        )
     pending = [question for question in asked if output is None or question.key not in output.done]
     if on_begin is not None:
         on_begin(len(asked), len(asked) - len(pending), notes + _notes(missing, output))

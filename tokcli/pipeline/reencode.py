@@ -20,6 +20,7 @@ from tokcli.media import hash_file
 from tokcli.pipeline.compress import compress
 from tokcli.pipeline.progress import Observer
 from tokcli.pipeline.recorded import recorded_recipe
+from tokcli.storage import is_url
 from tokcli.types import EncodedItem, TokenSet
 
 Outcome = Literal["equal", "close", "different", "changed", "gone"]
@@ -81,7 +82,7 @@ def verify_deep(
     for item_id in ids:
         lost = _source_problem(rows[item_id])
         if lost is None:
-            sources[item_id] = str(Path(rows[item_id]["path"]).absolute())
+            sources[item_id] = _from_anywhere(rows[item_id]["path"])
         else:
             found[item_id] = lost
     reasons: tuple[str, ...] = ()
@@ -94,6 +95,10 @@ def verify_deep(
     dtype = str(cache.manifest.configuration["tokens_dtype"])
     tolerance = TOLERANCES.get(dtype, TOLERANCE_OF_CODES)
     return DeepReport(not reasons, tolerance, reasons, tuple(found[item_id] for item_id in ids))
+
+
+def _from_anywhere(path: str) -> str:
+    return path if is_url(path) else str(Path(path).absolute())
 
 
 def _source_problem(row: Mapping[str, Any]) -> Checked | None:

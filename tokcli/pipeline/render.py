@@ -11,6 +11,7 @@ from tokcli.cache.atomic import write_atomically
 from tokcli.errors import UsageError
 from tokcli.media import write_image, write_video
 from tokcli.recipe import RenderRecipe
+from tokcli.storage import only_local
 from tokcli.synthetic import Scene, make_scene, questions, render_at, render_frames, scene_kinds
 
 # Seeds above are those of scenes that the bundled model was trained on.
@@ -38,7 +39,7 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
     ``UsageError`` for an unknown kind, and for a folder that holds other files.
     """
     check_render(recipe)
-    folder = Path(recipe.output)
+    folder = only_local(recipe.output, "rendering", "write it here, and copy it")
     folder.mkdir(parents=True, exist_ok=True)
     asked: list[dict[str, str | float]] = []
     seconds = 0.0
@@ -105,7 +106,7 @@ def check_render(recipe: RenderRecipe) -> None:
         make_scene(kind, 0)
         if recipe.format == "png" and kind not in TIMELESS:
             raise UsageError(f"scenes of kind {kind!r} need time to happen; as png there are {', '.join(TIMELESS)}")
-    folder = Path(recipe.output)
+    folder = only_local(recipe.output, "rendering", "write it here, and copy it")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder with -o")
     if folder.is_dir() and any(folder.iterdir()):

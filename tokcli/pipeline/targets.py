@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +20,7 @@ from tokcli.media import ScanResult
 from tokcli.methods import Compressor, resolve
 from tokcli.pipeline.progress import CompressSummary
 from tokcli.recipe import CompressRecipe, DeriveRecipe
+from tokcli.storage import Location, location
 from tokcli.types import EncodedItem, MediaItem
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -30,7 +30,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 class Target:
     """A cache that a run is to fill."""
 
-    folder: Path
+    folder: Location
     compressor: Compressor
     manifest: Manifest
     codebook: Codebook | None = None
@@ -118,7 +118,7 @@ def check_targets(targets: Sequence[Target], overwrite: bool) -> None:
             check_configuration(target.folder, target.manifest)
 
 
-def wanted_caches(recipe: CompressRecipe | DeriveRecipe, seed: int) -> list[tuple[Path, Compressor]]:
+def wanted_caches(recipe: CompressRecipe | DeriveRecipe, seed: int) -> list[tuple[Location, Compressor]]:
     """The folders that a recipe fills, its output first, each with its method. Raises ``UsageError``."""
     compressor = resolve(
         recipe.method,
@@ -128,10 +128,10 @@ def wanted_caches(recipe: CompressRecipe | DeriveRecipe, seed: int) -> list[tupl
         options=recipe.options,
         seed=seed,
     )
-    return [(Path(recipe.output), compressor), *(parse_also(text, seed) for text in recipe.also)]
+    return [(location(recipe.output), compressor), *(parse_also(text, seed) for text in recipe.also)]
 
 
-def parse_also(text: str, seed: int) -> tuple[Path, Compressor]:
+def parse_also(text: str, seed: int) -> tuple[Location, Compressor]:
     """``NAME[@BUDGET][:OPTION=VALUE,...]=FOLDER`` as a folder and a compressor.
 
     A budget below 1, or written with a point, is a share; any other number is the most tokens. Raises ``UsageError``.
@@ -161,10 +161,10 @@ def parse_also(text: str, seed: int) -> tuple[Path, Compressor]:
         max_tokens = int(budget) if at and not is_share else None
     except ValueError:
         raise UsageError(f"--also {text!r}: the budget {budget!r} is no number; write {shape}") from None
-    return Path(folder.strip()), resolve(name, keep=keep, max_tokens=max_tokens, options=options, seed=seed)
+    return location(folder.strip()), resolve(name, keep=keep, max_tokens=max_tokens, options=options, seed=seed)
 
 
-def check_same_pixels(wanted: Sequence[tuple[Path, Compressor]]) -> None:
+def check_same_pixels(wanted: Sequence[tuple[Location, Compressor]]) -> None:
     """Raise ``UsageError`` where methods want other frames: what one decoding and one encoding gives is for all."""
     for folder, compressor in wanted:
         for other_folder, other in wanted:

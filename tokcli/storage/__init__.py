@@ -1,10 +1,25 @@
 """Files that are not on this machine: any URL that fsspec knows, ``s3://bucket/folder`` before all.
 
-What is said of a path here is a URL's; a path of this machine stays a ``pathlib.Path`` and never comes here.
+``location`` gives a ``pathlib.Path`` for what lies on this machine and a ``RemotePath`` for the rest.
 """
 
 from tokcli.storage.failures import TRIES, read
-from tokcli.storage.scratch import Scratch
+from tokcli.storage.remote import Location, RemotePath, location, only_local, work_folder
+from tokcli.storage.scratch import Scratch, scratch_folder
 from tokcli.storage.urls import Facts, filesystem_of, is_url, local_path
 
-__all__ = ["TRIES", "Facts", "Scratch", "filesystem_of", "is_url", "local_path", "read"]
+__all__ = [
+    "TRIES",
+    "Facts",
+    "Location",
+    "RemotePath",
+    "Scratch",
+    "filesystem_of",
+    "is_url",
+    "local_path",
+    "location",
+    "only_local",
+    "read",
+    "scratch_folder",
+    "work_folder",
+]

@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import stamina
-
 from tokcli.errors import TokcliError
 
 Result = TypeVar("Result")
@@ -46,6 +44,8 @@ def read(call: Callable[[], Result]) -> Result:
 
     Raises ``OSError`` of the same meaning as for a file, with the reason as its ``strerror``.
     """
+    import stamina
+
     try:
         for attempt in stamina.retry_context(
             on=is_transient,
@@ -95,6 +95,12 @@ def reason_of(error: Exception) -> str:
     """Why, in one line."""
     told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(str(told).split()) or type(error).__name__
+
+
+def is_no_bucket(error: BaseException) -> bool:
+    """Whether what is missing is not the object but all that it should lie in."""
+    responses = [getattr(one, "response", None) for one in _chain(error)]
+    return any(isinstance(said, dict) and said.get("Error", {}).get("Code") == "NoSuchBucket" for said in responses)
 
 
 def _status(error: BaseException) -> int | None:

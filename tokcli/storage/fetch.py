@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fsspec.callbacks import Callback
-
 from tokcli.storage.failures import read
 from tokcli.storage.urls import filesystem_of
 
@@ -54,7 +52,7 @@ class Fetch:
     def _once(self) -> None:
         self.tries += 1
         filesystem, path = filesystem_of(self.url)
-        filesystem.get_file(path, str(self.target), callback=_Watch(self.stopped), **_one_stream(filesystem))
+        filesystem.get_file(path, str(self.target), callback=_watch(self.stopped), **_one_stream(filesystem))
 
 
 def _one_stream(filesystem: Any) -> dict[str, Any]:
@@ -63,11 +61,12 @@ def _one_stream(filesystem: Any) -> dict[str, Any]:
     return {"max_concurrency": 1} if "s3" in names else {}
 
 
-class _Watch(Callback):
-    def __init__(self, stopped: Callable[[], bool]) -> None:
-        super().__init__()
-        self._stopped = stopped
+def _watch(stopped: Callable[[], bool]) -> Any:
+    from fsspec.callbacks import Callback
 
-    def relative_update(self, inc: int = 1) -> None:
-        if self._stopped():
-            raise FetchStoppedError
+    class Watch(Callback):
+        def relative_update(self, inc: int = 1) -> None:
+            if stopped():
+                raise FetchStoppedError
+
+    return Watch()

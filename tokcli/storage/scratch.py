@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -40,6 +42,24 @@ class Scratch:
         """Remove the folder with all that is in it."""
         shutil.rmtree(self.path, ignore_errors=True)
         self._lock.release()
+
+
+_of_process: tuple[int, Scratch] | None = None
+
+
+def scratch_folder() -> Path:
+    """A folder for this process, which is gone when the process ends."""
+    global _of_process
+    if _of_process is None or _of_process[0] != os.getpid():  # a forked child must not use, or remove, its parent's
+        scratch = Scratch()
+        _of_process = (os.getpid(), scratch)
+        atexit.register(_close, scratch, os.getpid())
+    return _of_process[1].path
+
+
+def _close(scratch: Scratch, process: int) -> None:
+    if process == os.getpid():
+        scratch.close()
 
 
 def remove_stale() -> int:

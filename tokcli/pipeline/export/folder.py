@@ -19,16 +19,17 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from tokcli.errors import TokcliError, UsageError
+from tokcli.storage import Location
 
 ABOUT = "export.json"
 """Says what the folder is; only a folder that has it is overwritten."""
 _LOCK, _OLD = ".lock", "-old"
 
 
-def check_output(output: Path, cache: Path, *, overwrite: bool) -> None:
+def check_output(output: Path, cache: Location, *, overwrite: bool) -> None:
     """Raise ``UsageError`` unless an export may be written to ``output``."""
     own, source = output.resolve(), cache.resolve()
-    if own == source or source in own.parents or own in source.parents:
+    if isinstance(source, Path) and (own == source or source in own.parents or own in source.parents):
         raise UsageError(f"{output} and the cache {cache} must not be inside one another; name another output folder")
     _restore(output)
     if output.is_symlink() or (output.exists() and not output.is_dir()):

@@ -22,6 +22,7 @@ from tokcli.pipeline.export.folder import check_output, measure, whole_folder, w
 from tokcli.pipeline.export.settings import ExportSettings
 from tokcli.pipeline.export.writer import Writer
 from tokcli.pipeline.subjects import known, named, passing
+from tokcli.storage import only_local
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def export(
     """
     started = time.monotonic()
     cache = open_cache(settings.cache)
-    output = Path(settings.output)
+    output = only_local(settings.output, "exporting", "write it here, and copy it")
     check_output(output, cache.path, overwrite=settings.overwrite)
     rows = _chosen(cache, settings)
     plan = _plan(cache, rows, settings)

@@ -23,6 +23,7 @@ from tokcli.pipeline.ray.messages import Loaded, Order, Report, Setup
 from tokcli.pipeline.ray.sizes import plan_sizes
 from tokcli.pipeline.targets import Target, check_targets, summarize
 from tokcli.recipe import CompressRecipe
+from tokcli.storage import location
 
 POLL_SECONDS = 0.5
 SAMPLES = 16
@@ -106,7 +107,7 @@ class Driver:
 
     def _prepare(self, loaded: Loaded) -> None:
         """Make the caches, or look at what they have, and plan what they miss: longest first."""
-        wanted = ((Path(self.recipe.output), self.request.compressor), *self.request.also)
+        wanted = ((location(self.recipe.output), self.request.compressor), *self.request.also)
         targets = [Target(*both, *made) for both, made in zip(wanted, zip(loaded.manifests, loaded.codebooks))]
         check_targets(targets, self.recipe.overwrite)
         with ExitStack() as stack:
