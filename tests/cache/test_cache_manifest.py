@@ -66,6 +66,21 @@ def test_differences(changes: dict[str, Any], expected: list[str]) -> None:
     assert make_manifest().differences(make_manifest(**changes)) == expected
 
 
+def test_a_method_in_the_place_of_another_is_one_difference() -> None:
+    def made_with(*methods: tuple[str, dict[str, Any]]) -> Manifest:
+        named = [{"name": name, "options": options} for name, options in methods]
+        return make_manifest(method={"methods": named})
+
+    dtd, evs = ("dtd", {"keep": 0.1, "threshold": 0.5}), ("evs", {"keep": 0.1})
+    assert made_with(dtd).differences(made_with(evs)) == ['method.methods.0: "dtd" in the cache, "evs" asked for']
+    assert made_with(dtd).differences(made_with(dtd, evs)) == [
+        'method.methods.1: nothing in the cache, "evs" asked for'
+    ]
+    assert made_with(dtd).differences(made_with(("dtd", {"keep": 0.2, "threshold": 0.5}))) == [
+        "method.methods.0:dtd.options.keep: 0.1 in the cache, 0.2 asked for"
+    ]
+
+
 def test_another_configuration_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     write_cache(tmp_path, make_item())
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

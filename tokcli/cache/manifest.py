@@ -7,6 +7,7 @@ time, inputs) is for people and may differ from run to run.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ DIGEST = "blake3"
 # by another path or branch.
 _NAMES_OF_A_FINGERPRINT = ("model.model", "model.name", "model.revision")
 _ABSENT = object()
+_PART = re.compile(r".*?\.\d+:[^.]+")
 
 
 def canonical_json(value: Any) -> str:
@@ -102,6 +104,8 @@ class Manifest:
             for name in _NAMES_OF_A_FINGERPRINT:
                 old.pop(name, None)
                 new.pop(name, None)
+        gone, come = _parts(old) - _parts(new), _parts(new) - _parts(old)
+        old, new = _named(old, gone), _named(new, come)
         return [
             (key, _show(old.get(key, _ABSENT)), _show(new.get(key, _ABSENT)))
             for key in sorted(old.keys() | new.keys())
@@ -184,6 +188,24 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(child, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, value
+
+
+def _parts(leaves: Mapping[str, Any]) -> set[str]:
+    """The named parts that leaves are of: ``method.methods.0:dtd`` for ``method.methods.0:dtd.options.keep``."""
+    return {match[0] for key in leaves if (match := _PART.match(key))}
+
+
+def _named(leaves: Mapping[str, Any], parts: set[str]) -> dict[str, Any]:
+    """Leaves, with one for each of these parts, its name, in place of all that are of it."""
+    found: dict[str, Any] = {}
+    for key, value in leaves.items():
+        match = _PART.match(key)
+        if match and match[0] in parts:
+            place, _, name = match[0].rpartition(":")
+            found[place] = name
+        else:
+            found[key] = value
+    return found
 
 
 def _show(value: Any) -> str:
