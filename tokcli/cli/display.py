@@ -22,10 +22,14 @@ MAX_FAILURE_LINES = 20
 
 
 class ProgressDisplay:
-    """Observer that draws. Use as a context manager."""
+    """Observer that draws. Use as a context manager.
 
-    def __init__(self, quiet: bool = False) -> None:
+    Without ``notes`` it says nothing of what a run is made of: for commands that make a cache only to look at it.
+    """
+
+    def __init__(self, quiet: bool = False, *, notes: bool = True) -> None:
         self.quiet = quiet
+        self.notes = notes
         self.live: Live | None = None
         self.last_plain = time.monotonic()
         self.failures: Counter[str] = Counter()
@@ -46,10 +50,12 @@ class ProgressDisplay:
     def begin(self, progress: Progress, notes: list[str]) -> None:
         if self.quiet:
             return
-        for text in notes:
-            note(text)
         todo = progress.items - progress.skipped - progress.failed
-        note(f"{progress.items} inputs: {progress.skipped} already in the cache, {todo} to do")
+        if self.notes:
+            for text in notes:
+                note(text)
+            inputs = "1 input" if progress.items == 1 else f"{progress.items:,} inputs"
+            note(f"{inputs}: {progress.skipped:,} already in the cache, {todo:,} to do")
         if notices.is_terminal and todo:
             self.live = Live(console=notices, refresh_per_second=4, transient=True)
             self.live.start()

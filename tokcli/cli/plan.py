@@ -100,7 +100,7 @@ def plan(
         "timeout": timeout,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "plan", flags=True)
-    with stoppable(), ProgressDisplay(quiet) as display:
+    with stoppable(), ProgressDisplay(quiet, notes=False) as display:
         found = run(recipe, method or ["dtd"], sample=sample, observer=display)
     show(_document(found), as_json, lambda: _draw(found))
     raise typer.Exit(3 if found.failed else 0)

@@ -88,7 +88,7 @@ def _deep(cache: str, sample: int, seed: int, device: str, quiet: bool) -> DeepR
     from tokcli.cli.stopping import stoppable
     from tokcli.pipeline.reencode import verify_deep
 
-    with stoppable(), ProgressDisplay(quiet) as display:
+    with stoppable(), ProgressDisplay(quiet, notes=False) as display:
         return verify_deep(cache, sample=sample, seed=seed, device=device, observer=display)
 
 
