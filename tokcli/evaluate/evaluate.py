@@ -38,6 +38,7 @@ from tokcli.evaluate.settings import (
 )
 from tokcli.models import LanguageModel, load_language_model
 from tokcli.recipe import EvalRecipe
+from tokcli.storage import only_local
 
 OUTCOMES, RESULTS = "outcomes.jsonl", "results"
 
@@ -130,7 +131,7 @@ def _tell_left_out(missing: Sequence[str], unasked: int, observer: EvalObserver)
 
 
 def _folder(recipe: EvalRecipe) -> Path:
-    folder = Path(recipe.output)
+    folder = only_local(recipe.output, "evaluating", "write it here, and copy it")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder with -o")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / OUTCOMES).exists():

@@ -26,6 +26,7 @@ from tokcli.evaluate.tune_trials import LoadedOnce, RunnerTrials
 from tokcli.models import LanguageModel, load_language_model
 from tokcli.pipeline.restore import visual_tokens
 from tokcli.recipe import EvalRecipe, TuneRecipe
+from tokcli.storage import only_local
 from tokcli.types import VisualTokens
 
 TRIED = "tried.jsonl"
@@ -82,7 +83,7 @@ def _encoding(recipe: TuneRecipe) -> EvalRecipe:
 
 
 def _folder(recipe: TuneRecipe) -> Path:
-    folder = Path(recipe.output)
+    folder = only_local(recipe.output, "tuning", "write it here, and copy it")
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; give a folder with -o")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / TRIED).exists():

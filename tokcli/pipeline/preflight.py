@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from tokcli.pipeline.feasible import check_method
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
 from tokcli.recipe import CompressRecipe, LimitsRecipe
+from tokcli.storage import Location, location
 
 OPTIONAL_DECODERS = ("decord", "torchcodec")
 VERSIONED = ("torch", "transformers", "av", "pillow", "pyarrow", "numpy")
@@ -41,7 +41,7 @@ class Request:
     scan: ScanResult
     compressor: Compressor
     workers: int
-    also: tuple[tuple[Path, Compressor], ...] = ()
+    also: tuple[tuple[Location, Compressor], ...] = ()
     """Further caches to fill from the same decoding and encoding."""
     part: Part | None = None
     """What the run is for, where others do the rest; ``scan`` has only its items then."""
@@ -124,7 +124,7 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     recipe = request.recipe
     tower = tower or load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
     sampling = Sampling(**recipe.sampling.model_dump())
-    wanted = ((Path(recipe.output), request.compressor), *request.also)
+    wanted = ((location(recipe.output), request.compressor), *request.also)
     targets = tuple(_target(recipe, tower, compressor, sampling, folder) for folder, compressor in wanted)
     for target in targets:
         check_method(target.compressor, tower, reuse=recipe.reuse_unchanged is not None)
@@ -173,7 +173,7 @@ def available_cores() -> int:
 
 
 def _target(
-    recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling, folder: Path
+    recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling, folder: Location
 ) -> Target:
     codec = recipe.tokens_dtype if recipe.tokens_dtype != "auto" else str(tower.identity["dtype"])
     codebook = codebook_for(codec, folder, reuse=recipe.codebook, overwrite=recipe.overwrite)
