@@ -1,7 +1,8 @@
 """All measurements, one after the other: ratios taken side by side in one run.
 
 python -m bench [NAME ...] [--json]      names: methods storage cache_limits decode decoders first_token many_prompts
-                                         memory halves compress accelerator keyframes reuse in_tower startup scale
+                                         memory halves compress accelerator keyframes reuse in_tower startup ray scale
+                                         buckets
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ NAMES = (
     "reuse",
     "in_tower",
     "startup",
+    "ray",
     "scale",
+    "buckets",
 )
 
 

@@ -1,108 +1,31 @@
-"""A real S3-compatible server on loopback, with a log of its requests and failures on demand."""
+"""A real S3-compatible server on loopback for the session."""
 
 from __future__ import annotations
 
-import re
 import sys
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from s3_server import Server, empty_bucket, serving, variables
 
 # Items and manifests are those of the tests of caches.
 sys.path.append(str(Path(__file__).parents[1] / "cache"))
 
-BUCKET = "bucket"
-
-
-@dataclass
-class Server:
-    """The server: what it was asked, and what it is to refuse."""
-
-    endpoint: str = ""
-    requests: list[tuple[str, str, str]] = field(default_factory=list)
-    """Method, path with query, and the ``Range`` header of every request, in order."""
-    sent: int = 0
-    """Bytes of all answers."""
-    refuse: Callable[[str, str], int | None] = lambda method, path: None
-    """Gives the status to answer a request with instead, if any."""
-
-    def forget(self) -> None:
-        self.requests.clear()
-        self.sent = 0
-        self.refuse = lambda method, path: None
-
-    def counts(self, pattern: str = "") -> Counter[str]:
-        """Requests by method, those whose path matches."""
-        return Counter(method for method, path, _ in self.requests if re.search(pattern, path))
-
-
-class _Logged:
-    """WSGI middleware that counts, and refuses what it is told to."""
-
-    def __init__(self, app: Any, server: Server) -> None:
-        self.app, self.server = app, server
-
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        query = environ.get("QUERY_STRING", "")
-        path = environ["PATH_INFO"] + (f"?{query}" if query else "")
-        method = environ["REQUEST_METHOD"]
-        self.server.requests.append((method, path, environ.get("HTTP_RANGE", "")))
-        status = self.server.refuse(method, path)
-        if status is not None:
-            code = {403: "AccessDenied", 500: "InternalError", 503: "SlowDown"}.get(status, str(status))
-            body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code} for the test</Message></Error>"
-            start_response(f"{status} refused", [("Content-Type", "application/xml")])
-            return [b"" if method == "HEAD" else body.encode()]
-        return self._counted(self.app(environ, start_response))
-
-    def _counted(self, answer: Any) -> Iterator[bytes]:
-        for block in answer:
-            self.server.sent += len(block)
-            yield block
-
 
 @pytest.fixture(scope="session")
 def running_server() -> Iterator[Server]:
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-    from werkzeug.serving import make_server
-
-    server = Server()
-    app = _Logged(DomainDispatcherApplication(create_backend_app), server)
-    listening = make_server("127.0.0.1", 0, app, threaded=True)
-    server.endpoint = f"http://127.0.0.1:{listening.server_port}"
-    thread = threading.Thread(target=listening.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    listening.shutdown()
-    thread.join()
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture
 def s3(running_server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """The server with an empty bucket, found as any S3 client finds its server: by the variables of AWS."""
-    import fsspec
-    import requests
-
-    for name, value in {
-        "AWS_ENDPOINT_URL": running_server.endpoint,
-        "AWS_ACCESS_KEY_ID": "testing",
-        "AWS_SECRET_ACCESS_KEY": "testing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        # One attempt of botocore for each of ours: its own waits would take a minute.
-        "AWS_RETRY_MODE": "standard",
-        "AWS_MAX_ATTEMPTS": "1",
-    }.items():
+    for name, value in variables(running_server).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
     monkeypatch.setattr("tokcli.storage.failures.FIRST_WAIT_SECONDS", 0.01)
-    requests.post(f"{running_server.endpoint}/moto-api/reset", timeout=10)
-    fsspec.filesystem("s3").clear_instance_cache()
-    fsspec.filesystem("s3").mkdir(BUCKET)
-    running_server.forget()
+    empty_bucket(running_server)
     yield running_server
     running_server.forget()

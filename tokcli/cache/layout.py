@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tokcli.storage import Location
+from tokcli.storage import Location, RemotePath
 
 Table = Literal["data", "errors"]
 TABLES: tuple[Table, ...] = ("data", "errors")
@@ -40,10 +41,16 @@ def list_shards(cache: Location) -> list[Shard]:
     shards = []
     for table in TABLES:
         folder = cache / table
-        for path in folder.iterdir() if folder.is_dir() else ():
+        for path in _entries(folder):
             if match := _PART.fullmatch(path.name):
                 shards.append(Shard(int(match[1]), match[2], table, path))
     return sorted(shards)
+
+
+def _entries(folder: Location) -> Iterable[Location]:
+    if isinstance(folder, RemotePath):
+        return folder.glob("part-*")
+    return folder.iterdir() if folder.is_dir() else ()
 
 
 def foreign_files(cache: Location) -> list[Location]:

@@ -49,9 +49,12 @@ INPUT, SAMPLING = "Input", "Sampling and limits"
 
 def compress(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or manifests (csv, jsonl, parquet).")
+        list[str],
+        typer.Argument(
+            metavar="INPUT", help="Files, folders, globs, manifests (csv, jsonl, parquet), or URLs of these."
+        ),
     ],
-    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the token cache.")],
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder of the token cache, or a URL.")],
     method: Annotated[
         str,
         typer.Option("--method", "-m", help="Method, or several: 'a,b'; auto: see below.", rich_help_panel=METHOD),
@@ -179,6 +182,7 @@ def compress(
     [dim]tokcli compress videos/ -o cache --method dtd --threshold 0.5[/dim]
     [dim]tokcli compress list.csv --path-col file -o cache --method evs --keep 0.2[/dim]
     [dim]tokcli compress videos/ photos/ -o cache --model ~/Qwen2.5-VL-7B-Instruct[/dim]
+    [dim]tokcli compress s3://bucket/videos/ -o s3://bucket/cache[/dim]
     [dim]tokcli compress videos/ -o cache --method auto --retain 0.98 --qa qa.jsonl[/dim]
 
     Several caches come from one decoding and one encoding, each as if it were made alone

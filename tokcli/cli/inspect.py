@@ -16,7 +16,7 @@ from tokcli.errors import UsageError
 if TYPE_CHECKING:
     from tokcli.cache import Cache
 
-CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder that `tokcli compress` wrote.")]
+CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder that `tokcli compress` wrote, or its URL.")]
 ITEM_COLUMNS = ("id", "kind", "duration_seconds", "source_tokens", "kept_tokens", "source_bytes")
 
 

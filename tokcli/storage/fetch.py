@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokcli.storage.failures import read
-from tokcli.storage.urls import filesystem_of
+from tokcli.storage.urls import filesystem_of, is_s3
 
 
 class FetchStoppedError(Exception):
@@ -57,8 +57,7 @@ class Fetch:
 
 def _one_stream(filesystem: Any) -> dict[str, Any]:
     """s3fs reads large objects in ten parts at once, 50 MiB of memory each; one request that streams needs none."""
-    names = filesystem.protocol if isinstance(filesystem.protocol, tuple | list) else (filesystem.protocol,)
-    return {"max_concurrency": 1} if "s3" in names else {}
+    return {"max_concurrency": 1} if is_s3(filesystem) else {}
 
 
 def _watch(stopped: Callable[[], bool]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from tokcli.errors import CacheError, UsageError
 from tokcli.storage.failures import as_os_error, is_no_bucket, read
 from tokcli.storage.ranges import STREAM_BYTES, RangeFile
 from tokcli.storage.scratch import scratch_folder
-from tokcli.storage.urls import Facts, filesystem_of, is_url, local_path
+from tokcli.storage.urls import Facts, filesystem_of, is_s3, is_url, local_path
 
 
 @dataclass(frozen=True, order=True)
@@ -71,11 +72,19 @@ class RemotePath:
         """Nothing: a folder is there as soon as something is in it."""
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What is in the folder, by one listing. Raises ``CacheError``, also for a bucket that does not exist."""
+        """What is in the folder, by listing it. Raises ``CacheError``, also for a bucket that does not exist."""
+        return self._entries("")
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Entries of this folder by name; the pattern has no slash, and what it begins with is all that is listed."""
+        beginning = re.split(r"[*?[]", pattern)[0]
+        return (entry for entry in self._entries(beginning) if fnmatch.fnmatchcase(entry.name, pattern))
+
+    def _entries(self, beginning: str) -> Iterator[RemotePath]:
         filesystem, path = filesystem_of(self.url)
         filesystem.invalidate_cache()
         try:
-            infos = read(partial(filesystem.ls, path, detail=True))
+            infos = read(partial(_children, filesystem, path, beginning))
         except FileNotFoundError as error:
             if is_no_bucket(error):
                 raise self._cannot_read(error) from None
@@ -84,14 +93,12 @@ class RemotePath:
             raise self._cannot_read(error) from None
         finally:
             filesystem.invalidate_cache()
+        seen = set()
         for facts in map(Facts.of, infos):
-            name = facts.path.rstrip("/").rpartition("/")[2]
-            if name and facts.path.rstrip("/") != path.rstrip("/"):
-                yield RemotePath(f"{self.url}/{name}", facts)
-
-    def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Entries of this folder by name; the pattern has no slash."""
-        return (entry for entry in self.iterdir() if fnmatch.fnmatchcase(entry.name, pattern))
+            name, _, below = facts.path.removeprefix(path).strip("/").partition("/")
+            if name and name not in seen:
+                seen.add(name)
+                yield RemotePath(f"{self.url}/{name}", None if below else facts)
 
     def look_up(self) -> Facts:
         """What is told of the object: by the listing that it comes from, else by a request. Raises ``OSError``."""
@@ -191,7 +198,14 @@ def work_folder(output: str) -> Path:
     return scratch_folder() if isinstance(place, RemotePath) else place
 
 
+def _children(filesystem: Any, path: str, beginning: str) -> Sequence[dict[str, Any]]:
+    """Of an empty folder s3fs lists the one above as well, with all that may lie there; but not in this way."""
+    if is_s3(filesystem):
+        return list(filesystem.find(path, detail=True, prefix=beginning).values())
+    infos: list[dict[str, Any]] = filesystem.ls(path, detail=True)
+    return infos
+
+
 def _in_one(filesystem: Any) -> dict[str, Any]:
     """s3fs would ask for the size first, to read large objects in parts."""
-    names = filesystem.protocol if isinstance(filesystem.protocol, tuple | list) else (filesystem.protocol,)
-    return {"max_concurrency": 1} if "s3" in names else {}
+    return {"max_concurrency": 1} if is_s3(filesystem) else {}

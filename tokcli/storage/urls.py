@@ -60,6 +60,12 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     return filesystem, path
 
 
+def is_s3(filesystem: Any) -> bool:
+    """Whether it is that of s3fs, some of whose ways are to be gone around."""
+    protocol = filesystem.protocol
+    return "s3" in (protocol if isinstance(protocol, tuple | list) else (protocol,))
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a listing tells of an object."""
