@@ -43,7 +43,13 @@ def listing(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(listing: Path, output: Path, **more: Any) -> CompressRecipe:
-    values = {"inputs": [str(listing)], "output": str(output), "id_col": "name", "workers": 1, "method": "uniform"}
+    values: dict[str, Any] = {
+        "inputs": [str(listing)],
+        "output": str(output),
+        "id_col": "name",
+        "workers": 1,
+        "method": "uniform",
+    }
     return CompressRecipe(**values | {"keep": 0.2, "dtype": "float32"} | more)
 
 
@@ -53,21 +59,22 @@ def command(listing: Path, output: Path, shard: str) -> list[str]:
     return [sys.executable, "-c", code, "compress", str(listing), "-o", str(output), "--shard", shard, *options.split()]
 
 
-def test_three_processes_of_which_one_is_killed(listing: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)
+def test_processes_at_once_of_which_one_is_killed(listing: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     fault = {"2/3": {"TOKCLI_FAULT": "shard.before_fsync"}}
     processes = {
         shard: subprocess.Popen(
             command(listing, cache, shard), stdout=subprocess.PIPE, env={**os.environ, **fault.get(shard, {})}
         )
-        for shard in ("1/3", "2/3", "3/3")
+        for shard in ("1/3", "2/3")
     }
     told = {shard: process.communicate()[0] for shard, process in processes.items()}
-    assert {shard: process.returncode for shard, process in processes.items()} == {"1/3": 0, "2/3": -9, "3/3": 0}
-    for shard in ("1/3", "3/3"):
-        summary = json.loads(told[shard].splitlines()[-1])
-        assert (summary["shard"], summary["items"], summary["done"], summary["failed"]) == (shard, 2, 1, 1)
-        assert summary["missing"] >= 2  # those of the killed one at least
+    assert {shard: process.returncode for shard, process in processes.items()} == {"1/3": 0, "2/3": -9}
+    summary = json.loads(told["1/3"].splitlines()[-1])
+    assert (summary["shard"], summary["items"], summary["done"], summary["failed"]) == ("1/3", 2, 1, 1)
+    assert summary["missing"] == 4
+    assert compress(recipe(listing, cache, shard="3/3")).missing == 2  # those of the killed one
     assert not open_cache(cache).complete
     assert sorted(open_cache(cache).ids()) == sorted({*IDS} - {*BAD} - {IDS[2]})
     assert len(list(cache.rglob(".tmp-002-of-003-*"))) == 1
@@ -110,7 +117,12 @@ def test_files_of_other_parts_are_not_looked_at(listing: Path, monkeypatch: pyte
     """Each machine asks the file system for its own share only, and all shares are all there is."""
     asked: list[str] = []
     stat = os.stat
-    monkeypatch.setattr(os, "stat", lambda path, **how: (asked.append(Path(path).name), stat(path, **how))[1])
+
+    def noted(path: Any, **how: Any) -> os.stat_result:
+        asked.append(Path(path).name)
+        return stat(path, **how)
+
+    monkeypatch.setattr(os, "stat", noted)
     for index in range(PARTS):
         asked.clear()
         scan = scan_inputs([str(listing)], id_col="name", wanted=Part(index, PARTS).has)

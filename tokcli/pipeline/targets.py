@@ -189,9 +189,8 @@ def summarize(
     model: Mapping[str, object] = target.manifest.configuration["model"]
     cache = open_cache(target.folder)
     columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
-    table = cache.table(columns=["id", "hidden_size", *columns])
-    wanted = pa.array([clean_text(item_id) for item_id in ids], pa.string())
-    table = table.filter(pc.is_in(table["id"], wanted))
+    found = cache.select(item_id for item_id in map(clean_text, ids) if item_id in cache)
+    table = found.table(columns=["hidden_size", *columns])  # of a part: its own shards only are read
     source_tokens, kept_tokens, source_bytes, media_seconds = (pc.sum(table[name]).as_py() or 0 for name in columns)
     # A row's own width: with DeepStack, a token is several vectors.
     numbers = pc.sum(pc.multiply(table["source_tokens"], pc.cast(table["hidden_size"], pa.int64()))).as_py() or 0
