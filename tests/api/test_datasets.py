@@ -53,7 +53,9 @@ def loaded(dataset: Any, workers: int, start: str | None, **options: Any) -> lis
     return [item.id for batch in loader for item in batch]
 
 
-@pytest.mark.parametrize(("workers", "start"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("workers", "start"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.long)]
+)
 def test_each_item_once_in_an_epoch(cache: tokcli.TokenCache, workers: int, start: str | None) -> None:
     cache[0]  # a file that is open before workers are made
     assert len(cache.ids_by_shard()) == 5
