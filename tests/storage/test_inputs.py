@@ -186,3 +186,20 @@ def test_too_large_objects_are_not_fetched(s3, videos, tmp_path):
         "over the limit of 10; raise it with --limit-bytes"
         in open_cache(tmp_path / "cache").errors()["message"][0].as_py()
     )
+
+
+def test_one_object_is_looked_into(s3, videos):
+    from tokcli.errors import MediaError
+    from tokcli.media import Limits, Sampling
+    from tokcli.pipeline.decoder import Supervision
+    from tokcli.pipeline.probing import diagnose_file
+
+    def diagnose(url: str):
+        return diagnose_file(url, Sampling(fps=1.0), Limits(), "auto", Supervision())
+
+    found = diagnose(videos[0])
+    assert found.sound and found.path == videos[0]
+    broken = diagnose("s3://bucket/videos/notes.txt")
+    assert not broken.sound and PREFIX not in (broken.reason or "")
+    with pytest.raises(MediaError, match=r"s3://bucket/videos/gone\.mp4: cannot be read"):
+        diagnose("s3://bucket/videos/gone.mp4")

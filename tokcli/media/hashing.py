@@ -5,8 +5,8 @@ from __future__ import annotations
 from tokcli.errors import MediaError
 from tokcli.media.heartbeat import beat
 from tokcli.media.plain_file import open_plain
-from tokcli.storage import Scratch, is_url
-from tokcli.storage.fetch import Fetch
+from tokcli.storage import is_url
+from tokcli.storage.fetch import at_hand
 
 
 def hash_file(path: str) -> str:
@@ -34,13 +34,11 @@ def hash_file(path: str) -> str:
 
 
 def _hash_object(url: str) -> str:
-    with Scratch() as scratch:
-        copy = scratch.path / "object"
-        try:
-            Fetch(url, copy).run()
-        except OSError as error:
-            raise MediaError(f"cannot read the object to hash it: {error.strerror or error}") from None
-        return hash_file(str(copy))
+    try:
+        with at_hand(url) as copy:
+            return hash_file(copy)
+    except OSError as error:
+        raise MediaError(f"cannot read the object to hash it: {error.strerror or error}") from None
 
 
 def hash_if_readable(path: str) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokcli.errors import MediaError
 from tokcli.media import STEPS, Limits, Sampling
 from tokcli.pipeline.decoder import Supervision
 from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.messages import DecodeSettings, Failed, Found
+from tokcli.storage import is_url
+from tokcli.storage.fetch import at_hand
 from tokcli.types import MediaInfo, MediaItem
 
 POLL_SECONDS = 0.1
@@ -40,7 +43,20 @@ _FIELDS = ("failed_step", "error_class", "reason", "steps", "log")
 
 
 def diagnose_file(path: str, sampling: Sampling, limits: Limits, decoder: str, supervision: Supervision) -> Diagnosis:
-    """Look at a file step by step. What it is or does becomes part of the diagnosis; nothing is raised for it."""
+    """Look at a file, or a copy of what a URL names, step by step. What it is or does becomes part of the diagnosis;
+    nothing is raised for it. Raises ``MediaError`` for a URL that cannot be read."""
+    try:
+        with at_hand(path) as copy:
+            return _diagnosed(path, copy, sampling, limits, decoder, supervision)
+    except OSError as error:
+        if not is_url(path):
+            raise
+        raise MediaError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _diagnosed(
+    path: str, copy: str, sampling: Sampling, limits: Limits, decoder: str, supervision: Supervision
+) -> Diagnosis:
     found = Diagnosis(path)
     settings = DecodeSettings(sampling, limits, decoder, _as_it_is, "bicubic", True, 1)
     with DecoderPool(1, supervision, alone=True) as pool:
@@ -48,7 +64,7 @@ def diagnose_file(path: str, sampling: Sampling, limits: Limits, decoder: str, s
         (watched,) = pool.decoders
         while not watched.idle:
             list(pool.poll(POLL_SECONDS))
-        watched.assign(MediaItem(path, path, 0, 0), 1, probe=True)
+        watched.assign(MediaItem(path, path, 0, 0), 1, probe=True, path=copy)
         while watched.item is not None:
             for event in pool.poll(POLL_SECONDS):
                 message = event.message

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tokcli.storage.failures import read
-from tokcli.storage.urls import filesystem_of, is_s3
+from tokcli.storage.scratch import Scratch
+from tokcli.storage.urls import filesystem_of, is_s3, is_url
 
 
 class FetchStoppedError(Exception):
@@ -53,6 +54,18 @@ class Fetch:
         self.tries += 1
         filesystem, path = filesystem_of(self.url)
         filesystem.get_file(path, str(self.target), callback=_watch(self.stopped), **_one_stream(filesystem))
+
+
+@contextlib.contextmanager
+def at_hand(path: str) -> Iterator[str]:
+    """A path of this machine as it is; for a URL that of a copy, for as long. Raises what ``Fetch.run`` does."""
+    if not is_url(path):
+        yield path
+        return
+    with Scratch() as scratch:
+        copy = scratch.path / "object"
+        Fetch(path, copy).run()
+        yield str(copy)
 
 
 def _one_stream(filesystem: Any) -> dict[str, Any]:
