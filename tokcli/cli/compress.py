@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokcli.cli.executors import ActorCpus, ActorGpus, Actors, Executor, RayAddress
+from tokcli.cli.executors import ActorCpus, ActorGpus, Actors, Executor, RayAddress, Shard
 from tokcli.cli.guards import (
     DecoderMemory,
     FileTimeout,
@@ -145,14 +145,7 @@ def compress(
         bool,
         typer.Option("--prune", help="Drop items whose inputs are gone from the cache.", rich_help_panel=RUNNING),
     ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Do the I-th of N parts of the inputs, 1/N to N/N, all into one folder and at once if you like.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
+    shard: Shard = None,
     retry_errors: RetryErrors = False,
     on_error: OnError = "skip",
     min_decoded: MinDecoded = None,

@@ -1,4 +1,4 @@
-"""Options that say where a run works: in this process's machine, or on a cluster."""
+"""Options that say where a run works: on this machine, on several of which each does its part, on a cluster."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from typing import Annotated
 
 import typer
 
+from tokcli.cli.options import RUNNING
+
 CLUSTER = "Cluster"
 """Panel of what is for --executor ray."""
 
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do the I-th of N parts of the inputs, 1/N to N/N, all into one folder and at once if you like.",
+        rich_help_panel=RUNNING,
+    ),
+]
 Executor = Annotated[str, typer.Option(help="local: on this machine; ray: on a Ray cluster.", rich_help_panel=CLUSTER)]
 RayAddress = Annotated[
     str | None,
