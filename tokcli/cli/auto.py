@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from tokcli.cli.output import note, warn
 from tokcli.errors import MethodError
-from tokcli.storage import location
 
 if TYPE_CHECKING:
     from tokcli.recipe import CompressRecipe
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 def with_method(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     """The recipe with a method in the place of ``auto``."""
     from tokcli.cache.layout import MANIFEST
+    from tokcli.storage import location
 
     if (location(recipe.output) / MANIFEST).is_file() and not recipe.overwrite:
         return _of_cache(recipe, quiet)
@@ -26,6 +26,7 @@ def with_method(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
 def _of_cache(recipe: CompressRecipe, quiet: bool) -> CompressRecipe:
     from tokcli.cache.manifest import read_manifest
     from tokcli.pipeline.progress import describe_method
+    from tokcli.storage import location
 
     stored = read_manifest(location(recipe.output)).configuration["method"]
     if not quiet:

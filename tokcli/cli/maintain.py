@@ -11,7 +11,6 @@ from tokcli.cli.inspect import CachePath
 from tokcli.cli.options import Json, Quiet
 from tokcli.cli.output import human_bytes, note, plain, results, show
 from tokcli.errors import TokcliError, UsageError
-from tokcli.storage import location
 
 SHOWN = 10
 """Ids that are printed for people; --json has all."""
@@ -95,6 +94,7 @@ def _command(cache: str) -> tuple[str | None, str]:
     """What makes the lost items again, or why that cannot be told."""
     from tokcli.cache.manifest import read_manifest
     from tokcli.pipeline.recorded import command_line, recorded_recipe
+    from tokcli.storage import location
 
     try:
         return command_line(recorded_recipe(read_manifest(location(cache)), cache)), ""
@@ -106,6 +106,7 @@ def _make_again(cache: str, inputs: list[str], quiet: bool, as_json: bool) -> in
     from tokcli.cache.manifest import read_manifest
     from tokcli.cli.compress import exit_code, run_compress
     from tokcli.pipeline.recorded import recorded_recipe
+    from tokcli.storage import location
 
     recipe = recorded_recipe(read_manifest(location(cache)), cache, inputs)
     return exit_code(run_compress(recipe, quiet, as_json), recipe)

@@ -10,7 +10,6 @@ from rich.markup import escape
 from tokcli.cli.inspect import CachePath
 from tokcli.cli.options import Device, Json, Quiet
 from tokcli.cli.output import plain, results, show
-from tokcli.storage import location
 
 if TYPE_CHECKING:
     from tokcli.pipeline.reencode import DeepReport
@@ -49,6 +48,7 @@ def verify(
     """
     from tokcli.cache import verify_cache
     from tokcli.cache.success import read_success
+    from tokcli.storage import location
 
     report = verify_cache(cache)
     complete = not report and read_success(location(cache)) is not None
