@@ -54,7 +54,7 @@ def test_what_cannot_be_derived_ends_with_2(tokcli: Tokcli, clip_cache: Path, cl
         ((clip_cache, "--method", "downsample", "--keep", 0.5), "works before there are tokens"),
         ((clip_cache, "--method", "dtd", "--set", "criterion=pixel"), "--keep-signals pixel_change"),
         ((clip_cache, "--also", "dtd@0.1"), "is not NAME@BUDGET=FOLDER"),
-        ((clip_cache, "--tokens-dtype", "float8"), "tokens_dtype"),
+        ((clip_cache, "--tokens-dtype", "float8"), "--tokens-dtype"),
     )
     for arguments, message in refused:
         result = tokcli("derive", *arguments, "-o", tmp_path / "out")

@@ -85,10 +85,10 @@ def test_without_all_tokens_it_says_what_is_missing(
     [
         (["--methods", "dttd"], ["dttd", "did you mean 'dtd'"]),
         (["--keep", "0"], ["--keep", "above 0"]),
-        (["--keep", "2"], ["keep", "less than or equal to 1"]),
+        (["--keep", "2"], ["--keep", "at most 1"]),
         (["--keep", "half"], ["keep", "half"]),
-        (["--keep", ""], ["keep", "at least 1 item"]),
-        (["--methods", ","], ["methods", "at least 1 item"]),
+        (["--keep", ""], ["--keep", "not empty"]),
+        (["--methods", ","], ["--methods", "not empty"]),
         (["--qa", "gone.jsonl"], ["gone.jsonl", "No such file"]),
         (["--model", "nanoo"], ["nanoo", "nano"]),
         (["--positions", "new"], ["positions"]),

@@ -235,7 +235,7 @@ def test_paths_of_the_recipe_mean_the_same_from_any_folder(tmp_path: Path, monke
         (("--methods", "nonsense"), "unknown method 'nonsense'"),
         (("--methods", "downsample"), "changes the frames before the encoder"),
         (("--keep", "half"), "write numbers with commas between"),
-        (("--keep", "2"), "less than or equal to 1"),
+        (("--keep", "2"), "--keep must be at most 1"),
         (("--qa", "other.jsonl"), "none of the 1 questions is about one of the 6 items"),
         (("--qa", "mixed.jsonl"), "1 of 2 questions have no 'answer'"),
         (("--limit", "1"), "1 item"),
