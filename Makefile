@@ -19,7 +19,7 @@ demo: $(READY)  ## render clips, compress them, ask questions, show what was sav
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/tokcli run recipes/demo.yaml
 
 test: $(READY)  ## the test suite without the long tests
-	$(BIN)/python -m pytest -n 3 -m "not long" --durations 15
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not long" --durations 15
 
 test-long: $(READY)  ## the long tests alone
 	$(BIN)/python -m pytest -m long
