@@ -70,15 +70,15 @@ def test_a_flipped_bit_in_a_page(cache: Path, column: str) -> None:
 
 
 def test_the_item_in_the_damaged_page_is_named(tmp_path: Path) -> None:
-    items = [make_item(name, 250, seed=seed) for seed, name in enumerate("xyz")]
-    for item in items:  # 250 tokens of 16 KiB: a row group each
-        object.__setattr__(item.kept, "tokens", torch.randn(250, 8192).half())
+    items = [make_item(name, 300, seed=seed) for seed, name in enumerate("xyz")]
+    for item in items:  # 300 tokens of 4096 bytes: a row group each
+        object.__setattr__(item.kept, "tokens", torch.randn(300, 2048).half())
     write_cache(tmp_path, *items)
     shard = only_shard(tmp_path)
     data = pq.ParquetFile(shard).metadata.row_group(1)
     flip(shard, data.column(data.num_columns - 1).data_page_offset + 600_000)
     cache = open_cache(tmp_path)
-    assert len(cache["x"].kept) == len(cache["z"].kept) == 250
+    assert len(cache["x"].kept) == len(cache["z"].kept) == 300
     with pytest.raises(IntegrityError, match="is damaged: row 0 of y: its bytes are not those that were written"):
         cache["y"]
 

@@ -138,12 +138,9 @@ class TokenCache(Cache):
             checked.add(language.name)
 
 
-def open_cache(path: str | Path, *, check: bool = True) -> TokenCache:
+def open_cache(path: str | Path) -> TokenCache:
     """Open a cache for reading; it needs no lock and sees what is committed now.
-
-    Without ``check`` no checksum of rows and pages is looked at, only the shards' footers: for bytes that were verified
-    before.
 
     Raises ``CacheError`` for a path that is no cache or has a newer format, ``IntegrityError`` for a damaged one.
     """
-    return TokenCache(path, check=check)
+    return TokenCache(path)

@@ -16,35 +16,36 @@ import numpy as np
 from tokcli.cache.row import StoredRow
 from tokcli.cache.schema import BLOBS, CHECKED, CHECKSUM
 
-_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, check_circular=False)
+_JSON = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 Bytes: TypeAlias = Any
-"""A buffer of Arrow's or of a mapped file, an array, or None for a null."""
+"""A buffer of Arrow's, an array, or None for a null."""
 
 
-def row_checksum(row: StoredRow, blob: Callable[[str], Bytes]) -> int:
-    """CRC-32 of a row of the data table. ``blob`` gives a binary column's bytes."""
-    head = row.head
+def row_checksum(row: StoredRow, blob: Callable[[str], Bytes], head: dict[str, Any] | None = None) -> int:
+    """CRC-32 of a row of the data table. ``blob`` gives a binary column's bytes; ``head`` the small columns."""
+    head = row.head() if head is None else head
     small = {name: head[name] for name in CHECKED if name in head}
     contents: dict[str, Bytes] = {name: row.numbers(name) for name in ("times", "indices")}
-    stats = row.stats() or ()
+    stats = row["stats"] or ()
+    values = [np.array(stat["values"], "<f8") for stat in stats]
     blobs = {name: blob(name) for name in BLOBS}
-    for name, content in (*contents.items(), *blobs.items()):
-        small[name] = _size(content)
-    small["stats"] = [[name, dtype, values.nbytes] for name, dtype, values in stats]
+    small |= {name: _size(content) for name, content in (contents | blobs).items()}
+    small["stats"] = [[stat["name"], stat["dtype"], array.nbytes] for stat, array in zip(stats, values)]
     crc = crc32(_JSON.encode(small).encode())
-    for content in (*contents.values(), *(values for _, _, values in stats), *blobs.values()):
+    for content in (*contents.values(), *values, *blobs.values()):
         if content is not None:
             crc = crc32(content, crc)
     return crc
 
 
-def checksum_problem(row: StoredRow) -> str | None:
+def checksum_problem(row: StoredRow, head: dict[str, Any] | None = None) -> str | None:
     """What is wrong with a row that carries its checksum; None where nothing is, or where it carries none."""
-    told = row.head.get(CHECKSUM)
-    if told is None or row_checksum(row, row.buffer) == told:
+    head = row.head() if head is None else head
+    told = head.get(CHECKSUM)
+    if told is None or row_checksum(row, row.buffer, head) == told:
         return None
     return "its bytes are not those that were written, by its CRC"
 
 
 def _size(content: Bytes) -> int | None:
-    return None if content is None else content.nbytes if isinstance(content, np.ndarray) else len(content)
+    return None if content is None else content.nbytes if isinstance(content, np.ndarray) else content.size

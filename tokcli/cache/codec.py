@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from tokcli.cache.tensors import Bytes
 from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Codec(ABC):
         """uint8 (n,) of float (N, D). Raises ``UsageError`` for values that it can't hold."""
 
     @abstractmethod
-    def decode(self, buffer: Bytes, width: int) -> torch.Tensor:
+    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
         """(N, width) of the codec's dtype. May share the buffer's memory: clone before it is given away."""
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tokcli.cache.codebook import Codebook
 from tokcli.cache.codec import Codec, not_finite, runs
-from tokcli.cache.tensors import Bytes
 from tokcli.errors import CacheError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class QuantizerCodec(Codec):
         parts = [codebook.encode(some.float().numpy()) for _, some in runs(tokens, CODED_AT_A_TIME)]
         return np.concatenate(parts).reshape(-1) if parts else np.empty(0, np.uint8)
 
-    def decode(self, buffer: Bytes, width: int) -> torch.Tensor:
+    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
         import torch
 
         codes = np.frombuffer(buffer, np.uint8).reshape(-1, -(-width // self.numbers_per_code))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tokcli.cache.codec import Codec, not_finite, rows_at_a_time, runs
-from tokcli.cache.tensors import Bytes, aligned, tensor_view
+from tokcli.cache.tensors import tensor_view
 
 if TYPE_CHECKING:
     import torch
@@ -60,10 +61,10 @@ class ScaledCodec(Codec):
             self._put(numbers, codes[part])
         return encoded.numpy()
 
-    def decode(self, buffer: Bytes, width: int) -> torch.Tensor:
+    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
         import torch
 
-        encoded = aligned(tensor_view(buffer, "uint8"), SCALE_BYTES)
+        encoded = tensor_view(buffer, "uint8")
         by_channel = SCALE_BYTES * width if self.by_channel else 0
         rows = max(0, len(encoded) - by_channel) // (SCALE_BYTES + self._code_bytes(width))
         scales, channels, codes = self._parts(encoded, rows, width)

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from tokcli.cache.codebook import Codebook, codebook_of
 from tokcli.cache.codec import Codec
 from tokcli.cache.codec_quantizer import QuantizerCodec
 from tokcli.cache.codec_scaled import ScaledCodec
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.tensors import ITEM_BYTES, Bytes, tensor_view, token_bytes
+from tokcli.cache.tensors import ITEM_BYTES, tensor_view, token_bytes
 from tokcli.errors import UsageError
 from tokcli.storage import Location
 
@@ -51,7 +52,7 @@ class PlainCodec(Codec):
     def encode(self, tokens: torch.Tensor) -> npt.NDArray[np.uint8]:
         return token_bytes(tokens, self.name)
 
-    def decode(self, buffer: Bytes, width: int) -> torch.Tensor:
+    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
         return tensor_view(buffer, self.name, width)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tokcli.cache.checksum import checksum_problem
 from tokcli.cache.levels import parted
 from tokcli.cache.row import StoredRow
@@ -17,16 +19,15 @@ if TYPE_CHECKING:
     import torch
 
 
-def decode_item(rows: Iterator[StoredRow]) -> EncodedItem:
+def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
     """The item whose rows come in order of ``chunk``.
 
-    The tensors of a one-row item are the row's buffers themselves, where its memory is its own; else they are copied.
-    An item of several rows is copied into its tensors row by row.
+    With ``own`` the tensors of a one-row item are the Arrow buffers themselves; without, they are copied. An item of
+    several rows is copied into its tensors row by row.
     Raises ``IntegrityError`` (without a file name) where rows or lengths contradict one another.
     """
     first = next(rows)
-    own = first.own
-    head = first.head
+    head = first.head()
     times, indices = first.numbers("times"), first.numbers("indices")
     if times is None or indices is None:
         raise IntegrityError(f"times or indices of {head['id']} are missing in its first row")
@@ -38,7 +39,9 @@ def decode_item(rows: Iterator[StoredRow]) -> EncodedItem:
         **tensors,
         deepstack=deepstack,
         assignment=None if assignment is None else _owned(tensor_view(assignment, "int32"), own),
-        stats={name: values.astype(dtype) for name, dtype, values in first.stats() or ()},
+        stats={
+            stat["name"]: np.array(stat["values"], np.float64).astype(stat["dtype"]) for stat in first["stats"] or ()
+        },
     )
     return EncodedItem(
         id=head["id"],
@@ -101,7 +104,7 @@ def _row_tensors(
 
     if row["id"] != item_id or row["chunk"] != number:
         raise IntegrityError(f"row {number} of {item_id} belongs to another item or place")
-    if problem := row.lengths_problem() or (checksum_problem(row) if row.checked else None):
+    if problem := row.lengths_problem() or checksum_problem(row, head):
         raise IntegrityError(f"row {number} of {item_id}: {problem}")
     tensors = {name: tensor_view(row.buffer(name), "int32", width) for name, width in (("coords", 4), ("source", None))}
     tensors["tokens"] = row.tokens()

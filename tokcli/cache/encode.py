@@ -16,15 +16,12 @@ from tokcli.cache.metadata import fitted
 from tokcli.cache.records import ErrorRow, clean_path, clean_text
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM, META_PREFIX
-from tokcli.cache.tensors import little_endian
+from tokcli.cache.tensors import array_bytes
 from tokcli.errors import UsageError
-from tokcli.types import EncodedItem
+from tokcli.types import EncodedItem, TokenSet
 
 CHUNK_BYTES = 4 << 20
 """Most bytes of tokens in one row. One row is what a random access reads and what a writer holds twice."""
-
-JOINED_BYTES = 64 << 10
-"""Blobs that are smaller on average go into one array."""
 
 ROW_LIMIT = 2**31 - 1
 """``source`` and ``assignment`` are int32: an item can have that many source tokens."""
@@ -51,22 +48,9 @@ def item_rows(item: EncodedItem, codec: Codec, chunk_bytes: int = CHUNK_BYTES) -
         "dtype": codec.name,
     }
     whole = _columns_of_first_row(item)
-    places = {"coords": little_endian(kept.coords, "int32"), "source": little_endian(kept.source, "int32")}
-    mass = little_endian(kept.mass, "float32")
     for chunk in range(num_chunks):
         part = slice(chunk * step, min(total, (chunk + 1) * step))
-        rows = kept.tokens if num_chunks == 1 else kept.tokens[part]
-        levels = kept.deepstack if kept.deepstack is None or num_chunks == 1 else kept.deepstack[part]
-        yield {
-            **common,
-            **(whole if chunk == 0 else {}),
-            "chunk": chunk,
-            "num_tokens": part.stop - part.start,
-            # A token and its levels are as many vectors to the codec.
-            "tokens": codec.encode(joined(rows, levels).reshape(-1, kept.tokens.shape[1])),
-            **{name: array[part].reshape(-1).view(np.uint8) for name, array in places.items()},
-            "mass": None if bool((mass[part] == 1).all()) else mass[part].view(np.uint8),
-        }
+        yield common | (whole if chunk == 0 else {}) | _blobs(kept, part, codec) | {"chunk": chunk}
 
 
 def error_row(row: ErrorRow) -> Row:
@@ -146,7 +130,7 @@ def _columns_of_first_row(item: EncodedItem) -> Row:
         "times": np.asarray(item.times, np.float64),
         "indices": np.asarray(item.indices, np.int64),
         "stats": [_stat(item.id, name, np.asarray(values)) for name, values in item.kept.stats.items()],
-        "assignment": None if assignment is None else little_endian(assignment, "int32").view(np.uint8),
+        "assignment": None if assignment is None else array_bytes(assignment.cpu(), "int32"),
     }
 
 
@@ -160,21 +144,26 @@ def _stat(item_id: str, name: str, values: npt.NDArray[Any]) -> dict[str, Any]:
     return {"name": name, "dtype": values.dtype.name, "values": np.atleast_1d(doubles)}
 
 
-def _blob_column(values: list[npt.NDArray[np.uint8] | None]) -> pa.Array | pa.ChunkedArray:
-    """A binary column over the arrays' own memory, or of small ones, over a copy: it costs less than many parts do."""
-    sizes = [0 if value is None else value.nbytes for value in values]
-    if sum(sizes) > JOINED_BYTES * len(values):
-        return pa.chunked_array([_blob_array([value], [size]) for value, size in zip(values, sizes)], pa.binary())
-    return _blob_array(values, sizes)
+def _blobs(kept: TokenSet, part: slice, codec: Codec) -> Row:
+    mass = array_bytes(kept.mass[part].detach().cpu(), "float32")
+    deepstack = None if kept.deepstack is None else kept.deepstack[part]
+    return {
+        "num_tokens": part.stop - part.start,
+        # A token and its levels are as many vectors to the codec.
+        "tokens": codec.encode(joined(kept.tokens[part], deepstack).reshape(-1, kept.tokens.shape[1])),
+        "coords": array_bytes(kept.coords[part].cpu(), "int32"),
+        "source": array_bytes(kept.source[part].cpu(), "int32"),
+        "mass": None if bool((kept.mass[part] == 1).all()) else mass,
+    }
 
 
-def _blob_array(values: list[npt.NDArray[np.uint8] | None], sizes: list[int]) -> pa.Array:
-    there = [value for value in values if value is not None]
-    if not there:
-        return pa.nulls(len(values), pa.binary())
-    offsets = np.cumsum([0, *sizes], dtype=np.int32)
-    data = there[0] if len(there) == 1 else np.concatenate(there)
-    valid = None
-    if len(there) < len(values):
-        valid = pa.py_buffer(np.packbits([value is not None for value in values], bitorder="little"))
-    return pa.Array.from_buffers(pa.binary(), len(values), [valid, pa.py_buffer(offsets), pa.py_buffer(data)])
+def _blob_column(values: list[npt.NDArray[np.uint8] | None]) -> pa.ChunkedArray:
+    """A binary column that refers to the arrays' own memory."""
+    return pa.chunked_array([_blob(value) for value in values], pa.binary())
+
+
+def _blob(value: npt.NDArray[np.uint8] | None) -> pa.Array:
+    if value is None:
+        return pa.nulls(1, pa.binary())
+    offsets = np.array([0, value.nbytes], np.int32)
+    return pa.Array.from_buffers(pa.binary(), 1, [None, pa.py_buffer(offsets), pa.py_buffer(value)])

@@ -50,17 +50,14 @@ def reading(path: Location, what: str = "") -> Iterator[None]:
         ) from error
 
 
-def open_shard(
-    shard: Shard, manifest: Manifest, source: pa.NativeFile | None = None, *, checked: bool = True
-) -> pq.ParquetFile:
+def open_shard(shard: Shard, manifest: Manifest) -> pq.ParquetFile:
     """Open one shard, check its footer against its name and that it belongs to the cache.
 
-    Pages are checked against their checksums when they are read, unless they are trusted. No threads are used in
-    reading: data loaders fork. ``source`` is the file where it is open already.
+    Pages are checked against their checksums when they are read. No threads are used in reading: data loaders fork.
     """
     with reading(shard.path):
         metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + _checked_footer(shard)))
-        file = parquet_file(shard.path, metadata, checked=checked, source=source)
+        file = parquet_file(shard.path, metadata, checked=True)
         stamp = metadata.metadata or {}
         schema = file.schema_arrow
     version = stamp.get(b"tokcli.format", b"")
@@ -80,21 +77,12 @@ def open_shard(
 
 
 def parquet_file(
-    path: Location,
-    metadata: pq.FileMetaData,
-    *,
-    checked: bool,
-    like: pq.ParquetFile | None = None,
-    source: pa.NativeFile | None = None,
+    path: Location, metadata: pq.FileMetaData, *, checked: bool, like: pq.ParquetFile | None = None
 ) -> pq.ParquetFile:
-    """A shard with its footer, to read it with its pages ``checked`` or not; ``like`` is the same shard, open.
-
-    ``source`` is a local one that is open already.
-    """
+    """A shard with its footer, to read it with its pages ``checked`` or not; ``like`` is the same shard, open."""
     if isinstance(path, RemotePath):
         return RemoteParquet(path, metadata, checked, like)
-    options = {"metadata": metadata, "page_checksum_verification": checked, "pre_buffer": False}
-    return pq.ParquetFile(path if source is None else source, **options)
+    return pq.ParquetFile(path, metadata=metadata, page_checksum_verification=checked, pre_buffer=False)
 
 
 def footer_length(tail: bytes) -> int:
@@ -139,8 +127,6 @@ def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.T
 
 def columns_of(table: pa.Table) -> Columns:
     """A row group's columns, each as one array, which is how they come unless a column exceeds 2 GiB."""
-    if len(batches := table.to_batches()) == 1:
-        return Columns(dict(zip(table.column_names, batches[0].columns)))
     return Columns(
         {
             name: column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)

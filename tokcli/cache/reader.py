@@ -39,14 +39,12 @@ class Cache:
     ``cache[id]`` and ``cache[number]`` give an ``EncodedItem`` with CPU tensors in the cache's dtype; iteration gives
     all of them in the order in which they were written. It pickles to its path, and may be used after a fork and from
     several threads, so it serves as a map-style dataset of ``torch.utils.data.DataLoader`` as it is.
-    Every row that is read is checked against its checksum: ``IntegrityError`` when the bytes are not those written. A
-    shard on this machine's disk is mapped into memory: the tensors of an item that has one row may be the file's pages,
-    which become the process's own where they are written to.
+    Every page that is read is checked against its checksum: ``IntegrityError`` when the bytes are not those written.
     """
 
     manifest: Manifest
 
-    def __init__(self, path: str | Path | RemotePath, *, check: bool = True) -> None:
+    def __init__(self, path: str | Path | RemotePath) -> None:
         self.path = location(path)
         self.manifest = read_manifest(self.path)
         # Before the shards: a writer may be adding some, and then the mark must not be newer than what is found.
@@ -58,8 +56,8 @@ class Cache:
         """Whether the run that wrote it reached its end; a run that is going on, or was stopped, did not."""
         self.codec = cache_codec(self.path, self.manifest)
         """How tokens are read where rows do not tell enough: by the cache's codebook."""
-        self._files = ShardFiles(self._index.shards, self.manifest, self.codec, checked=check)
-        self._selected, self._check = False, check
+        self._files = ShardFiles(self._index.shards, self.manifest, self.codec)
+        self._selected = False
 
     def _told(self) -> dict[str, int] | None:
         try:
@@ -77,7 +75,7 @@ class Cache:
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (type(self), self.path, self._ids if self._selected else None, self._check)
+        return _reopened, (type(self), self.path, self._ids if self._selected else None)
 
     def __repr__(self) -> str:
         return f"Cache({str(self.path)!r}, {len(self)} items, {len(self._index.failed)} failed)"
@@ -101,7 +99,7 @@ class Cache:
         shard = self._index.shards[place.shard]
         rows = self._files.rows(place.shard, place.first, place.count, what=item_id)
         try:
-            return decode_item(rows)
+            return decode_item(rows, own=self._files.alone(place.shard, place.first))
         except (IntegrityError, ValueError) as error:
             if isinstance(error, IntegrityError) and str(shard.path) in str(error):
                 raise
@@ -220,18 +218,15 @@ class Cache:
         return f"{self.path} has no item {item_id!r}{hint}; `tokcli inspect {self.path} --items` lists all {len(self)}"
 
 
-def _reopened(kind: type[Cache], path: Location, ids: list[str] | None, check: bool) -> Cache:
+def _reopened(kind: type[Cache], path: Location, ids: list[str] | None) -> Cache:
     """What a pickled cache is; ``ids`` of a selection."""
-    cache = kind(path, check=check)
+    cache = kind(path)
     return cache if ids is None else cache.select(ids)
 
 
-def open_cache(path: str | Path | RemotePath, *, check: bool = True) -> Cache:
+def open_cache(path: str | Path | RemotePath) -> Cache:
     """Open a cache for reading; it needs no lock and sees what is committed now.
-
-    Without ``check`` no checksum of rows and pages is looked at, only the shards' footers: for bytes that were verified
-    before.
 
     Raises ``CacheError`` for a path that is no cache or has a newer format, ``IntegrityError`` for a damaged one.
     """
-    return Cache(path, check=check)
+    return Cache(path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +12,6 @@ import pyarrow as pa
 from tokcli.cache.codec import Codec
 from tokcli.cache.codecs import CODECS
 from tokcli.cache.schema import BLOBS, META_PREFIX
-from tokcli.cache.tensors import Bytes
 
 if TYPE_CHECKING:
     import torch
@@ -25,11 +22,8 @@ _HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
 _Blobs = tuple[list[int], list[bool], pa.Buffer]
 """Where each value of a binary column starts, the end of the last with them; which are not null; all bytes."""
 
-_Numbers = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_] | None, npt.NDArray[Any]]
-"""The same of a list column, with all numbers; None where none is null."""
-
-Stat = tuple[str, str, npt.NDArray[np.float64]]
-"""Name, dtype and values of an array of statistics."""
+_Numbers = tuple[list[int], list[bool], npt.NDArray[Any]]
+"""The same of a list column, with all numbers."""
 
 
 class Columns(dict[str, pa.Array]):
@@ -37,31 +31,18 @@ class Columns(dict[str, pa.Array]):
 
     def __init__(self, arrays: Mapping[str, pa.Array]) -> None:
         super().__init__(arrays)
-        self._small = [name for name in self if name not in _HEAVY]
-        self.users = [name for name in self if name.startswith(META_PREFIX)]
-        """The user's own columns."""
-        self._first: tuple[int, dict[str, Any]] | None = None
-        self._heads: list[tuple[Any, ...]] | None = None
+        self._lists: dict[str, list[Any]] = {}
         self._blobs: dict[str, _Blobs] = {}
         self._numbers: dict[str, _Numbers] = {}
-        self._stats: list[list[Stat] | None] | None = None
 
-    def head(self, number: int) -> dict[str, Any]:
-        """A row's small columns as Python objects."""
-        if self._heads is None:
-            # Who wants one row of many at random should not pay for all of them.
-            if self._first is None:
-                self._first = (number, {name: self[name][number].as_py() for name in self._small})
-            if self._first[0] == number:
-                return self._first[1]
-            self._heads = list(zip(*(self[name].to_pylist() for name in self._small)))
-        return dict(zip(self._small, self._heads[number]))
+    def value(self, name: str, number: int) -> Any:
+        """A small column's value as a Python object. Raises ``KeyError`` for an unknown column."""
+        if name not in self._lists:
+            self._lists[name] = self[name].to_pylist()
+        return self._lists[name][number]
 
-    def blob(self, name: str, number: int, memory: memoryview | None = None) -> Bytes | None:
-        """A binary column's bytes, not copied: a scalar of Arrow's would own a copy of them.
-
-        ``memory`` is the file as it was mapped for this row, where it was.
-        """
+    def blob(self, name: str, number: int) -> pa.Buffer | None:
+        """A binary column's bytes, not copied: a scalar of Arrow's would own a copy of them."""
         if name not in self._blobs:
             array = self[name]
             _, offsets, data = array.buffers()
@@ -74,69 +55,39 @@ class Columns(dict[str, pa.Array]):
         """A list column's values, not copied."""
         if name not in self._numbers:
             array = self[name]
-            valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
-            self._numbers[name] = (array.offsets.to_numpy(), valid, array.values.to_numpy(zero_copy_only=False))
+            starts, valid = array.offsets.to_pylist(), array.is_valid().to_pylist()
+            self._numbers[name] = (starts, valid, array.values.to_numpy(zero_copy_only=False))
         starts, valid, values = self._numbers[name]
-        return values[starts[number] : starts[number + 1]] if valid is None or valid[number] else None
-
-    def stats(self, number: int) -> list[Stat] | None:
-        """A row's statistics, not copied."""
-        if self._stats is None:
-            array = self["stats"]
-            structs = array.values
-            arrays = structs.field("values")
-            ends, numbers = arrays.offsets.to_pylist(), arrays.values.to_numpy(zero_copy_only=False)
-            values = [numbers[first:end] for first, end in pairwise(ends)]
-            stats = list(zip(structs.field("name").to_pylist(), structs.field("dtype").to_pylist(), values))
-            rows = [stats[first:end] for first, end in pairwise(array.offsets.to_pylist())]
-            self._stats = [row if valid else None for row, valid in zip(rows, array.is_valid().to_pylist())]
-        return self._stats[number]
+        return values[starts[number] : starts[number + 1]] if valid[number] else None
 
 
 class StoredRow:
     """Row ``number`` of the columns of a row group."""
 
-    def __init__(
-        self,
-        columns: Columns,
-        number: int,
-        codec: Codec | None = None,
-        *,
-        memory: memoryview | None = None,
-        own: bool = False,
-        checked: bool = True,
-    ) -> None:
+    def __init__(self, columns: Columns, number: int, codec: Codec | None = None) -> None:
         """``codec`` is that of the cache, where the row alone does not tell how its tokens are read."""
-        self._columns, self._number, self._codec, self._memory = columns, number, codec, memory
-        self.own = own
-        """Whether the memory of its blobs is nobody else's, and can be given away."""
-        self.checked = checked
-        """Whether whoever decodes it is to compare it with its checksum."""
-
-    @cached_property
-    def head(self) -> dict[str, Any]:
-        """All small columns as Python objects."""
-        return self._columns.head(self._number)
+        self._columns, self._number, self._codec = columns, number, codec
 
     def __getitem__(self, name: str) -> Any:
-        """The value of a small column as a Python object. Raises ``KeyError`` for an unknown column."""
-        return self.head[name]
+        """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
+        return self._columns.value(name, self._number)
 
     def levels(self) -> int:
         """DeepStack levels beside each token."""
-        return int(self.head.get("deepstack_levels", 0))
+        return int(self["deepstack_levels"]) if "deepstack_levels" in self._columns else 0
+
+    def head(self) -> dict[str, Any]:
+        """All small columns."""
+        return {name: self._columns.value(name, self._number) for name in self._columns if name not in _HEAVY}
 
     def metadata(self) -> dict[str, Any]:
         """The user's own columns, without their prefix."""
-        return {name.removeprefix(META_PREFIX): self.head[name] for name in self._columns.users}
+        names = (name for name in self._columns if name.startswith(META_PREFIX))
+        return {name.removeprefix(META_PREFIX): self[name] for name in names}
 
-    def stats(self) -> list[Stat] | None:
-        """The method's own numbers, not copied; None where they are null."""
-        return self._columns.stats(self._number)
-
-    def buffer(self, name: str) -> Bytes | None:
+    def buffer(self, name: str) -> pa.Buffer | None:
         """The bytes of a blob, not copied."""
-        return self._columns.blob(name, self._number, self._memory)
+        return self._columns.blob(name, self._number)
 
     def numbers(self, name: str) -> npt.NDArray[Any] | None:
         """A list column's values, not copied; None where it is null."""
@@ -169,6 +120,6 @@ class StoredRow:
             buffer = self.buffer(name)
             if buffer is None and name != "mass":
                 return f"{name} is missing"
-            if buffer is not None and len(buffer) != size:
-                return f"{name} has {len(buffer)} bytes, {count} tokens need {size}"
+            if buffer is not None and buffer.size != size:
+                return f"{name} has {buffer.size} bytes, {count} tokens need {size}"
         return None

@@ -139,6 +139,5 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": [name for name in _DICTIONARY if name in schema.names],
         "write_statistics": plain,
         "write_page_checksum": True,
-        "data_page_size": 1 << 30,  # one page of each column in a row group: see ``alignment``
         "write_page_index": False,
     }

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from blake3 import blake3
 
-from tokcli.cache.alignment import padding
 from tokcli.cache.atomic import publish, temporary_path, writing
 from tokcli.cache.encode import Row, row_bytes, rows_table
 from tokcli.cache.faults import fault_point
@@ -19,11 +18,8 @@ from tokcli.cache.layout import shard_name
 from tokcli.cache.schema import BLOBS, PAGES_DIGEST, writer_options
 from tokcli.storage import Location
 
-ROW_GROUP_BYTES = 4 << 20
-"""A row group costs half a millisecond for its small columns, to write and to read, and is held in memory before it is
-written. Of a row group on this machine's disk a random access reads one item's blobs only, of one elsewhere all."""
-
-BUFFER_BYTES = 1 << 16
+ROW_GROUP_BYTES = 1 << 20
+"""A row group is what a random access reads: 4 MB cost about as much as opening the next one."""
 
 ROW_GROUP_ROWS = 256
 """Bounds what a random access to a tiny item decodes beside it."""
@@ -48,9 +44,7 @@ class ShardWriter:
         with writing(folder):
             self._sink = _HashingFile(self._temporary)
             try:
-                # Pages of small columns are joined before Python sees them: there are a hundred in a row group.
-                self._stream = pa.BufferedOutputStream(pa.PythonFile(self._sink, mode="w"), BUFFER_BYTES)
-                self._parquet = pq.ParquetWriter(self._stream, schema, **writer_options(schema))
+                self._parquet = pq.ParquetWriter(self._sink, schema, **writer_options(schema))
             except BaseException:
                 self._sink.close()
                 self._temporary.unlink(missing_ok=True)
@@ -75,10 +69,8 @@ class ShardWriter:
         self._flush()
         try:
             with writing(self._folder):
-                self._stream.flush()
                 self._parquet.add_key_value_metadata({PAGES_DIGEST: self._sink.take_digest()})
                 self._parquet.close()
-                self._stream.flush()
                 fault_point("shard.before_fsync")
                 self._sink.sync()
                 self._sink.close()
@@ -106,7 +98,6 @@ class ShardWriter:
         try:
             table = rows_table(self._rows, self.schema)
             with writing(self._folder):
-                self._stream.write(bytes(padding(self._stream.tell(), table)))
                 self._parquet.write_table(table, row_group_size=len(table))
             fault_point("shard.after_pages")
         except BaseException:

@@ -5,7 +5,7 @@ Arrow and NumPy have no bfloat16, so the bytes of a tensor travel as plain integ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,6 @@ from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
-
-Bytes: TypeAlias = pa.Buffer | memoryview
-"""Of a blob: Arrow's, or a part of a file that is mapped; this can be written to."""
-
-_LITTLE = {name: np.dtype(name).newbyteorder("<") for name in ("float32", "int32")}
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
@@ -50,35 +45,26 @@ def token_bytes(tokens: torch.Tensor, dtype: str) -> npt.NDArray[np.uint8]:
     return rows.view(torch.uint8).numpy().reshape(-1) if rows.numel() else np.empty(0, np.uint8)
 
 
-def little_endian(values: torch.Tensor, dtype: str) -> npt.NDArray[Any]:
-    """A tensor as a little-endian array of a NumPy ``dtype``; shares memory where dtype and layout allow it."""
-    return np.ascontiguousarray(values.detach().cpu().numpy(), _LITTLE[dtype])
+def array_bytes(values: torch.Tensor | npt.NDArray[Any], dtype: str) -> npt.NDArray[np.uint8]:
+    """A tensor or array as little-endian bytes of a NumPy ``dtype``."""
+    array = np.ascontiguousarray(np.asarray(values), dtype=np.dtype(dtype).newbyteorder("<"))
+    return array.reshape(-1).view(np.uint8)
 
 
-def tensor_view(buffer: Bytes, dtype: str, width: int | None = None) -> torch.Tensor:
-    """A tensor over the bytes of a buffer, which it keeps alive: (n,), or (n, width).
+def tensor_view(buffer: pa.Buffer, dtype: str, width: int | None = None) -> torch.Tensor:
+    """A tensor over the bytes of an Arrow buffer, which it keeps alive: (n,), or (n, width).
 
-    The memory belongs to whoever read the buffer: clone before it is shared. Bytes that do not lie as numbers of the
-    dtype must are copied: compiled loops may fail on such. Arrow's buffers go through DLPack, because
-    ``torch.frombuffer`` warns about those that may not be written to.
+    The memory belongs to whoever read the buffer: clone before it is shared. It goes through DLPack, because
+    ``torch.frombuffer`` warns about every read-only buffer.
     """
     import torch
+    from torch.utils.dlpack import from_dlpack
 
     kind = getattr(torch, dtype)
-    size = len(buffer) // kind.itemsize * kind.itemsize
-    if size == 0:
+    carrier = {1: pa.uint8(), 2: pa.int16(), 4: pa.int32()}[kind.itemsize]
+    count = buffer.size // kind.itemsize
+    if count == 0:
         flat = torch.empty(0, dtype=kind)
     else:
-        if isinstance(buffer, memoryview):
-            raw = torch.frombuffer(buffer, dtype=torch.uint8, count=size)
-        else:
-            from torch.utils.dlpack import from_dlpack
-
-            raw = from_dlpack(pa.Array.from_buffers(pa.uint8(), size, [None, buffer]))
-        flat = aligned(raw, kind.itemsize).view(kind)
-    return flat if width is None else flat.view(flat.numel() // max(1, width), width)
-
-
-def aligned(raw: torch.Tensor, multiple: int) -> torch.Tensor:
-    """The same bytes at an address that is a multiple of this one: themselves where they are."""
-    return raw.clone() if raw.data_ptr() % multiple else raw
+        flat = from_dlpack(pa.Array.from_buffers(carrier, count, [None, buffer])).view(kind)
+    return flat if width is None else flat.view(count // max(1, width), width)

@@ -149,7 +149,7 @@ class _RowChecks:
                 yield f"{self._item['id']} has {self._tokens} of {self._item['kept_tokens']} tokens"
 
     def _row(self, row: StoredRow) -> Iterator[str]:
-        head = row.head
+        head = row.head()
         if head["chunk"] == 0:
             yield from self.end()
             self._item, self._next_chunk, self._tokens, self._last_coords = head, 0, 0, ()
@@ -161,7 +161,7 @@ class _RowChecks:
             return
         self._next_chunk += 1
         self._tokens += head["num_tokens"]
-        if problem := row.lengths_problem() or checksum_problem(row):
+        if problem := row.lengths_problem() or checksum_problem(row, head):
             yield f"{where}: {problem}"
             return
         yield from (f"{where}: {problem}" for problem in self._values(row, head))
