@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tokcli.errors import RecipeError
+from tokcli.errors import RecipeError, nearest
 
 _BOUNDS = {
     "greater_than": "above",
@@ -38,8 +37,7 @@ def check(model: type[BaseModel], values: dict[str, Any], where: str, *, flags: 
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
-            near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = nearest(str(first["loc"][-1]), known)
             raise RecipeError(f"{where}: unknown key {key!r}{hint} Known keys: {', '.join(known)}") from None
         if flags and key:
             key = "--" + [str(part) for part in first["loc"] if isinstance(part, str)][-1].replace("_", "-")

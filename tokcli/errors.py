@@ -4,6 +4,21 @@ Each message is one line that says what was wrong, where, what was allowed, and 
 only ``tokcli.cli`` prints and exits, with the code that the class names.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'dtd'?"`` where a known name is close to ``name``, else an empty string."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
 
 class TokcliError(Exception):
     """Base of all expected failures; ``exit_code`` is what the command line ends with."""

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from tokcli.errors import UsageError
+from tokcli.errors import UsageError, nearest
 
 T = TypeVar("T")
 MOST_LISTED = 20
 """More names than this do not help in a message; a command of the kind's name lists them."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'dtd'?"`` where a known name is close to ``name``, else an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 class Registry(Generic[T]):

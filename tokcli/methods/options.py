@@ -8,8 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from tokcli.errors import MethodError
-from tokcli.registry import nearest
+from tokcli.errors import MethodError, nearest
 
 Model = TypeVar("Model", bound="Options")
 

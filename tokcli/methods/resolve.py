@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokcli.errors import MethodError
+from tokcli.errors import MethodError, nearest
 from tokcli.methods.base import METHODS, Method
 from tokcli.methods.budget import budgets_of
 from tokcli.methods.compose import Compressor, Stage
 from tokcli.methods.options import SeededOptions
-from tokcli.registry import nearest
 
 
 def resolve(

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from tokcli.cache import Cache
-from tokcli.errors import UsageError
+from tokcli.errors import UsageError, nearest
 from tokcli.pipeline.prompts import ItemNames
 from tokcli.pipeline.templates import listed
 from tokcli.recipe import InferRecipe
-from tokcli.registry import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa

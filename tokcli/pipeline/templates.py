@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tokcli.errors import UsageError
-from tokcli.registry import nearest
+from tokcli.errors import UsageError, nearest
 
 _FIELD = re.compile(r"\{\{([A-Za-z_]\w*)\}\}|\{([A-Za-z_]\w*)\}")
 """``{{name}}`` or ``{name}``; all other braces, as those of JSON, stand for themselves."""

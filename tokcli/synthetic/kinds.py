@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import zlib
 from collections.abc import Callable
 
 import numpy as np
 
-from tokcli.errors import UsageError
+from tokcli.errors import UsageError, nearest
 from tokcli.synthetic.placement import Room, background, populate
 from tokcli.synthetic.scene import Camera, Scene, Shot
 
@@ -26,9 +25,7 @@ def scene_kinds() -> tuple[str, ...]:
 def make_scene(kind: str, seed: int) -> Scene:
     """Return the scene of that kind and seed, always the same one; ``UsageError`` for an unknown kind."""
     if kind not in _KINDS:
-        near = difflib.get_close_matches(kind, _KINDS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"unknown kind of scene {kind!r}; known kinds: {', '.join(_KINDS)}{hint}")
+        raise UsageError(f"unknown kind of scene {kind!r}; known kinds: {', '.join(_KINDS)}{nearest(kind, _KINDS)}")
     return _KINDS[kind](np.random.default_rng((zlib.crc32(kind.encode()), seed)), kind, seed)
 
 
