@@ -51,6 +51,11 @@ class ScanResult:
     elsewhere: list[str] = field(default_factory=list)
     """Ids of inputs that were not wanted; nothing else is known of them."""
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all inputs, also of those that cannot be opened or were not wanted."""
+        return [item.id for item in self.items] + [failure.id for failure in self.failures] + self.elsewhere
+
 
 def scan_inputs(
     inputs: Sequence[str],

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
+from tokcli.cache.part import Part
 from tokcli.errors import CacheError, MethodError
 from tokcli.media import ScanResult
 from tokcli.pipeline.call_size import CallSize
@@ -67,13 +68,16 @@ def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
         run = Run(job, outputs, pool, observer)
         # Whatever ends the run, Ctrl-C too: leaving the writers commits the items that are whole.
         run.run()
-        for output in outputs:
-            if recipe.limit is None and job.part is None:
-                output.look_for_removed(job.scan, recipe.prune)
-            output.finish(run.expected_ids())
-    items, ids = run.progress.items, [item.id for item in job.scan.items]
-    also = [summarize(output, items, ids, run.progress.seconds, part=job.part) for output in outputs[1:]]
-    return summarize(outputs[0], items, ids, run.progress.seconds, also, job.part)
+        finish(outputs, recipe, job.scan, job.part)
+    return summarize(outputs, run.progress.items, [item.id for item in job.scan.items], run.progress.seconds, job.part)
+
+
+def finish(outputs: Sequence[Output], recipe: CompressRecipe, scan: ScanResult, part: Part | None = None) -> None:
+    """End a run that came to its end: commit, look for inputs that are gone, and mark the caches that are complete."""
+    for output in outputs:
+        if recipe.limit is None and part is None:
+            output.look_for_removed(scan, recipe.prune)
+        output.finish(scan.ids)
 
 
 def notes_of(targets: Sequence[Target], scan: ScanResult) -> list[str]:
@@ -106,11 +110,6 @@ class Run:
         self.call_size = CallSize(job.tower)
         self.work_began: float | None = None
         """Monotonic seconds of the first assignment: what comes before is starting up."""
-
-    def expected_ids(self) -> list[str]:
-        """Of all inputs, also of those that other parts do."""
-        scan = self.job.scan
-        return [item.id for item in scan.items] + [failure.id for failure in scan.failures] + scan.elsewhere
 
     def run(self) -> None:
         # Longest first: a long file that starts last would leave the other decoders idle at the end.

@@ -46,8 +46,7 @@ def derive(recipe: DeriveRecipe, observer: Observer | None = None) -> CompressSu
         for output in outputs:
             if job.source.complete:
                 output.writer.finish([*job.ids, *(row.id for row in job.failures)])
-    summaries = [summarize(output, run.progress.items, job.ids, run.progress.seconds) for output in outputs]
-    return replace(summaries[0], also=tuple(summaries[1:]))
+    return summarize(outputs, run.progress.items, job.ids, run.progress.seconds)
 
 
 class _Run:

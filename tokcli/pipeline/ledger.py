@@ -111,9 +111,10 @@ class Ledger:
         self.observer.failure(item.id, failed.stage, failed.message + where)
         if self.recipe.on_error == "fail":
             raise GivenUpError(f"{item.id}: {failed.message} (stopped because of --on-error fail)")
-        self._check_rate(failed.message)
+        self.check_rate(failed.message)
 
-    def _check_rate(self, last: str) -> None:
+    def check_rate(self, last: str) -> None:
+        """Raise ``GivenUpError`` where too large a share of all items failed; ``last`` is what the last one said."""
         limit, failed = self.recipe.max_error_rate, len(self._failed)
         tried = failed + self._done
         if limit is not None and tried >= ITEMS_FOR_A_RATE and failed > limit * tried:

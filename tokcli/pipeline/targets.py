@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,9 +88,8 @@ class Output:
 
         What lies in a folder that could not be listed counts as still there.
         """
-        inputs = [*(item.id for item in scan.items), *(failure.id for failure in scan.failures)]
         unlisted = tuple(f"{clean_text(failure.id)}/" for failure in scan.failures)
-        self.removed = tuple(item_id for item_id in self.writer.others(inputs) if not item_id.startswith(unlisted))
+        self.removed = tuple(item_id for item_id in self.writer.others(scan.ids) if not item_id.startswith(unlisted))
         if prune and self.removed:
             self.writer.prune(set(self.removed))
             self.pruned = True
@@ -177,14 +176,14 @@ def check_same_pixels(wanted: Sequence[tuple[Location, Compressor]]) -> None:
 
 
 def summarize(
-    output: Output,
-    items: int,
-    ids: Iterable[str],
-    seconds: float,
-    also: Sequence[CompressSummary] = (),
-    part: Part | None = None,
+    outputs: Sequence[Output], items: int, ids: Collection[str], seconds: float, part: Part | None = None
 ) -> CompressSummary:
-    """Where the cache stands after a run over ``items`` inputs; ``ids`` are those that could be looked at."""
+    """Where the caches stand after a run over ``items`` inputs; ``ids`` are those that could be looked at."""
+    first, *also = (_summary(output, items, ids, seconds, part) for output in outputs)
+    return replace(first, also=tuple(also))
+
+
+def _summary(output: Output, items: int, ids: Collection[str], seconds: float, part: Part | None) -> CompressSummary:
     target = output.target
     model: Mapping[str, object] = target.manifest.configuration["model"]
     cache = open_cache(target.folder)
@@ -211,7 +210,6 @@ def summarize(
         model=str(model["model"]),
         removed=output.removed,
         pruned=output.pruned,
-        also=tuple(also),
         shard=None if part is None else str(part),
         missing=output.missing,
     )

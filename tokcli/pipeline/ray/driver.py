@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tokcli
 from tokcli.errors import UsageError
-from tokcli.pipeline.compress import notes_of
+from tokcli.pipeline.compress import finish, notes_of
 from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.ledger import GivenUpError
 from tokcli.pipeline.messages import Failed
@@ -83,16 +83,13 @@ class Driver:
                 with ExitStack() as stack:
                     for output in self.outputs:
                         output.open_again(stack)
-        expected = [item.id for item in self.scan.items] + [failure.id for failure in self.scan.failures]
         with ExitStack() as stack:
             for output in self.outputs:
                 output.open_again(stack)
-                if self.recipe.limit is None:
-                    output.look_for_removed(self.scan, self.recipe.prune)
-                output.finish(expected)
-        items, ids, seconds = self.progress.items, [item.id for item in self.scan.items], self.progress.seconds
-        also = [summarize(output, items, ids, seconds) for output in self.outputs[1:]]
-        return summarize(self.outputs[0], items, ids, seconds, also)
+            finish(self.outputs, self.recipe, self.scan)
+        return summarize(
+            self.outputs, self.progress.items, [item.id for item in self.scan.items], self.progress.seconds
+        )
 
     def _first_loaded(self) -> Loaded:
         """What the first actor that is there would make: the driver loads no tower of its own."""

@@ -98,7 +98,3 @@ class RunLedger(Ledger):
             if row is not None:
                 by_status[row.status].append(number)
         return Outcome(order.item.id, tuple(by_status["done"]), tuple(by_status["failed"]))
-
-    def check_rate(self, last: str) -> None:
-        """Raise ``GivenUpError`` where too large a share of all items failed; ``last`` is what the last one said."""
-        self._check_rate(last)
