@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +19,7 @@ from tokcli.storage import Location, RemotePath
 from tokcli.storage.ranges import last_bytes
 
 LIKELY_FOOTER_BYTES = 128 << 10
-"""Read of an object's end at once: the footer of a shard of 50 row groups takes about as much."""
+"""Read of a shard's end at once: the footer of a shard of 50 row groups takes about as much."""
 
 
 class ShardGoneError(CacheError):
@@ -91,32 +89,17 @@ def footer_length(tail: bytes) -> int:
 
 
 def _checked_footer(shard: Shard) -> bytes:
-    footer = _remote_footer(shard.path) if isinstance(shard.path, RemotePath) else _local_footer(shard.path)
+    """The footer with its length behind it, by one request of an object, unless it is longer than it mostly is."""
+    end, size = last_bytes(shard.path, LIKELY_FOOTER_BYTES)
+    length = footer_length(end[-8:])
+    if length > size:
+        raise ValueError(f"a footer of {length} bytes in a file of {size}")
+    if length > len(end):
+        end, _ = last_bytes(shard.path, length)
+    footer = end[-length:]
     if blake3(footer).hexdigest(length=4) != shard.digest:
         raise ValueError("the footer is not the one that was written")
     return footer
-
-
-def _remote_footer(path: RemotePath) -> bytes:
-    """By one request, unless it is longer than it mostly is."""
-    footer, size = last_bytes(path, LIKELY_FOOTER_BYTES)
-    length = footer_length(footer[-8:])
-    if length > size:
-        raise ValueError(f"a footer of {length} bytes in an object of {size}")
-    if length > len(footer):
-        footer, _ = last_bytes(path, length)
-    return footer[-length:]
-
-
-def _local_footer(path: Path) -> bytes:
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 8))
-        length = footer_length(file.read(8))
-        if length > size:
-            raise ValueError(f"a footer of {length} bytes in a file of {size}")
-        file.seek(size - length)
-        return file.read(length)
 
 
 def read_columns(shard: Shard, file: pq.ParquetFile, columns: list[str]) -> pa.Table:

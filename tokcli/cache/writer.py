@@ -239,11 +239,10 @@ class CacheWriter:
 
     def _new_shard(self, table: Table) -> ShardWriter:
         schema = shard_schema(table, self.manifest, self._metadata_types)
-        if self._part is None:
-            shard = ShardWriter(self.path / table, schema, self._sequence)
-        else:
-            self._sequence = self._part.next_sequence(self._sequence)
-            shard = ShardWriter(self.path / table, schema, self._sequence, self._part.tag)
+        tag = ""
+        if self._part is not None:
+            self._sequence, tag = self._part.next_sequence(self._sequence), self._part.tag
+        shard = ShardWriter(self.path / table, schema, self._sequence, tag)
         self._sequence += 1
         return shard
 

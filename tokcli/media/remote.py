@@ -6,17 +6,20 @@ import errno
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
+from tokcli import storage
 from tokcli.errors import UsageError
 from tokcli.media.names import one_line
 from tokcli.storage import Facts, filesystem_of, is_url, read
 from tokcli.storage.urls import UnknownProtocolError
+
+Result = TypeVar("Result")
 
 LIST_FROM = 16
 """So many objects of one folder are looked up by listing it, a request for a thousand; fewer by one request each."""
@@ -48,7 +51,7 @@ def look_up(url: str) -> RemoteFile | None:
     if url.endswith("/"):
         return None
     try:
-        facts = _info(url)
+        facts = storage.look_up(url)
     except OSError as error:
         raise cannot_read(url, error) from None
     return None if facts.folder else RemoteFile(url, facts.size_bytes, facts.modified_ns)
@@ -57,7 +60,7 @@ def look_up(url: str) -> RemoteFile | None:
 def exists(url: str) -> bool:
     """Whether there is an object of just this name."""
     try:
-        return not _info(url).folder
+        return not storage.look_up(url).folder
     except OSError:
         return False
 
@@ -94,19 +97,16 @@ def look_up_all(urls: Sequence[str]) -> dict[str, RemoteFile | OSError]:
         if len(members) < LIST_FROM or "::" in folder or folder.startswith("http"):
             single += members
             continue
-        try:
-            listed = {facts.path: facts for facts in _children(folder)}
-        except UnknownProtocolError as error:
-            found |= dict.fromkeys(members, OSError(errno.EINVAL, str(error)))
-            continue
-        except OSError as error:
-            found |= dict.fromkeys(members, error)
+        listed = _or_error(_children, folder)
+        if isinstance(listed, OSError):
+            found |= dict.fromkeys(members, listed)
             continue
         for url in members:
             facts = listed.get(filesystem_of(url)[1])
             found[url] = _file(url, facts) if facts else FileNotFoundError("does not exist")
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        found |= dict(zip(single, pool.map(_looked_up, single)))
+        for url, told in zip(single, pool.map(partial(_or_error, storage.look_up), single)):
+            found[url] = told if isinstance(told, OSError) else _file(url, told)
     return found
 
 
@@ -122,9 +122,10 @@ def cannot_read(url: str, error: OSError) -> UsageError:
     return UsageError(f"{name}: cannot be read: {reason}")
 
 
-def _looked_up(url: str) -> RemoteFile | OSError:
+def _or_error(call: Callable[[str], Result], url: str) -> Result | OSError:
+    """What a call gives for a URL of a manifest, or why it gives nothing, which costs a row and not the run."""
     try:
-        return _file(url, _info(url))
+        return call(url)
     except UnknownProtocolError as error:
         return OSError(errno.EINVAL, str(error))
     except OSError as error:
@@ -135,16 +136,11 @@ def _file(url: str, facts: Facts) -> RemoteFile | OSError:
     return IsADirectoryError("is a folder") if facts.folder else RemoteFile(url, facts.size_bytes, facts.modified_ns)
 
 
-def _info(url: str) -> Facts:
-    filesystem, path = filesystem_of(url)
-    filesystem.invalidate_cache()
-    return Facts.of(read(partial(filesystem.info, path)))
-
-
-def _children(folder: str) -> Iterator[Facts]:
+def _children(folder: str) -> dict[str, Facts]:
+    """What lies in a folder, by path."""
     filesystem, path = filesystem_of(folder)
     filesystem.invalidate_cache()
-    return map(Facts.of, read(partial(filesystem.ls, path, detail=True)))
+    return {facts.path: facts for facts in map(Facts.of, read(partial(filesystem.ls, path, detail=True)))}
 
 
 def _listed(url: str, call: Any, path: str) -> dict[str, dict[str, Any]]:

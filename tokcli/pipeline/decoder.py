@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -19,7 +20,7 @@ import psutil
 from tokcli.errors import TokcliError
 from tokcli.media import STEPS
 from tokcli.pipeline.decoder_process import decoder_main, work_seconds
-from tokcli.pipeline.forking import pipe, start_process
+from tokcli.pipeline.forking import start_process
 from tokcli.pipeline.messages import (
     Chunk,
     DecodeSettings,
@@ -84,7 +85,7 @@ class Decoder:
 
     def _start(self) -> None:
         self.memory, self.log = FrameMemory(), DecoderLog()
-        self.connection, remote = pipe()
+        self.connection, remote = Pipe()
         self.process = start_process(decoder_main, (remote, self.memory, self.log), alone=self._alone)
         remote.close()
         self.ready = False

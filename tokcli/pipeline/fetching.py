@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tokcli.errors import TokcliError
 from tokcli.media import Limits
@@ -54,7 +52,7 @@ class _Slot:
 
 
 class Fetcher:
-    """Hands out items; a context manager. ``ahead`` objects are copied before anybody asks for them."""
+    """Hands out items, until ``close``. ``ahead`` objects are copied before anybody asks for them."""
 
     def __init__(self, limits: Limits, ahead: int, *, most_bytes: int = MOST_BYTES) -> None:
         self._waiting: deque[MediaItem] = deque()
@@ -66,14 +64,6 @@ class Fetcher:
         self._scratch: Scratch | None = None
         self._numbers = count()
         self._closing = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __len__(self) -> int:
         """Items that nobody has taken yet."""

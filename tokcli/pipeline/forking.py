@@ -11,16 +11,10 @@ import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 _LOADED = ["tokcli.pipeline.decoder_loaded"]
-
-
-def pipe() -> tuple[Connection, Connection]:
-    """Both ends of a connection to a process of ``start_process``."""
-    return multiprocessing.get_context("spawn").Pipe()
 
 
 def start_process(target: Callable[..., None], arguments: tuple[Any, ...], *, alone: bool = False) -> BaseProcess:

@@ -4,7 +4,7 @@
 """
 
 from tokcli.storage.failures import TRIES, read
-from tokcli.storage.remote import Location, RemotePath, location, only_local, work_folder
+from tokcli.storage.remote import Location, RemotePath, location, look_up, only_local, work_folder
 from tokcli.storage.scratch import Scratch, scratch_folder
 from tokcli.storage.urls import Facts, filesystem_of, is_url, local_path
 
@@ -18,6 +18,7 @@ __all__ = [
     "is_url",
     "local_path",
     "location",
+    "look_up",
     "only_local",
     "read",
     "scratch_folder",

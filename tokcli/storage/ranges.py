@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -88,8 +90,13 @@ def joined(spans: Iterable[Span]) -> list[Span]:
     return result
 
 
-def last_bytes(path: RemotePath, count: int) -> tuple[bytes, int]:
-    """The end of an object, ``count`` bytes at most, and its size. Raises ``OSError``."""
+def last_bytes(path: Path | RemotePath, count: int) -> tuple[bytes, int]:
+    """The end of a file or an object, ``count`` bytes at most, and its size. Raises ``OSError``."""
+    if isinstance(path, Path):
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - count))
+            return file.read(count), size
     size = path.look_up().size_bytes
     blocks: Sequence[bytes] = path.read_ranges([(max(0, size - count), size)]) if size else [b""]
     return blocks[0], size

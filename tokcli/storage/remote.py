@@ -104,9 +104,7 @@ class RemotePath:
         """What is told of the object: by the listing that it comes from, else by a request. Raises ``OSError``."""
         if self.facts is not None:
             return self.facts
-        filesystem, path = filesystem_of(self.url)
-        filesystem.invalidate_cache()
-        facts = Facts.of(read(partial(filesystem.info, path)))
+        facts = look_up(self.url)
         if facts.folder:
             raise FileNotFoundError(f"{self.url} is a folder")
         return facts
@@ -167,6 +165,13 @@ class RemotePath:
 @dataclass(frozen=True)
 class _Status:
     st_size: int
+
+
+def look_up(url: str) -> Facts:
+    """What the server tells of an object or a folder now, by one request. Raises ``OSError``, ``UsageError``."""
+    filesystem, path = filesystem_of(url)
+    filesystem.invalidate_cache()  # what fsspec remembers of an earlier listing may be long untrue
+    return Facts.of(read(partial(filesystem.info, path)))
 
 
 Location = Path | RemotePath

@@ -89,9 +89,7 @@ class Facts:
 
 
 def _modified_ns(info: Mapping[str, Any]) -> int:
-    told = next(
-        (info[key] for key in ("LastModified", "last_modified", "mtime", "updated", "created") if key in info), 0
-    )
+    told = next((info[key] for key in _TIMES if key in info), 0)
     if isinstance(told, str):
         try:
             told = datetime.fromisoformat(told)
