@@ -23,15 +23,11 @@ import torch
 
 from bench.checkpoint import make_checkpoint
 from bench.clips import clips_parser, videos
-from tokcli.cache import CacheWriter
+from bench.local import run_locally
 from tokcli.media import Limits, Sampling, open_media
 from tokcli.models import VisionTower, load_tower
 from tokcli.models.preprocess import resize_frames
-from tokcli.pipeline.compress import Run
-from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import available_cores, check_request, load_job, supervision
-from tokcli.pipeline.progress import Silent
-from tokcli.pipeline.targets import Output
+from tokcli.pipeline.preflight import available_cores
 from tokcli.recipe import CompressRecipe
 
 STEPS_PER_CALL = 8
@@ -98,20 +94,8 @@ def tokcli_wall(paths: Sequence[Path], model: Path, fps: float, folder: Path) ->
         sampling={"fps": fps},
         dtype="float32",
     )
-    begin = time.monotonic()
-    request = check_request(recipe)
-    with DecoderPool(request.workers, supervision(recipe)) as pool:
-        job = load_job(request)
-        pool.configure(job.decode)
-        (target,) = job.targets
-        with CacheWriter(target.folder, target.manifest) as writer:
-            run = Run(job, [Output(target, writer)], pool, Silent())
-            run.run()
-            writer.commit()
-    end = time.monotonic()
-    if run.progress.failed or run.work_began is None:
-        raise SystemExit("a clip failed: the measurement is void")
-    return end - run.work_began, end - begin
+    run = run_locally(recipe)
+    return run.ended - run.work_began, run.ended - run.began
 
 
 def measure(clips: int, fps: float, repeats: int) -> dict[str, object]:

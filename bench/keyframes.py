@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import tempfile
 import time
@@ -21,21 +20,11 @@ from typing import Any
 
 from bench.checkpoint import make_checkpoint
 from bench.clips import videos
-from tokcli.cache import CacheWriter
-from tokcli.pipeline.compress import Run
-from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import available_cores, check_request, load_job, supervision
-from tokcli.pipeline.progress import Silent
-from tokcli.pipeline.targets import Output
+from bench.local import cpu_seconds, run_locally
+from tokcli.pipeline.preflight import Job, available_cores
 from tokcli.recipe import CompressRecipe
 
 FEATURES = ("full", "tokens", "preview", "pixels")
-
-
-def cpu_seconds() -> float:
-    """Of this process and of the decoders that have ended."""
-    spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
 def timed(encode: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
@@ -62,22 +51,15 @@ def one(paths: Sequence[Path], model: Path, fps: float, keep: float, features: s
         sampling={"fps": fps},
         dtype="float32",
     )
-    request = check_request(recipe)
-    before = cpu_seconds()
-    with DecoderPool(request.workers, supervision(recipe)) as pool:
-        job = load_job(request)
-        spent: list[float] = []
+    spent: list[float] = []
+
+    def watch(job: Job) -> None:
         job.tower.family.encode = timed(job.tower.family.encode, spent)
-        pool.configure(job.decode)
-        with CacheWriter(recipe.output, job.targets[0].manifest) as writer:
-            run = Run(job, [Output(job.targets[0], writer)], pool, Silent())
-            run.run()
-            writer.commit()
-        ended = time.monotonic()
-    if run.progress.failed or run.work_began is None:
-        raise SystemExit("a clip failed: the measurement is void")
+
+    before = cpu_seconds()
+    run = run_locally(recipe, watch)
     return {
-        "seconds": ended - run.work_began,
+        "seconds": run.committed - run.work_began,
         "cpu_seconds": cpu_seconds() - before,
         "tower_seconds": sum(spent),
         "kept": run.progress.kept_tokens / run.progress.source_tokens,

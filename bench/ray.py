@@ -23,13 +23,11 @@ from typing import Any
 
 from bench.checkpoint import make_checkpoint
 from bench.clips import clips_parser, videos
-from tokcli.pipeline.compress import Run
-from tokcli.pipeline.decoder_pool import DecoderPool
-from tokcli.pipeline.preflight import available_cores, check_request, load_job, supervision
+from bench.local import run_locally
+from tokcli.pipeline.preflight import available_cores, check_request
 from tokcli.pipeline.progress import Progress, Silent
 from tokcli.pipeline.ray.cluster import Cluster
 from tokcli.pipeline.ray.driver import Driver, fleet_for
-from tokcli.pipeline.targets import Output
 from tokcli.recipe import CompressRecipe
 
 # As the local executor's processes are, and where everything is slow.
@@ -78,20 +76,8 @@ def on_ray(recipe: CompressRecipe, nodes: Any, observer: Silent) -> tuple[float,
 
 def local(recipe: CompressRecipe) -> tuple[float, float]:
     """The same of the local executor."""
-    begin = time.monotonic()
-    request = check_request(recipe)
-    with DecoderPool(request.workers, supervision(recipe)) as pool:
-        job = load_job(request)
-        pool.configure(job.decode)
-        (target,) = job.targets
-        with target.open() as writer:
-            run = Run(job, [Output(target, writer)], pool, Silent())
-            run.run()
-            writer.commit()
-            end = time.monotonic()
-    if run.progress.failed or run.work_began is None:
-        raise SystemExit("an item failed: the measurement is void")
-    return end - run.work_began, run.work_began - begin
+    run = run_locally(recipe)
+    return run.committed - run.work_began, run.work_began - run.began
 
 
 def measure(clips: int, fps: float, repeats: int) -> dict[str, Any]:
