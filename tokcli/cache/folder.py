@@ -13,7 +13,8 @@ from tokcli.storage import Location
 
 def make_folder(cache: Location) -> None:
     """Create the cache's folder where there is none. Raises ``UsageError`` for a folder that holds something else."""
-    if not cache.is_dir() and cache.exists():
+    # Looked at twice: a writer of another part may make it between the first look and the second.
+    if not cache.is_dir() and cache.exists() and not cache.is_dir():
         raise UsageError(f"{cache} is a file; name a folder for the cache")
     if cache.is_dir() and not (cache / MANIFEST).exists():
         for entry in cache.iterdir():
