@@ -29,8 +29,8 @@ from tokcli.types import MediaItem
 
 Result = TypeVar("Result")
 
+# Between two looks at deadlines; whatever becomes ready ends the waiting at once.
 POLL_SECONDS = 0.5
-ENCODING_POLL_SECONDS = 0.005
 # One item never ends a run, whatever a method or a model makes of it; many in a row do, see below.
 ITEM_ERRORS = (Exception,)
 MAX_ATTEMPTS = 2
@@ -105,8 +105,8 @@ class Run:
         self.retries: deque[tuple[MediaItem, int]] = deque()
         self.encoder_failures = 0
         self.jobs: deque[EncodingJob] = deque()
-        self.fetcher = Fetcher(job.decode.limits, ahead=len(pool.decoders) + FETCH_AHEAD)
-        self.lanes = EncoderLanes(job.tower.device, job.cores)
+        self.fetcher = Fetcher(job.decode.limits, ahead=len(pool.decoders) + FETCH_AHEAD, on_ready=pool.wake)
+        self.lanes = EncoderLanes(job.tower.device, job.cores, on_ready=pool.wake)
         self.call_size = CallSize(job.tower)
         self.work_began: float | None = None
         """Monotonic seconds of the first assignment: what comes before is starting up."""
@@ -131,7 +131,7 @@ class Run:
     def turn(self) -> None:
         """Give work to whoever has none, and take what has come, waiting for it a moment."""
         self._assign()
-        for event in self.pool.poll(self._patience()):
+        for event in self.pool.poll(POLL_SECONDS):
             self._receive(event)
         # Whoever has finished gets its next file before this process does anything that takes time.
         self._assign()
@@ -148,9 +148,6 @@ class Run:
         self.fetcher.close()
         for session in self.sessions.values():
             session.close()
-
-    def _patience(self) -> float:
-        return ENCODING_POLL_SECONDS if self.jobs or (self.fetcher.copying and self.pool.idle()) else POLL_SECONDS
 
     def _assign(self) -> None:
         for decoder in self.pool.idle():

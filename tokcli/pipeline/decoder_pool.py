@@ -6,6 +6,8 @@ work: not while it waits for the encoder to free a slot.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
@@ -27,6 +29,9 @@ class DecoderPool:
 
     def __init__(self, workers: int, supervision: Supervision, *, alone: bool = False) -> None:
         self.decoders = [Decoder(supervision, alone=alone) for _ in range(workers)]
+        self._woken, self._wakes = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wakes.setblocking(False)
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="tokcli-watcher", daemon=True)
         self._watcher.start()
@@ -49,11 +54,18 @@ class DecoderPool:
 
     def poll(self, timeout: float) -> Iterator[Event]:
         """All that has come, waiting at most ``timeout`` seconds for something; deaths and deadlines are ``Failed``."""
-        wait([decoder.connection for decoder in self.decoders], timeout)
+        wait([self._woken, *(decoder.connection for decoder in self.decoders)], timeout)
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
         for decoder in self.decoders:
             yield from decoder.receive()
             if (failed := decoder.overdue()) is not None:
                 yield from decoder.failed(failed)
+
+    def wake(self) -> None:
+        """End the ``poll`` that waits, or the next one; for any thread that has something ready for its caller."""
+        with contextlib.suppress(OSError):  # full: it wakes all the same; closed: nobody waits any more
+            self._wakes.send(b"\0")
 
     def _watch(self) -> None:
         while not self._closing.wait(LOOK_SECONDS):
@@ -65,3 +77,5 @@ class DecoderPool:
         self._watcher.join()
         for decoder in self.decoders:
             decoder.kill()
+        self._woken.close()
+        self._wakes.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,11 +52,17 @@ class _Slot:
 
 
 class Fetcher:
-    """Hands out items, until ``close``. ``ahead`` objects are copied before anybody asks for them."""
+    """Hands out items, until ``close``. ``ahead`` objects are copied before anybody asks for them.
 
-    def __init__(self, limits: Limits, ahead: int, *, most_bytes: int = MOST_BYTES) -> None:
+    ``on_ready`` is called, in any thread, whenever a copy has ended.
+    """
+
+    def __init__(
+        self, limits: Limits, ahead: int, *, most_bytes: int = MOST_BYTES, on_ready: Callable[[], None] = lambda: None
+    ) -> None:
         self._waiting: deque[MediaItem] = deque()
         self._limits, self._ahead, self._most_bytes = limits, ahead, most_bytes
+        self._on_ready = on_ready
         self._slots: deque[_Slot] = deque()
         self._held: dict[str, tuple[int, Path]] = {}
         """By item: bytes and place of its copy, from the beginning of copying until ``release``."""
@@ -72,11 +78,6 @@ class Fetcher:
     def add(self, items: Iterable[MediaItem]) -> None:
         """More items, behind those that are left."""
         self._waiting.extend(items)
-
-    @property
-    def copying(self) -> bool:
-        """Whether something is on its way."""
-        return any(not slot.ready for slot in self._slots)
 
     def take(self) -> Ready | None:
         """The first item that is ready; None where none is yet."""
@@ -142,7 +143,9 @@ class Fetcher:
         path = self._scratch.path / f"{next(self._numbers)}"
         free = self._free()
         self._held[item.id] = (item.size_bytes, path)
-        return self._pool.submit(self._copy, item, path, free)
+        copying = self._pool.submit(self._copy, item, path, free)
+        copying.add_done_callback(lambda _: self._on_ready())
+        return copying
 
     def _copy(self, item: MediaItem, path: Path, free: int) -> Ready:
         copy = Fetch(item.path, path, item.size_bytes, lambda: self._closing)

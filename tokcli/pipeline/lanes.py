@@ -1,8 +1,9 @@
 """The encoder's lanes: tower calls that run beside the loop that feeds and empties them.
 
-On an accelerator there is one lane: while it computes, the loop reads decoders, compresses and writes. On a CPU there
-are as many lanes as cores for it, each a thread with one torch thread: calls on different chunks side by side need no
-barriers between threads, and give the same bits however many cores there are.
+On an accelerator there are two lanes: while it computes a call, the next one is queued behind it, so that it never
+waits for Python, and the loop reads decoders, compresses and writes. On a CPU there are as many lanes as cores for it,
+each a thread with one torch thread: calls on different chunks side by side need no barriers between threads, and give
+the same bits however many cores there are.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 # Each lane holds the activations of one call.
 MAX_LANES = 16
+ACCELERATOR_LANES = 2
 
 
 @dataclass(frozen=True)
@@ -42,19 +44,22 @@ class EncodingJob:
 
 
 class EncoderLanes:
-    """Runs tower calls in threads."""
+    """Runs tower calls in threads. ``on_ready`` is called, in any thread, whenever one has ended."""
 
-    def __init__(self, device: torch.device, cores: int) -> None:
-        self.count = min(cores, MAX_LANES) if device.type == "cpu" else 1
+    def __init__(self, device: torch.device, cores: int, on_ready: Callable[[], None] = lambda: None) -> None:
+        self.count = min(cores, MAX_LANES) if device.type == "cpu" else ACCELERATOR_LANES
         if device.type == "cpu":
             torch.set_num_threads(1)  # of this thread, which compresses
+        self._on_ready = on_ready
         self._executor = ThreadPoolExecutor(
             self.count, "tokcli-encoder", initializer=torch.set_num_threads, initargs=(1,)
         )
 
     def submit(self, call: Callable[[], Result]) -> Future[Result]:
         """Start a call as soon as a lane is free."""
-        return self._executor.submit(call)
+        future = self._executor.submit(call)
+        future.add_done_callback(lambda _: self._on_ready())
+        return future
 
     def close(self) -> None:
         """Drop what has not begun, and wait for what has."""
