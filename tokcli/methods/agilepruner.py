@@ -54,7 +54,7 @@ class Agile(StepSelection):
 
         def choose(step: Step, count: int) -> torch.Tensor:
             kept = []
-            for tile, k in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, k in zip(step.tiles, shares_of(step, count)):
                 rank = effective_rank(features[tile.rows])
                 self._ranks.append(rank)
                 self._entropies.append(entropy_nats(importance[tile.rows]))

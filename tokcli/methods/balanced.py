@@ -81,7 +81,7 @@ class _Balanced(StepSelection):
 
         def choose(step: Step, count: int) -> torch.Tensor:
             kept = []
-            for tile, k in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, k in zip(step.tiles, shares_of(step, count)):
                 if k == len(tile.rows) or k == 0:
                     kept.append(tile.rows[:k])
                     continue

@@ -7,7 +7,7 @@ it. So such methods need no more than a step at a time, and long videos stay wit
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import torch
@@ -15,9 +15,11 @@ import torch
 from tokcli.errors import MethodError
 from tokcli.methods.base import Stats
 from tokcli.methods.budget import SizeBudget, grid_tokens, share_count
+from tokcli.methods.layout import take
 from tokcli.methods.output import Groups, select
 from tokcli.methods.tiles import Step, step_of, tiled_steps
 from tokcli.ops.allocation import proportional
+from tokcli.ops.rows import gathered
 from tokcli.ops.selection import top_k
 from tokcli.types import TokenSet, View, VisualTokens
 
@@ -84,11 +86,11 @@ class _BySteps(Generic[Work]):
 
     def _steps(self, chunk: VisualTokens) -> list[tuple[Step, int]]:
         """The steps of a chunk that may keep something, with how much."""
-        places = chunk.coords[chunk.structural, :2].tolist()
+        places = gathered(chunk.coords, torch.nonzero(chunk.structural).flatten())[:, :2].tolist()
         structural = Counter(step_of(chunk.views[view], step) for view, step in places)
         found = []
         for step in tiled_steps(chunk):
-            count = self._budget.spend(step.index, int(step.sizes.sum()), structural[step.index])
+            count = self._budget.spend(step.index, len(step), structural[step.index])
             if count:
                 found.append((step, count))
         return found
@@ -104,8 +106,7 @@ class StepSelection(_BySteps[Choose]):
         keep = torch.zeros(len(chunk), dtype=torch.bool)
         choose = self._prepare(chunk)
         for step, count in self._steps(chunk):
-            rows = step.rows
-            keep[rows if count == len(rows) else choose(step, count)] = True
+            keep[step.rows if count == len(step) else choose(step, count)] = True
         return select(chunk, keep)
 
 
@@ -116,9 +117,8 @@ class StepMerging(_BySteps[Merge]):
         groups = Groups(chunk)
         merge = self._prepare(chunk)
         for step, count in self._steps(chunk):
-            rows = step.rows
-            if count == len(rows):
-                groups.add_alone(rows)
+            if count == len(step):
+                groups.add_alone(step.rows)
             else:
                 merge(step, count, groups)
         return groups.merged()
@@ -134,11 +134,12 @@ def cut_off(share: float, count: int) -> int:
     return max(1, int(share * count))
 
 
-def best_of_each(step: Step, scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The rows with the best of (N,) ``scores`` in each tile, as many as int64 ``counts`` says: int64."""
-    return torch.cat([tile.rows[top_k(scores[tile.rows], k)] for tile, k in zip(step.tiles, counts.tolist())])
+def best_of_each(step: Step, scores: torch.Tensor, counts: Iterable[int]) -> torch.Tensor:
+    """The rows with the best of (N,) ``scores`` in each tile, as many as ``counts`` says: int64."""
+    return torch.cat([tile.rows[top_k(take(scores, tile.rows), k)] for tile, k in zip(step.tiles, counts)])
 
 
-def shares_of(step: Step, count: int) -> torch.Tensor:
+def shares_of(step: Step, count: int) -> list[int]:
     """``count`` divided among the tiles: the same number for tiles of one size, by size otherwise."""
-    return proportional(step.sizes, count)
+    counts: list[int] = proportional(torch.tensor(step.sizes), count).tolist()
+    return counts

@@ -72,7 +72,7 @@ def cluster_merge(options: ClusterMergeOptions, views: tuple[View, ...], generat
         importance = _weights(chunk, options)
 
         def merge(step: Step, count: int, groups: Groups) -> None:
-            for tile, kept in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, kept in zip(step.tiles, shares_of(step, count)):
                 if kept == 0:
                     continue
                 tokens = take(chunk.tokens, tile.rows).float()

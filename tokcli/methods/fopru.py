@@ -53,7 +53,7 @@ def fopru(options: FopruOptions, views: tuple[View, ...]) -> Stream:
             if options.strategy == "rank":
                 return best_of_each(step, importance, shares)
             return torch.cat(
-                [tile.rows[by_rows(tile, importance[tile.rows], k)] for tile, k in zip(step.tiles, shares.tolist())]
+                [tile.rows[by_rows(tile, importance[tile.rows], k)] for tile, k in zip(step.tiles, shares)]
             )
 
         return choose

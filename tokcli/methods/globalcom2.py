@@ -74,7 +74,7 @@ def globalcom2(options: GlobalCom2Options, views: tuple[View, ...]) -> Stream:
             if thumbnail is None or len(step.tiles) == 1:
                 return best_of_each(step, importance, shares_of(step, count))
             sizes = torch.tensor([len(tile.rows) for tile in step.parts])
-            share = count / int(step.sizes.sum())
+            share = count / len(step)
             if official and options.keep is not None:
                 share = options.keep
             sums = region_sums(step, thumbnail, importance[thumbnail.rows])

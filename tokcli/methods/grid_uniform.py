@@ -27,7 +27,7 @@ def grid_uniform(options: GridUniformOptions, views: tuple[View, ...]) -> Stream
 
     def prepare(chunk: VisualTokens) -> Choose:
         def choose(step: Step, count: int) -> torch.Tensor:
-            kept = [tile.rows[middles(tile, k)] for tile, k in zip(step.tiles, shares_of(step, count).tolist()) if k]
+            kept = [tile.rows[middles(tile, k)] for tile, k in zip(step.tiles, shares_of(step, count)) if k]
             return torch.cat(kept)
 
         return choose

@@ -68,13 +68,13 @@ def hired(options: HiredOptions, views: tuple[View, ...]) -> Stream:
             thumbnail = step.thumbnail
             if thumbnail is None or len(step.tiles) == 1:
                 return best_of_each(step, last, shares_of(step, count))
-            sizes = torch.tensor([len(tile.rows) for tile in step.parts])
-            whole, parts = _halves(count, options.alpha, len(thumbnail.rows), int(sizes.sum()))
+            sizes = [len(tile.rows) for tile in step.parts]
+            whole, parts = _halves(count, options.alpha, len(thumbnail.rows), sum(sizes))
             if options.variant == "official":
                 budgets = _official_budgets(step, first[thumbnail.rows], options.alpha, parts)
             else:
                 whole = count - parts
-                budgets = by_weight(region_sums(step, thumbnail, first[thumbnail.rows]), parts, sizes)
+                budgets = by_weight(region_sums(step, thumbnail, first[thumbnail.rows]), parts, torch.tensor(sizes))
             kept = [thumbnail.rows[top_k(last[thumbnail.rows], whole)]]
             kept += [tile.rows[top_k(last[tile.rows], k)] for tile, k in zip(step.parts, budgets.tolist())]
             return torch.cat(kept)

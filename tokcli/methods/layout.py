@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from tokcli.types import VisualTokens
@@ -79,9 +80,10 @@ def steps_of(visual: VisualTokens) -> list[torch.Tensor]:
     rows = torch.nonzero(~visual.structural).flatten()
     if rows.numel() == 0:
         return []
-    view, step, _, _ = visual.coords.index_select(0, rows).unbind(dim=1)
-    starts = torch.nonzero((view.diff() != 0) | (step.diff() != 0)).flatten() + 1
-    return list(rows.tensor_split(starts))
+    # NumPy's calls are shorter than torch's, and there are little numbers but many calls for a still.
+    view, step, _, _ = take(visual.coords, rows).numpy().T
+    ends = np.flatnonzero((view[1:] != view[:-1]) | (step[1:] != step[:-1])) + 1
+    return list(rows.tensor_split(ends.tolist()))
 
 
 def clips_of(visual: VisualTokens, length: int) -> list[list[torch.Tensor]]:

@@ -7,6 +7,7 @@ import torch
 from tokcli.methods.base import Stream, method
 from tokcli.methods.budget import SizeBudget
 from tokcli.methods.by_step import Choose, StepSelection, best_of_each, shares_of
+from tokcli.methods.layout import take
 from tokcli.methods.tiles import Step
 from tokcli.types import View, VisualTokens
 
@@ -28,7 +29,7 @@ def norm(options: NormOptions, views: tuple[View, ...]) -> Stream:
 
         def choose(step: Step, count: int) -> torch.Tensor:
             rows = step.rows
-            scores[rows] = torch.linalg.vector_norm(chunk.tokens[rows].float(), dim=1)
+            scores[rows] = torch.linalg.vector_norm(take(chunk.tokens, rows).float(), dim=1)
             return best_of_each(step, scores, shares_of(step, count))
 
         return choose

@@ -105,7 +105,7 @@ class _PpeStream(StepMerging):
 
     def _of_chunk(self, chunk: VisualTokens) -> Merge:
         def merge(step: Step, count: int, groups: Groups) -> None:
-            for tile, kept in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, kept in zip(step.tiles, shares_of(step, count)):
                 if kept == 0:
                     continue
                 tokens = take(chunk.tokens, tile.rows).float()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
 import torch
 
-from tokcli.methods.layout import steps_of
+from tokcli.methods.layout import steps_of, take
 from tokcli.ops.thumbnail import tile_grid
 from tokcli.types import View, VisualTokens
 
@@ -17,16 +19,32 @@ class Tile:
 
     rows: torch.Tensor
     """int64 (n,), ascending: its rows that are not structural."""
-    places: torch.Tensor
-    """int64 (n, 2): y and x of each row inside the tile."""
-    spots: torch.Tensor
-    """int64 (n, 2): y and x of each row on the canvas of all tiles beside a thumbnail, without padding."""
+    coords: torch.Tensor
+    """int32 (N, 4): those of all rows of the item."""
     grid: tuple[int, int]
     """(h, w): places of the whole tile, those included that were cut off as padding."""
+    corner: tuple[int, int] = (0, 0)
+    """(y, x) in its view of its first place, below 0 where that was cut off."""
+    shift: tuple[int, int] = (0, 0)
+    """(y, x) of the first place of its view on the canvas of all tiles beside a thumbnail."""
     thumbnail: bool = False
     """Whether it shows the whole that the other tiles are parts of."""
     at: tuple[int, int] = (0, 0)
     """(row, column) among the tiles that are parts."""
+
+    @cached_property
+    def places(self) -> torch.Tensor:
+        """int64 (n, 2): y and x of each row inside the tile."""
+        return self._in_view - torch.tensor(self.corner)
+
+    @cached_property
+    def spots(self) -> torch.Tensor:
+        """int64 (n, 2): y and x of each row on the canvas of all tiles beside a thumbnail, without padding."""
+        return self._in_view + torch.tensor(self.shift)
+
+    @property
+    def _in_view(self) -> torch.Tensor:
+        return self.coords[self.rows, 2:].to(torch.int64)
 
 
 @dataclass(frozen=True)
@@ -48,10 +66,13 @@ class Step:
             self.tiles[0].rows if len(self.tiles) == 1 else torch.cat([tile.rows for tile in self.tiles]).sort().values
         )
 
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
     @property
-    def sizes(self) -> torch.Tensor:
-        """int64 (number of tiles,)."""
-        return torch.tensor([len(tile.rows) for tile in self.tiles])
+    def sizes(self) -> list[int]:
+        """Rows of each tile."""
+        return [len(tile.rows) for tile in self.tiles]
 
     @property
     def thumbnail(self) -> Tile | None:
@@ -73,10 +94,9 @@ def tiled_steps(visual: VisualTokens) -> list[Step]:
     small = next((view.grid[1:] for view in visual.views if view.kind == "thumbnail"), None)
     by_step: dict[int, list[Tile]] = {}
     for rows in steps_of(visual):
-        view, step = visual.coords[rows[0], :2].tolist()
-        places = visual.coords[rows, 2:].to(torch.int64)
+        view, step = visual.coords[int(rows[0]), :2].tolist()
         key = step_of(visual.views[view], step)
-        by_step.setdefault(key, []).extend(_tiles(rows, places, visual.views[view], small))
+        by_step.setdefault(key, []).extend(_tiles(rows, visual.coords, visual.views[view], small))
     canvas = next((view.grid[1:] for view in visual.views if view.kind == "crop"), None)
     return [_arranged(step, by_step[step], canvas, small) for step in sorted(by_step)]
 
@@ -86,21 +106,21 @@ def step_of(view: View, step: int) -> int:
     return step if view.grid[0] > 1 else -1
 
 
-def _tiles(rows: torch.Tensor, places: torch.Tensor, view: View, small: tuple[int, int] | None) -> list[Tile]:
+def _tiles(rows: torch.Tensor, coords: torch.Tensor, view: View, small: tuple[int, int] | None) -> list[Tile]:
     grid = (view.grid[1], view.grid[2])
     if view.kind != "crop" or small is None or (grid[0] <= small[0] and grid[1] <= small[1]):
-        return [Tile(rows, places, places, grid, thumbnail=view.kind == "thumbnail")]
+        return [Tile(rows, coords, grid, thumbnail=view.kind == "thumbnail")]
     counts = [-(-length // side) for length, side in zip(grid, small)]
-    cut = torch.tensor([(count * side - length) // 2 for count, side, length in zip(counts, small, grid)])
-    on_canvas, side = places + cut, torch.tensor(small)
-    row, column = (on_canvas // side).unbind(dim=1)
+    cut = [(count * side - length) // 2 for count, side, length in zip(counts, small, grid)]
+    row, column = ((take(coords, rows).numpy()[:, 2 + axis] + cut[axis]) // small[axis] for axis in (0, 1))
     number = row * counts[1] + column
-    order = torch.argsort(number, stable=True)
-    used, sizes = torch.unique_consecutive(number[order], return_counts=True)
-    inside = on_canvas % side
+    # Small numbers of 16 bits are sorted in one pass; a canvas has no more tiles than that by far.
+    order = rows.index_select(0, torch.from_numpy(np.argsort(number.astype(np.uint16), kind="stable")))
+    sizes = np.bincount(number, minlength=counts[0] * counts[1]).tolist()
     return [
-        Tile(rows[chosen], inside[chosen], places[chosen], small, at=divmod(index, counts[1]))
-        for index, chosen in zip(used.tolist(), order.split(sizes.tolist()))
+        Tile(chosen, coords, small, corner=(at[0] * small[0] - cut[0], at[1] * small[1] - cut[1]), at=at)
+        for at, chosen in zip(np.ndindex(counts[0], counts[1]), order.split(sizes))
+        if len(chosen)
     ]
 
 
@@ -110,7 +130,7 @@ def _arranged(step: int, tiles: list[Tile], canvas: tuple[int, int] | None, smal
         columns, rows = tile_grid(len(parts))
         height, width = (max(tile.grid[axis] for tile in parts) for axis in (0, 1))
         placed = [
-            replace(tile, at=at, spots=tile.places + torch.tensor([at[0] * height, at[1] * width]))
+            replace(tile, at=at, shift=(at[0] * height, at[1] * width))
             for tile, at in ((tile, divmod(index, columns)) for index, tile in enumerate(parts))
         ]
         whole = tuple(tile for tile in tiles if tile.thumbnail)

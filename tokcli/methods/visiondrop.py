@@ -68,7 +68,7 @@ def visiondrop(options: VisionDropOptions, views: tuple[View, ...]) -> Stream:
         importance = importance_of(chunk, options)
 
         def merge(step: Step, count: int, groups: Groups) -> None:
-            for tile, k in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, k in zip(step.tiles, shares_of(step, count)):
                 if k:
                     _merge_tile(chunk, tile, importance, k, options, groups)
 

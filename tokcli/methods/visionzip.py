@@ -74,7 +74,7 @@ def visionzip(options: VisionzipOptions, views: tuple[View, ...]) -> Stream:
         importance, keys = importance_of(chunk, options), chunk.signals["head_mean_keys"]
 
         def merge(step: Step, count: int, groups: Groups) -> None:
-            for tile, kept in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, kept in zip(step.tiles, shares_of(step, count)):
                 if kept == 0:
                     continue
                 contextual = _contextual_count(options, kept)

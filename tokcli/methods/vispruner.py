@@ -74,7 +74,7 @@ def vispruner(options: VisPrunerOptions, views: tuple[View, ...]) -> Stream:
 
         def choose(step: Step, count: int) -> torch.Tensor:
             kept = []
-            for tile, k in zip(step.tiles, shares_of(step, count).tolist()):
+            for tile, k in zip(step.tiles, shares_of(step, count)):
                 if len(tile.rows) > MOST_TOKENS:
                     raise MethodError(
                         f"method 'vispruner' compares all tokens of a picture, up to {MOST_TOKENS}, and this one has "

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from tokcli.ops.selection import top_k_mask
-
 
 def proportional(sizes: torch.Tensor, total: int) -> torch.Tensor:
     """Divide ``total`` among parts in proportion to their sizes: int64 (G,), none above its size, summing to ``total``.
@@ -14,13 +12,17 @@ def proportional(sizes: torch.Tensor, total: int) -> torch.Tensor:
     gets one first. The rest goes by whole quotas, what is then left to the largest remainders, ties to the lowest
     index.
     """
-    filled = (sizes > 0).to(torch.int64)
-    least = filled if total >= int(filled.sum()) else torch.zeros_like(filled)
-    room = sizes - least
-    rest, whole = total - int(least.sum()), max(1, int(room.sum()))
-    quotas = rest * room
-    shares = quotas // whole
-    return least + shares + top_k_mask(quotas % whole, rest - int(shares.sum()))
+    parts = sizes.tolist()
+    filled = sum(size > 0 for size in parts)
+    least = [int(size > 0) if total >= filled else 0 for size in parts]
+    rest, whole = total - sum(least), max(1, sum(parts) - sum(least))
+    # Whole numbers of Python: parts are few, and calls of torch long.
+    quotas = [divmod(rest * (size - one), whole) for size, one in zip(parts, least)]
+    shares = [one + quota for one, (quota, _) in zip(least, quotas)]
+    by_remainder = sorted(range(len(parts)), key=lambda part: -quotas[part][1])
+    for part in by_remainder[: total - sum(shares)]:
+        shares[part] += 1
+    return torch.tensor(shares, dtype=torch.int64)
 
 
 def by_weight(weights: torch.Tensor, total: int, sizes: torch.Tensor) -> torch.Tensor:

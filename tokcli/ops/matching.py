@@ -8,6 +8,7 @@ from itertools import accumulate
 
 import torch
 
+from tokcli.ops.selection import largest
 from tokcli.ops.similarity import norms
 
 ENTRIES_AT_A_TIME = 1 << 24
@@ -107,11 +108,10 @@ def _best(metric: torch.Tensor, first_source: int, first_allowed: int = 0) -> tu
     # Products are scaled instead of tokens, and by the lengths of the sources once the best is known.
     scale = 1 / lengths[:, None, 1 - first_source :: 2][:, :, first_allowed:]
     rows = max(1, ENTRIES_AT_A_TIME // (destinations.shape[0] * destinations.shape[1]))
-    parts = [
-        torch.bmm(some, destinations.transpose(1, 2)).mul_(scale).max(dim=2) for some in sources.split(rows, dim=1)
-    ]
-    values = torch.cat([part.values for part in parts], dim=1) / lengths[:, first_source::2]
-    return values, torch.cat([part.indices for part in parts], dim=1) + first_allowed
+    values, best = zip(
+        *(largest(torch.bmm(some, destinations.mT).mul_(scale), dim=2) for some in sources.split(rows, dim=1))
+    )
+    return torch.cat(values, dim=1) / lengths[:, first_source::2], torch.cat(best, dim=1) + first_allowed
 
 
 def every_kth_matching(metric: torch.Tensor, k: int) -> Matching:
