@@ -44,6 +44,12 @@ class ModelError(UsageError):
     """A model is unknown, incomplete, or not the one that is needed."""
 
 
+class OtherModelError(ModelError):
+    """A model is not the one that made the cache: its tokens would mean nothing to it."""
+
+    exit_code = 4
+
+
 class RecipeError(UsageError):
     """A recipe file is malformed."""
 

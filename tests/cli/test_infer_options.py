@@ -41,6 +41,7 @@ def test_questions_that_fail_are_rows_and_the_command_ends_with_3(
         (("--top-k", 5), 2, "temperature 0 draws nothing"),
         (("--temperature", -1), 2, "temperature"),
         (("--group-by", "nothing"), 2, "no such column"),
+        (("--model", "nano-clip", "--limit", 1), 4, "made by nano .*, this is nano-clip .*; use --model nano or"),
         (("--attn", "nothing", "--limit", 1), 2, "can't be loaded: .*nothing"),
     ],
 )

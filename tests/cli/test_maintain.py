@@ -140,7 +140,7 @@ def test_deep_verification_finds_what_checksums_cannot(tokcli: Tokcli, cache: Pa
     result = tokcli("verify", wrong, "--deep", "--sample", 2, "-q")
     assert result.code == 5
     assert "different" in result.stdout or "close" in result.stdout
-    assert "0 of 2 items encoded again are as stored (bit for bit)" in result.stdout
+    assert "as stored: 0 of 2 items encoded again (bit for bit)" in result.stdout
 
 
 def test_plan(tokcli: Tokcli, clips: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tokcli.cli.summary import print_summary
-from tokcli.pipeline.progress import CompressSummary
+from tokcli.pipeline.progress import CompressSummary, OverBudget
 
 SUMMARY = CompressSummary(
     items=3,
@@ -47,6 +47,22 @@ def test_a_shard_tells_what_others_have_to_bring(capsys: pytest.CaptureFixture[s
     print_summary(replace(SUMMARY, shard="3/8", missing=120), quiet=False, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("cache, shard 3/8: 3 of 3 items")
-    assert lines[1].endswith("cache 100 B: 120 inputs of other shards are not there yet")
+    assert lines[1].endswith("cache 100 B: 120 inputs of other shards not there yet")
     print_summary(replace(SUMMARY, shard="3/8"), quiet=False, as_json=False)
     assert capsys.readouterr().out.splitlines()[1].endswith("cache 100 B: all inputs are there")
+
+
+def test_a_budget_that_is_not_met_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    over = replace(SUMMARY, over_budget=OverBudget(2, 0.1, 0.8333, "a[1].mp4"))
+    print_summary(over, quiet=False, as_json=False)
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "  2 items over the budget: the method kept more than --keep 0.1 asks for, up to 83.3% (a[1].mp4)"
+    )
+    print_summary(over, quiet=False, as_json=True)
+    told = '"over_budget": {"items": 2, "keep": 0.1, "largest_share": 0.8333, "worst": "a[1].mp4"}'
+    assert told in capsys.readouterr().out
+
+
+def test_one_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(replace(SUMMARY, items=1, done=1, skipped=0), quiet=False, as_json=False)
+    assert capsys.readouterr().out.startswith("cache: 1 of 1 item (1 new")

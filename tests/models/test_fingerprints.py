@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tokcli.errors import ModelError
+from tokcli.errors import ModelError, OtherModelError
 from tokcli.models import fingerprint, load_language_model
 from tokcli.models.families import family_of
 from tokcli.models.fingerprint import tower_fingerprint
@@ -121,8 +121,9 @@ def test_another_tower_is_refused(qwen25: Path, copy: Path) -> None:
     edit_tensor("visual.merger", nudge)(copy)
     made = {"model": str(qwen25), "family": "qwen2_5_vl", "fingerprint": fingerprint_of(qwen25)}
     load_language_model(str(qwen25), device="cpu").check(made)
-    with pytest.raises(ModelError) as caught:
+    with pytest.raises(OtherModelError) as caught:
         load_language_model(str(copy), device="cpu").check(made)
+    assert caught.value.exit_code == 4
     message = str(caught.value)
     assert f"the cache was made by {qwen25} (qwen2_5_vl, tower {made['fingerprint'][:12]})" in message
     assert f"this is {copy} (qwen2_5_vl, tower {fingerprint_of(copy)[:12]})" in message

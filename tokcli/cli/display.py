@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
+from typing import Self
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tokcli.cli.output import human_seconds, note, notices, plain, share, warn
+from tokcli.cli.output import counted, human_seconds, note, notices, plain, share, warn
 from tokcli.cli.stopping import check_stop
 from tokcli.pipeline.progress import Progress
 
@@ -21,31 +23,60 @@ PLAIN_SECONDS = 10.0
 MAX_FAILURE_LINES = 20
 
 
-class ProgressDisplay:
+class StatusLine:
+    """What changes while a command runs: redrawn in place on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self._live: Live | None = None
+        self._last_plain = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def start(self) -> None:
+        """Begin to draw, where there is a terminal."""
+        if notices.is_terminal and not self.quiet:
+            self._live = Live(console=notices, refresh_per_second=4, transient=True)
+            self._live.start()
+
+    def show(self, line: Callable[[], str], drawn: Callable[[], RenderableType] | None = None) -> None:
+        """Bring up to date; ``drawn`` is what a terminal gets instead of the line. Stops a run that is to stop."""
+        check_stop()
+        if self.quiet:
+            return
+        if self._live is not None:
+            self._live.update(Text(line()) if drawn is None else drawn())
+        elif time.monotonic() - self._last_plain >= PLAIN_SECONDS:
+            self._last_plain = time.monotonic()
+            notices.print(line(), soft_wrap=True)
+
+
+class ProgressDisplay(StatusLine):
     """Observer that draws. Use as a context manager.
 
     Without ``notes`` it says nothing of what a run is made of: for commands that make a cache only to look at it.
     """
 
     def __init__(self, quiet: bool = False, *, notes: bool = True) -> None:
-        self.quiet = quiet
+        super().__init__(quiet)
         self.notes = notes
-        self.live: Live | None = None
-        self.last_plain = time.monotonic()
         self.failures: Counter[str] = Counter()
         self.failure_lines = 0
-
-    def __enter__(self) -> ProgressDisplay:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.live is not None:
-            self.live.stop()
+        super().__exit__(kind, error, trace)
         hidden = sum(self.failures.values()) - self.failure_lines
         if hidden > 0 and not self.quiet:
-            warn(f"and {hidden} more failures; `tokcli inspect CACHE --errors` lists them all")
+            warn(f"and {counted(hidden, 'more failure')}; `tokcli inspect CACHE --errors` lists them all")
 
     def begin(self, progress: Progress, notes: list[str]) -> None:
         if self.quiet:
@@ -54,21 +85,13 @@ class ProgressDisplay:
         if self.notes:
             for text in notes:
                 note(text)
-            inputs = "1 input" if progress.items == 1 else f"{progress.items:,} inputs"
+            inputs = counted(progress.items, "input")
             note(f"{inputs}: {progress.skipped:,} already in the cache, {todo:,} to do")
-        if notices.is_terminal and todo:
-            self.live = Live(console=notices, refresh_per_second=4, transient=True)
-            self.live.start()
+        if todo:
+            self.start()
 
     def update(self, progress: Progress) -> None:
-        check_stop()
-        if self.quiet:
-            return
-        if self.live is not None:
-            self.live.update(_drawn(progress))
-        elif time.monotonic() - self.last_plain >= PLAIN_SECONDS:
-            self.last_plain = time.monotonic()
-            notices.print(_line(progress), soft_wrap=True)
+        self.show(lambda: _line(progress), lambda: _drawn(progress))
 
     def failure(self, item_id: str, stage: str, message: str) -> None:
         self.failures[stage] += 1
@@ -92,7 +115,7 @@ def _line(progress: Progress) -> str:
     left = progress.seconds_left
     finished = progress.skipped + progress.done + progress.failed
     parts = [
-        f"{finished}/{progress.items} items",
+        f"{finished}/{counted(progress.items, 'item')}",
         f"{progress.failed} failed",
         f"{human_seconds(progress.media_seconds)} of media",
         f"{progress.media_seconds / max(progress.seconds, 1e-9):.1f}x real time",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from tokcli.cli.output import human_seconds, plain, results, share
+from tokcli.cli.output import counted, human_seconds, plain, results, share
 
 if TYPE_CHECKING:
     from tokcli.evaluate.evaluate import Evaluation
@@ -24,10 +24,10 @@ def draw_results(evaluation: Evaluation) -> None:
     """Accuracy over all and by kind, what was kept, and the difference to all tokens."""
     rows = evaluation.rows
     told = evaluation.document["evaluation"]
-    failed = f", {evaluation.failed} items failed" if evaluation.failed else ""
+    failed = f", {counted(evaluation.failed, 'item')} failed" if evaluation.failed else ""
     results.print(
-        f"[bold]{escape(plain(str(evaluation.folder)))}[/bold]: {told['questions']:,} questions about "
-        f"{told['items']:,} items{failed}"
+        f"[bold]{escape(plain(str(evaluation.folder)))}[/bold]: {counted(told['questions'], 'question')} about "
+        f"{counted(told['items'], 'item')}{failed}"
     )
     rows = [*rows, *_chances(rows)]
     lines = _lines([row for row in rows if row["kind"] is None])

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from tokcli.cli.options import RUNNING, Json, Quiet
-from tokcli.cli.output import human_bytes, human_seconds, note, notices, plain, results, show, table
-from tokcli.cli.stopping import Stopped, check_stop, stoppable
+from tokcli.cli.output import counted, human_bytes, human_seconds, note, plain, results, show, table
+from tokcli.cli.stopping import Stopped, stoppable
 from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from rich.live import Live
-
     from tokcli.pipeline.export.run import ExportSummary
 
 ITEMS, REQUESTS, FILES = "Items", "Requests", "Files"
@@ -111,6 +107,7 @@ def export(
     if cache is None or output is None:
         raise UsageError("export needs CACHE and --output FOLDER; or --table, to see what can be exported")
     from tokcli.checking import check
+    from tokcli.cli.export_display import ExportDisplay
     from tokcli.pipeline.export.run import export as run
     from tokcli.pipeline.export.settings import ExportSettings
 
@@ -132,7 +129,7 @@ def export(
     }
     settings: ExportSettings = check(ExportSettings, values, "export", flags=True)
     try:
-        with stoppable(), _Display(quiet) as display:
+        with stoppable(), ExportDisplay(quiet) as display:
             summary = run(settings, display.begin, display.item)
     except Stopped:
         note(f"nothing was written to {output}: an export is whole or not there, the next one begins anew")
@@ -143,57 +140,11 @@ def export(
 def _draw(summary: ExportSummary) -> None:
     positions = ", ".join(f"{count} {word}" for word, count in summary.positions.items())
     results.print(
-        f"{escape(plain(summary.output))}: {summary.items} items, {summary.tokens:,} tokens ({summary.tokens_dtype}), "
-        f"{summary.files} files, {human_bytes(summary.bytes)} in {human_seconds(summary.seconds)}"
+        f"{escape(plain(summary.output))}: {counted(summary.items, 'item')}, {counted(summary.tokens, 'token')} "
+        f"({summary.tokens_dtype}), {counted(summary.files, 'file')}, {human_bytes(summary.bytes)} "
+        f"in {human_seconds(summary.seconds)}"
     )
     results.print(f"  format {summary.format}, positions: {positions}")
-
-
-class _Display:
-    """Progress on stderr: a line that changes on a terminal, a line every ten seconds elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        self.quiet, self.total = quiet, 0
-        self.live: Live | None = None
-        self.started = self.last = time.monotonic()
-
-    def __enter__(self) -> _Display:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.live is not None:
-            self.live.stop()
-
-    def begin(self, total: int, notes: list[str]) -> None:
-        from rich.live import Live
-
-        self.total = total
-        if self.quiet:
-            return
-        for text in notes:
-            note(text)
-        if notices.is_terminal:
-            self.live = Live(console=notices, refresh_per_second=4, transient=True)
-            self.live.start()
-
-    def item(self, done: int, tokens: int) -> None:
-        check_stop()
-        if self.quiet:
-            return
-        from rich.text import Text
-
-        from tokcli.cli.display import PLAIN_SECONDS
-
-        now = time.monotonic()
-        left = (now - self.started) / done * (self.total - done)
-        line = f"{done}/{self.total} items | {tokens:,} tokens | {human_seconds(left)} left"
-        if self.live is not None:
-            self.live.update(Text(line))
-        elif now - self.last >= PLAIN_SECONDS:
-            self.last = now
-            notices.print(line, soft_wrap=True)
 
 
 def _show_table(cache: str | None, as_json: bool) -> None:

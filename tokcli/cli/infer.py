@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
-from tokcli.cli.output import human_seconds, note, notices, plain, print_json, results, share, warn
+from tokcli.cli.output import counted, human_seconds, note, notices, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
     from tokcli.pipeline.infer import InferSummary
@@ -194,7 +194,7 @@ def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> InferSummary:
         for text in warnings:
             warn(text)
         if not quiet:
-            note(f"{total} questions: {done} answered already, {total - done} to do")
+            note(f"{counted(total, 'question')}: {done} answered already, {total - done} to do")
 
     show_rows = as_json or recipe.output is None
     show = print_json if as_json else _print_row
@@ -233,10 +233,10 @@ def _print_row(row: dict[str, Any]) -> None:
 
 def _print_summary(summary: InferSummary, recipe: InferRecipe) -> None:
     each = f", {human_seconds(summary.seconds / summary.answered)} each" if summary.answered else ""
-    notices.print(f"{summary.answered} answers in {human_seconds(summary.seconds)}{each}", highlight=False)
+    notices.print(f"{counted(summary.answered, 'answer')} in {human_seconds(summary.seconds)}{each}", highlight=False)
     if summary.answered:
         kept = share(summary.visual_tokens, summary.source_tokens)
-        notices.print(f"from {summary.visual_tokens:,} visual tokens, {kept} of {summary.source_tokens:,}")
+        notices.print(f"from {counted(summary.visual_tokens, 'visual token')}, {kept} of {summary.source_tokens:,}")
     if summary.right is not None:
         notices.print(f"{summary.right} of {summary.expected} right ({share(summary.right, summary.expected)})")
     if summary.failed:

@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Json
-from tokcli.cli.output import human_bytes, human_seconds, plain, results, share, show, table
+from tokcli.cli.output import counted, human_bytes, human_seconds, plain, results, share, show, table
 from tokcli.cli.statistics import draw_statistics, item_facts, sample_facts, table_facts
 from tokcli.errors import UsageError
 
@@ -145,7 +145,7 @@ def _draw(document: dict[str, Any]) -> None:
     facts[-1:-1] = table_facts(document["statistics"])
     results.print(table("", ("", ""), facts))
     if sample := document["statistics"]["sample"]:
-        title = f"From the tokens of {sample['items']:,} of {stats['items']:,} items"
+        title = f"From the tokens of {sample['items']:,} of {counted(stats['items'], 'item')}"
         draw_statistics(title, sample_facts(sample))
     if "items" in document:
         rows = [

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from tokcli.cli.inspect import CachePath
 from tokcli.cli.options import Json, Quiet
-from tokcli.cli.output import human_bytes, note, plain, results, show
+from tokcli.cli.output import counted, human_bytes, note, plain, results, show
 from tokcli.errors import TokcliError, UsageError
 
 SHOWN = 10
@@ -132,9 +132,9 @@ def compact(cache: CachePath, dry_run: DryRun = False, as_json: Json = False) ->
 
     def draw() -> None:
         results.print(
-            f"{escape(plain(cache))}: {done.shards_before} shards {'would become' if dry_run else '->'}"
+            f"{escape(plain(cache))}: {counted(done.shards_before, 'shard')} {'would become' if dry_run else '->'}"
             f" {done.shards_after}, {human_bytes(done.bytes_before)} -> {human_bytes(done.bytes_after)}"
-            f" ({done.superseded} superseded rows)"
+            f" ({counted(done.superseded, 'superseded row')})"
         )
 
     show({"cache": cache, "dry_run": dry_run, **vars(done)}, as_json, draw)
@@ -174,9 +174,10 @@ def merge(
         note("not complete: at least one of the caches is not")
 
     def draw() -> None:
-        chosen = f", {len(done.conflicts)} conflicts decided" if done.conflicts else ""
+        chosen = f", {counted(len(done.conflicts), 'conflict')} decided" if done.conflicts else ""
         results.print(
-            f"{escape(plain(output))}: {done.items} items, {done.failed} failed ({done.copied} copied{chosen})"
+            f"{escape(plain(output))}: {counted(done.items, 'item')}, {done.failed} failed"
+            f" ({done.copied} copied{chosen})"
         )
 
     show({"output": output, **vars(done)}, as_json, draw)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,8 +27,15 @@ def close_stdout() -> NoReturn:
     raise SystemExit(0)
 
 
-# Tables that go to a file or a pipe are not folded to the 80 columns of a terminal that is not there.
-results = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+def width_of_pipe() -> int:
+    """Columns of tables that go to a file or a pipe: those of the terminal behind it within 80 to 120, else 120."""
+    columns = os.environ.get("COLUMNS", "")
+    with contextlib.suppress(OSError, ValueError):
+        columns = columns or str(os.get_terminal_size(sys.__stderr__.fileno() if sys.__stderr__ else 2).columns)
+    return min(max(80, int(columns)), 120) if columns.isdigit() else 120
+
+
+results = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else width_of_pipe())
 """stdout: what was asked for."""
 notices = Console(stderr=True, highlight=False)
 """stderr: progress, notes, errors."""
@@ -54,22 +63,51 @@ def fail(text: str) -> None:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
-    """A plain table; columns named in ``right`` are aligned right, as numbers are."""
-    columns = list(columns)
+    """A plain table; columns named in ``right`` are aligned right, as numbers are.
+
+    Elsewhere than on a terminal no name and no word is cut, however long: whoever searches the lines has to find
+    it.
+    """
+    columns, cells = list(columns), [[plain(str(cell)) for cell in row] for row in rows]
     named = any(columns)
     drawn = Table(
         title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=named
     )
     for name in columns:
         drawn.add_column(name, justify="right" if name in set(right) else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(escape(plain(str(cell))) for cell in row))
+    for row in cells:
+        drawn.add_row(*map(escape, row))
+    if not results.is_terminal:
+        widths = _widths([columns, *cells], results.width)
+        drawn.width = sum(widths) + 2 * (len(widths) - 1)
+        for column, width in zip(drawn.columns, widths):
+            column.width = width
     return drawn
+
+
+def _widths(rows: Sequence[Sequence[str]], space: int) -> list[int]:
+    """Widths of columns that fit into ``space`` with two blanks between them, if the longest words let them.
+
+    The first column, of names, is left as it is: those of files may have blanks in them.
+    """
+    columns = list(zip(*rows))
+    widths = [max(map(cell_len, column)) for column in columns]
+    least = [max(cell_len(word) for cell in column for word in cell.split(" ")) for column in columns]
+    least[0] = widths[0]
+    while sum(widths) + 2 * (len(widths) - 1) > space and widths != least:
+        _, _, widest = max((width > low, width, number) for number, (width, low) in enumerate(zip(widths, least)))
+        widths[widest] -= 1
+    return widths
 
 
 def plain(text: str) -> str:
     """``text`` with control characters escaped: a file's name must not move the cursor or break a line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def counted(count: int, what: str) -> str:
+    """1 -> '1 item', 1200 -> '1,200 items'."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def human_bytes(count: float) -> str:

@@ -23,7 +23,7 @@ from tokcli.cli.options import (
     Timeout,
     Workers,
 )
-from tokcli.cli.output import human_bytes, human_seconds, plain, results, share, show, table
+from tokcli.cli.output import counted, human_bytes, human_seconds, plain, results, share, show, table
 
 if TYPE_CHECKING:
     from tokcli.pipeline.plan import Estimate, Plan
@@ -114,8 +114,8 @@ def _document(found: Plan) -> dict[str, Any]:
 
 def _draw(found: Plan) -> None:
     results.print(
-        f"{found.items:,} inputs, {human_bytes(found.source_bytes)}; from {len(found.sample)} of them"
-        + (f"; {found.unusable:,} cannot be opened" if found.unusable else "")
+        f"{counted(found.items, 'input')}, {human_bytes(found.source_bytes)}; from {len(found.sample)} of them,"
+        f" tokens stored as {found.codec}" + (f"; {found.unusable:,} cannot be opened" if found.unusable else "")
     )
     rows = []
     for one in found.methods:

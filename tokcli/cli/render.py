@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Json, Quiet
-from tokcli.cli.output import human_bytes, human_seconds, note, plain, print_json, results
+from tokcli.cli.output import counted, human_bytes, human_seconds, note, plain, print_json, results
 
 if TYPE_CHECKING:
     from tokcli.recipe import RenderRecipe
@@ -52,13 +52,13 @@ def run_render(recipe: RenderRecipe, quiet: bool, as_json: bool) -> None:
 
     check_render(recipe)
     if not quiet:
-        note(f"rendering {recipe.count} files of kind {recipe.kind}, seed {recipe.seed}")
+        note(f"rendering {counted(recipe.count, 'file')} of kind {recipe.kind}, seed {recipe.seed}")
     summary = run(recipe)
     if as_json:
         print_json(vars(summary))
         return
     results.print(
-        f"[bold]{escape(plain(summary.output))}[/bold]: {summary.files} files,"
+        f"[bold]{escape(plain(summary.output))}[/bold]: {counted(summary.files, 'file')},"
         f" {human_seconds(summary.media_seconds)} of video, {human_bytes(summary.bytes)},"
-        f" {summary.questions} questions in qa.jsonl"
+        f" {counted(summary.questions, 'question')} in qa.jsonl"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from tokcli.cli.output import human_bytes, human_seconds, plain, print_json, results, share
+from tokcli.cli.output import counted, human_bytes, human_seconds, plain, print_json, results, share
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
@@ -29,7 +29,7 @@ def _print_cache(summary: CompressSummary) -> None:
     name = escape(plain(summary.output))
     of_part = f", shard {summary.shard}" if summary.shard else ""
     results.print(
-        f"[bold]{name}[/bold]{of_part}: {in_cache} of {summary.items} items"
+        f"[bold]{name}[/bold]{of_part}: {in_cache} of {counted(summary.items, 'item')}"
         f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
         f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
     )
@@ -38,16 +38,20 @@ def _print_cache(summary: CompressSummary) -> None:
         f" ({share(summary.kept_tokens, summary.source_tokens)} kept)   cache {human_bytes(summary.cache_bytes)}"
     )
     if summary.shard:  # the folder holds more than this part, so its bytes say nothing of the part's
-        others = (
-            f"{summary.missing} inputs of other shards are not there yet" if summary.missing else "all inputs are there"
-        )
-        results.print(f"{tokens}: {others}")
+        missing = f"{counted(summary.missing, 'input')} of other shards not there yet"
+        results.print(f"{tokens}: {missing if summary.missing else 'all inputs are there'}")
     else:
         results.print(
             f"{tokens}: {share(summary.cache_bytes, summary.token_bytes)}"
             f" of all tokens ({human_bytes(summary.token_bytes)}),"
             f" {share(summary.cache_bytes, summary.source_bytes)} of the source files"
             f" ({human_bytes(summary.source_bytes)})"
+        )
+    if over := summary.over_budget:
+        results.print(
+            f"  {counted(over.items, 'item')} over the budget: the method kept more than --keep {over.keep:g} asks for,"
+            f" up to {over.largest_share:.1%} ({escape(plain(over.worst))})",
+            style="yellow",
         )
     if summary.removed:
         named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])

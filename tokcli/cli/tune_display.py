@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokcli.cli.eval_display import EvalDisplay, _Steps
-from tokcli.cli.output import human_seconds, plain, results
+from tokcli.cli.output import counted, human_seconds, plain, results
 
 if TYPE_CHECKING:
     from tokcli.evaluate.observer import EvalSteps
@@ -33,13 +33,14 @@ def draw_tuning(tuning: Tuning) -> None:
     document = tuning.document
     failed = f", {document['failed']} more failed" if document["failed"] else ""
     results.print(
-        f"[bold]{escape(plain(str(tuning.folder)))}[/bold]: {document['sample']} of {document['inputs']} items{failed};"
+        f"[bold]{escape(plain(str(tuning.folder)))}[/bold]: {document['sample']} of"
+        f" {counted(document['inputs'], 'item')}{failed};"
         f" searched on {document['search_items']}, tested on {document['test_items']} others"
     )
     for number, counts in enumerate(document["rounds"], 1):
         results.print(
-            f"  round {number}: {_count(counts['settings'], 'setting')} on {_count(counts['items'], 'item')},"
-            f" {_count(counts['methods_left'], 'method')} left"
+            f"  round {number}: {counted(counts['settings'], 'setting')} on {counted(counts['items'], 'item')},"
+            f" {counted(counts['methods_left'], 'method')} left"
         )
     results.print(_table(document))
     _draw_choice(document)
@@ -49,10 +50,6 @@ def draw_tuning(tuning: Tuning) -> None:
         f"encoding {human_seconds(document['encode_seconds'])}, methods and answers"
         f" {human_seconds(document['answer_seconds'])}: ratio {ratio}{late}"
     )
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _table(document: Row) -> Table:

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from tokcli.cli.inspect import CachePath
 from tokcli.cli.options import Device, Json, Quiet
-from tokcli.cli.output import plain, results, show
+from tokcli.cli.output import counted, plain, results, show
 
 if TYPE_CHECKING:
     from tokcli.pipeline.reencode import DeepReport
@@ -101,7 +101,8 @@ def _draw_deep(report: DeepReport) -> None:
     compared = [item for item in report.items if item.outcome not in ("changed", "gone")]
     how = "bit for bit" if report.exact else f"within {report.tolerance:g}, as {'; '.join(report.reasons)}"
     results.print(
-        f"{len(compared) - len(report.wrong)} of {len(compared)} items encoded again are as stored ({escape(how)})"
+        f"as stored: {len(compared) - len(report.wrong)} of {counted(len(compared), 'item')} encoded again"
+        f" ({escape(how)})"
         if compared
         else "no source is there any more as it was: nothing could be encoded again"
     )

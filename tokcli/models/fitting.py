@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokcli.errors import ModelError
+from tokcli.errors import ModelError, OtherModelError
 from tokcli.models.fingerprint import tower_fingerprint
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def check_tower(folder: Path, family: FamilyAdapter, config: Any, name: str, identity: Mapping[str, Any]) -> None:
-    """Raise ``ModelError`` unless the tower of the checkpoint in ``folder`` is the one that ``identity`` describes.
+    """Raise ``OtherModelError`` unless the tower of the checkpoint in ``folder`` is what ``identity`` describes.
 
     Args:
         name: What the checkpoint is called.
@@ -32,7 +32,7 @@ def check_tower(folder: Path, family: FamilyAdapter, config: Any, name: str, ide
         if maker == name
         else f"use --model {maker} or compress"
     )
-    raise ModelError(
+    raise OtherModelError(
         f"the cache was made by {maker} ({identity.get('family')}, tower {made[:12]}), this is "
         f"{name} ({config.model_type}, tower {own[:12]}); {way} again"
     )

@@ -57,7 +57,7 @@ class LanguageModel:
             identity: ``VisionTower.identity`` as the cache stored it.
 
         Raises:
-            ModelError: Another tower or other preprocessing, so that its tokens would mean nothing here.
+            OtherModelError: Another tower or other preprocessing, so that its tokens would mean nothing here.
         """
         check_tower(self._folder, self.family, self.model.config, self.name, identity)
 

@@ -31,7 +31,7 @@ class PromptLayout:
     template: str
 
     def check(self, identity: Mapping[str, Any]) -> None:
-        """Raise ``ModelError`` unless the checkpoint's own tower is the one that ``identity`` describes."""
+        """Raise ``OtherModelError`` unless the checkpoint's own tower is the one that ``identity`` describes."""
         check_tower(self.folder, self.family, self.config, self.name, identity)
 
     @property

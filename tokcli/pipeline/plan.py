@@ -66,6 +66,8 @@ class Plan:
     """Ids of the items that were tried and worked."""
     failed: tuple[str, ...]
     """Those that were tried and did not."""
+    codec: str
+    """What the tokens would be stored as."""
     methods: tuple[MethodPlan, ...]
 
 
@@ -116,6 +118,7 @@ def plan(recipe: CompressRecipe, methods: Sequence[str], *, sample: int = 8, obs
         len(scan.failures),
         tuple(item.id for item in chosen if item.id in worked),
         tuple(item.id for item in chosen if item.id not in worked),
+        str(next(iter(results.values()))[0].manifest.configuration["tokens_dtype"]),
         plans,
     )
 

@@ -69,6 +69,19 @@ class Silent:
 
 
 @dataclass(frozen=True)
+class OverBudget:
+    """Items that keep clearly more than ``keep`` asked for: their method could not do with fewer."""
+
+    items: int
+    keep: float
+    """The share of an item's tokens that was asked for."""
+    largest_share: float
+    """What the worst of them keeps."""
+    worst: str
+    """Its id."""
+
+
+@dataclass(frozen=True)
 class CompressSummary:
     """Where the cache stands after a run. Tokens, bytes and media seconds are those of all inputs in the cache, also of
     those that an earlier run did; ``seconds`` and ``done`` are this run's."""
@@ -80,7 +93,7 @@ class CompressSummary:
     source_tokens: int
     kept_tokens: int
     token_bytes: int
-    """What all source tokens would take in the cache's dtype."""
+    """What all source tokens would take as the vision tower computes them."""
     source_bytes: int
     cache_bytes: int
     media_seconds: float
@@ -92,6 +105,8 @@ class CompressSummary:
     """Ids in the cache, of finished and failed items, that are no inputs any more; not looked for with a limit."""
     pruned: bool = False
     """Whether they were dropped from the cache."""
+    over_budget: OverBudget | None = None
+    """Of all inputs in the cache; None where all keep what was asked for."""
     also: tuple[CompressSummary, ...] = ()
     """The same of the other caches that were filled by the same run."""
     shard: str | None = None

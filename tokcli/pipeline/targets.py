@@ -18,6 +18,7 @@ from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
 from tokcli.media import ScanResult
 from tokcli.methods import Compressor, resolve
+from tokcli.pipeline.over_budget import over_budget
 from tokcli.pipeline.progress import CompressSummary
 from tokcli.recipe import CompressRecipe, DeriveRecipe
 from tokcli.storage import Location, location
@@ -189,7 +190,7 @@ def _summary(output: Output, items: int, ids: Collection[str], seconds: float, p
     cache = open_cache(target.folder)
     columns = ("source_tokens", "kept_tokens", "source_bytes", "duration_seconds")
     found = cache.select(item_id for item_id in map(clean_text, ids) if item_id in cache)
-    table = found.table(columns=["hidden_size", *columns])  # of a part: its own shards only are read
+    table = found.table(columns=["id", "views", "hidden_size", *columns])  # of a part: its own shards only are read
     source_tokens, kept_tokens, source_bytes, media_seconds = (pc.sum(table[name]).as_py() or 0 for name in columns)
     # A row's own width: with DeepStack, a token is several vectors.
     numbers = pc.sum(pc.multiply(table["source_tokens"], pc.cast(table["hidden_size"], pa.int64()))).as_py() or 0
@@ -210,6 +211,7 @@ def _summary(output: Output, items: int, ids: Collection[str], seconds: float, p
         model=str(model["model"]),
         removed=output.removed,
         pruned=output.pruned,
+        over_budget=over_budget(target.compressor, table),
         shard=None if part is None else str(part),
         missing=output.missing,
     )

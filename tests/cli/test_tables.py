@@ -1,0 +1,47 @@
+"""Tables that go to a pipe: as wide as asked for, every name whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tokcli.cli import output
+from tokcli.models import list_models
+
+Tokcli = Callable[..., Any]
+
+
+@pytest.mark.parametrize(("columns", "width"), [("", 120), ("200", 120), ("100", 100), ("20", 80), ("wide", 120)])
+def test_a_pipe_is_80_to_120_columns_wide(monkeypatch: pytest.MonkeyPatch, columns: str, width: int) -> None:
+    def no_terminal(_descriptor: int) -> Any:
+        raise OSError("Inappropriate ioctl for device")
+
+    monkeypatch.setattr(output.os, "get_terminal_size", no_terminal)
+    monkeypatch.setenv("COLUMNS", columns)
+    assert output.width_of_pipe() == width
+
+
+@pytest.mark.parametrize("command", ["methods", "models"])
+def test_lists_fit_and_hold_every_name(tokcli: Tokcli, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(output.results, "width", 120)
+    wide = tokcli(command).stdout
+    assert max(map(len, wide.splitlines())) <= 120
+    monkeypatch.setattr(output.results, "width", 80)
+    narrow = tokcli(command).stdout
+    assert len(narrow.splitlines()) > len(wide.splitlines())
+    assert sorted(narrow.split()) == sorted(wide.split())
+    if command == "models":
+        named = {checkpoint for row in list_models() for checkpoint in row["checkpoints"]}
+        assert named <= {word.rstrip(",") for word in narrow.split()}
+
+
+def test_words_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(output, "results", Console(width=30, soft_wrap=True, highlight=False))
+    name = "a/very long/path/of/one file/that/is/somewhere.mp4"
+    output.results.print(output.table("", ("id", "tokens", "what"), [(name, 7, "one two three")], right=["tokens"]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].startswith(f"{name}       7  one")
+    assert [line.split() for line in lines[2:]] == [["two"], ["three"]]
