@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from tokcli.cache.layout import list_shards
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.part_lock import PartLock
 from tokcli.cache.records import clean_text
 from tokcli.cache.state import counts_of, load_state
 from tokcli.cache.success import write_success
+from tokcli.cache.unlocked import AnyPartLock
 from tokcli.storage import Location
 
 
-def finish_part(cache: Location, manifest: Manifest, lock: PartLock, expected: Sequence[str]) -> list[str]:
+def finish_part(cache: Location, manifest: Manifest, lock: AnyPartLock, expected: Sequence[str]) -> list[str]:
     """Give the part back; write ``_SUCCESS`` where no other part is at work and all expected ids are there.
 
     Returns those that are not. Others that are at work see to the mark when they end, by the same look.

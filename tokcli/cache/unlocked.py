@@ -24,12 +24,9 @@ class Unlocked:
         self.is_locked = False
 
 
-class UnlockedPart(PartLock):
+class UnlockedPart(Unlocked):
     """Stands for the lock of a part's writer. Nobody knows whether it is the last to end: each one looks whether all
     is there, and what it sees there has been put, so the last one sees everything."""
-
-    def __init__(self) -> None:
-        self.is_locked = True
 
     def opened(self) -> None:
         pass
@@ -37,11 +34,11 @@ class UnlockedPart(PartLock):
     def leave(self) -> bool:
         return True
 
-    def release(self) -> None:
-        self.is_locked = False
+
+AnyPartLock = PartLock | UnlockedPart
 
 
-def lock_of(cache: Location, part: Part | None) -> BaseFileLock | PartLock | Unlocked:
+def lock_of(cache: Location, part: Part | None) -> BaseFileLock | Unlocked | AnyPartLock:
     """The lock of the writer of a cache, or of a part of it. Raises ``CacheLockedError`` where another has it."""
     if isinstance(cache, RemotePath):
         return Unlocked() if part is None else UnlockedPart()

@@ -20,7 +20,6 @@ from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
 from tokcli.cache.part import Part
 from tokcli.cache.part_finish import finish_part
-from tokcli.cache.part_lock import PartLock
 from tokcli.cache.prune import prune_items
 from tokcli.cache.records import ErrorRow, clean_text
 from tokcli.cache.schema import shard_schema
@@ -28,7 +27,7 @@ from tokcli.cache.shard import ShardWriter
 from tokcli.cache.state import Known, Status, counts_of, load_state
 from tokcli.cache.success import write_success
 from tokcli.cache.tensors import check_range
-from tokcli.cache.unlocked import lock_of
+from tokcli.cache.unlocked import AnyPartLock, lock_of
 from tokcli.errors import CacheError
 from tokcli.storage import RemotePath, location
 from tokcli.types import EncodedItem, MediaItem
@@ -89,7 +88,7 @@ class CacheWriter:
             if codebook is not None:
                 codebook.save(self.path)
             self._codec = cache_codec(self.path, self.manifest) or self._codec
-            if isinstance(self._lock, PartLock):
+            if isinstance(self._lock, AnyPartLock):
                 self._lock.opened()
             self._state, self._sequence = load_state(self.path, self.manifest, part)
         except BaseException:
@@ -203,7 +202,7 @@ class CacheWriter:
         mark, the others return what others have not committed yet.
         """
         self.commit()
-        if isinstance(self._lock, PartLock):
+        if isinstance(self._lock, AnyPartLock):
             self._broken = True
             return finish_part(self.path, self.manifest, self._lock, list(expected_ids))
         missing = [item_id for item_id in expected_ids if clean_text(item_id) not in self._state]
