@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 
 from tokcli.ops.selection import top_k
@@ -59,15 +58,15 @@ class DensityPeaks:
     def _squared_distances(self, start: int, stop: int) -> torch.Tensor:
         """float32 (stop - start, n), not divided by D."""
         points, norms = self._points, self._norms
-        scale = norms[start:stop].unsqueeze(1) + norms
+        own_norms = norms[start:stop].unsqueeze(1)
         if stop - start == len(points):
             squared = self._all_squared_distances()
         else:
-            squared = torch.addmm(scale, points[start:stop], points.T, alpha=-2.0)
+            squared = torch.addmm(own_norms + norms, points[start:stop], points.T, alpha=-2.0)
         own = squared.diagonal(start)
         own.fill_(torch.inf)
-        if bool(squared.amin() <= RELIABLE * scale.amax()):
-            pairs = torch.nonzero(squared <= RELIABLE * scale)
+        if bool(squared.amin() <= RELIABLE * (own_norms.amax() + norms.amax())):
+            pairs = torch.nonzero(squared <= RELIABLE * (own_norms + norms))
             for left, right in (some.unbind(dim=1) for some in pairs.split(PAIRS_AT_A_TIME)):
                 squared[left, right] = (points[start + left] - points[right]).square().sum(dim=1)
         own.zero_()
@@ -111,6 +110,4 @@ class DensityPeaks:
 
 def _mean_of_smallest(rows: torch.Tensor, k: int) -> torch.Tensor:
     """Mean of the ``k`` smallest numbers of each row: float32 (n,), of float32 (n, m)."""
-    # A third of the time of torch.topk, which also finds out where they are.
-    smallest = np.partition(rows.numpy(), k - 1, axis=1)[:, :k]
-    return torch.from_numpy(smallest.mean(axis=1))
+    return rows.topk(k, dim=1, largest=False).values.mean(dim=1)
