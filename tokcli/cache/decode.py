@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
     """The item whose rows come in order of ``chunk``.
 
-    With ``own`` the tensors of a one-row item are the Arrow buffers themselves; without, they are copied. An item of
+    With ``own`` the large tensors of a one-row item are the buffers themselves; without, they are copied. An item of
     several rows is copied into its tensors row by row.
     Raises ``IntegrityError`` (without a file name) where rows or lengths contradict one another.
     """
@@ -38,7 +38,7 @@ def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
         tokens=tokens,
         **tensors,
         deepstack=deepstack,
-        assignment=None if assignment is None else _owned(tensor_view(assignment, "int32"), own),
+        assignment=None if assignment is None else tensor_view(assignment, "int32").clone(),
         stats={
             stat["name"]: np.array(stat["values"], np.float64).astype(stat["dtype"]) for stat in first["stats"] or ()
         },
@@ -109,7 +109,7 @@ def _row_tensors(
     tensors = {name: tensor_view(row.buffer(name), "int32", width) for name, width in (("coords", 4), ("source", None))}
     tensors["tokens"] = row.tokens()
     mass = row.buffer("mass")
-    return tensors | {"mass": torch.ones(row["num_tokens"]) if mass is None else tensor_view(mass, "float32")}
+    return tensors | {"mass": torch.ones(row["num_tokens"]) if mass is None else tensor_view(mass, "float32").clone()}
 
 
 def _owned(tensor: torch.Tensor, own: bool) -> torch.Tensor:

@@ -7,18 +7,21 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokcli.cache.codec import Codec
+from tokcli.cache.direct import DIRECT, DirectReader
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, parquet_file, reading
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM
+from tokcli.cache.small import SmallColumns
+from tokcli.storage import RemotePath
 
 MAX_OPEN = 256
 """Shards open at once, each by two files at most; a process may commonly open 1,024."""
@@ -27,15 +30,39 @@ MAX_OPEN = 256
 @dataclass(frozen=True)
 class _Open:
     file: pq.ParquetFile
-    blobs: pq.ParquetFile | None
-    """The same, pages not checked: for blobs that the checksums of rows cover. None where there are none."""
     starts: list[int]
     """First row of every row group, and the number of rows."""
+    small: SmallColumns
+    direct: DirectReader | None = None
+    """Of a local shard whose rows carry checksums."""
+    unchecked: pq.ParquetFile | None = None
+    """The same of an object: pages not checked."""
 
     def close(self) -> None:
         self.file.close()
-        if self.blobs is not None:
-            self.blobs.close()
+        for other in (self.direct, self.unchecked):
+            if other is not None:
+                other.close()
+
+    def rows(self, number: int, codec: Codec | None) -> list[StoredRow]:
+        """The rows of a row group. Blobs that their checksums cover are not checked here as well, which would take as
+        long as reading them."""
+        count = self.starts[number + 1] - self.starts[number]
+        if self.direct is not None:
+            columns, first = self.small.group(number)
+            rows = [StoredRow(columns, row, codec) for row in range(first, first + count)]
+            if (filled := self.direct.filled(number, rows)) is not None:
+                return filled
+        columns = self._read(number)
+        return [StoredRow(columns, row, codec) for row in range(count)]
+
+    def _read(self, number: int) -> Columns:
+        if self.unchecked is None:
+            return columns_of(self.file.read_row_group(number, use_threads=False))
+        small = [name for name in self.file.schema_arrow.names if name not in BLOBS]
+        parts = ((self.file, small), (self.unchecked, list(BLOBS)))
+        tables = [file.read_row_group(number, columns=names, use_threads=False) for file, names in parts]
+        return Columns({**columns_of(tables[0]), **columns_of(tables[1])})
 
 
 class ShardFiles:
@@ -52,8 +79,8 @@ class ShardFiles:
             with self._guard():
                 starts = self._opened(shard).starts
                 group = bisect_right(starts, row) - 1
-                columns = self._group(shard, group, what)
-            yield StoredRow(columns, row - starts[group], self._codec)
+                rows = self._group(shard, group, what)
+            yield rows[row - starts[group]]
 
     def alone(self, shard: int, row: int) -> bool:
         """Whether the row has a row group to itself, so that its buffers can be given away."""
@@ -74,7 +101,7 @@ class ShardFiles:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._last: tuple[int, int, Columns] | None = None
+        self._last: tuple[int, int, list[StoredRow]] | None = None
 
     def _guard(self) -> threading.Lock:
         if self._process != os.getpid():
@@ -87,32 +114,27 @@ class ShardFiles:
             return self._open[shard]
         while len(self._open) >= MAX_OPEN:
             self._open.popitem(last=False)[1].close()
-        file = open_shard(self._shards[shard], self._manifest)
+        path, file = self._shards[shard].path, open_shard(self._shards[shard], self._manifest)
         sizes = (file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
-        self._open[shard] = _Open(file, self._unchecked(shard, file), list(accumulate(sizes, initial=0)))
-        return self._open[shard]
+        starts = list(accumulate(sizes, initial=0))
+        names = file.schema_arrow.names
+        opened = _Open(file, starts, SmallColumns(file, [name for name in names if name not in DIRECT], starts))
+        if CHECKSUM in names:
+            with reading(path):
+                if isinstance(path, RemotePath):
+                    opened = replace(opened, unchecked=parquet_file(path, file.metadata, checked=False, like=file))
+                else:
+                    opened = replace(opened, direct=DirectReader(path, file.metadata))
+        self._open[shard] = opened
+        return opened
 
-    def _unchecked(self, shard: int, file: pq.ParquetFile) -> pq.ParquetFile | None:
-        """Whoever decodes a row checks it; checking its pages as well would halve the speed of reading."""
-        if CHECKSUM not in file.schema_arrow.names:
-            return None
-        path = self._shards[shard].path
-        with reading(path):
-            return parquet_file(path, file.metadata, checked=False, like=file)
-
-    def _group(self, shard: int, group: int, what: str) -> Columns:
+    def _group(self, shard: int, group: int, what: str) -> list[StoredRow]:
         if self._last is not None and self._last[:2] == (shard, group):
             return self._last[2]
         self._last = None
         opened = self._opened(shard)
         with reading(self._shards[shard].path, what):
-            if opened.blobs is None:
-                columns = columns_of(opened.file.read_row_group(group, use_threads=False))
-            else:
-                small = [name for name in opened.file.schema_arrow.names if name not in BLOBS]
-                parts = ((opened.file, small), (opened.blobs, list(BLOBS)))
-                tables = [file.read_row_group(group, columns=names, use_threads=False) for file, names in parts]
-                columns = Columns({**columns_of(tables[0]), **columns_of(tables[1])})
-        if opened.starts[group + 1] - opened.starts[group] > 1:  # the buffers of a lone row are given away
-            self._last = (shard, group, columns)
-        return columns
+            rows = opened.rows(group, self._codec)
+        if len(rows) > 1:  # the buffers of a lone row are given away
+            self._last = (shard, group, rows)
+        return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 from tokcli.cache.codec import Codec
 from tokcli.cache.codecs import CODECS
 from tokcli.cache.schema import BLOBS, META_PREFIX
+from tokcli.errors import IntegrityError
 
 if TYPE_CHECKING:
     import torch
@@ -27,10 +29,12 @@ _Numbers = tuple[list[int], list[bool], npt.NDArray[Any]]
 
 
 class Columns(dict[str, pa.Array]):
-    """The columns of a row group. What its rows are asked for again and again is turned into Python once."""
+    """Columns of row groups. What their rows are asked for again and again is turned into Python once."""
 
     def __init__(self, arrays: Mapping[str, pa.Array]) -> None:
         super().__init__(arrays)
+        self.light = [name for name in arrays if name not in _HEAVY]
+        """Names of small columns."""
         self._lists: dict[str, list[Any]] = {}
         self._blobs: dict[str, _Blobs] = {}
         self._numbers: dict[str, _Numbers] = {}
@@ -62,11 +66,22 @@ class Columns(dict[str, pa.Array]):
 
 
 class StoredRow:
-    """Row ``number`` of the columns of a row group."""
+    """Row ``number`` of the columns of row groups."""
 
-    def __init__(self, columns: Columns, number: int, codec: Codec | None = None) -> None:
-        """``codec`` is that of the cache, where the row alone does not tell how its tokens are read."""
-        self._columns, self._number, self._codec = columns, number, codec
+    def __init__(
+        self,
+        columns: Columns,
+        number: int,
+        codec: Codec | None = None,
+        blobs: Mapping[str, pa.Buffer] = MappingProxyType({}),
+    ) -> None:
+        """``codec`` is that of the cache, where the row alone does not tell how its tokens are read; ``blobs`` are
+        those that do not lie in ``columns``."""
+        self._columns, self._number, self._codec, self._blobs = columns, number, codec, blobs
+
+    def with_blobs(self, blobs: Mapping[str, pa.Buffer]) -> StoredRow:
+        """The same row, these blobs of it lying elsewhere than in the columns."""
+        return StoredRow(self._columns, self._number, self._codec, blobs)
 
     def __getitem__(self, name: str) -> Any:
         """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
@@ -78,7 +93,7 @@ class StoredRow:
 
     def head(self) -> dict[str, Any]:
         """All small columns."""
-        return {name: self._columns.value(name, self._number) for name in self._columns if name not in _HEAVY}
+        return {name: self._columns.value(name, self._number) for name in self._columns.light}
 
     def metadata(self) -> dict[str, Any]:
         """The user's own columns, without their prefix."""
@@ -87,7 +102,7 @@ class StoredRow:
 
     def buffer(self, name: str) -> pa.Buffer | None:
         """The bytes of a blob, not copied."""
-        return self._columns.blob(name, self._number)
+        return self._blobs[name] if name in self._blobs else self._columns.blob(name, self._number)
 
     def numbers(self, name: str) -> npt.NDArray[Any] | None:
         """A list column's values, not copied; None where it is null."""
@@ -105,21 +120,26 @@ class StoredRow:
         buffer = self.buffer(name)
         return np.empty(0, "<i4") if buffer is None else np.frombuffer(buffer, "<i4")
 
+    def blob_sizes(self) -> dict[str, int]:
+        """Bytes that each blob of the row must have, where it is there. Raises ``IntegrityError`` for what can't be."""
+        count, dtype, levels = self["num_tokens"], self["dtype"], self.levels()
+        if dtype not in CODECS:
+            raise IntegrityError(f"tokens stored as {dtype!r}, which this tokcli does not know")
+        if levels < 0 or self["hidden_size"] % (1 + levels):
+            raise IntegrityError(f"{self['hidden_size']} numbers per token can't be a token and {levels} levels")
+        tokens_size = CODECS[dtype].num_bytes(count * (1 + levels), self["hidden_size"] // (1 + levels))
+        return {"tokens": tokens_size, "coords": 16 * count, "source": 4 * count, "mass": 4 * count}
+
     def lengths_problem(self) -> str | None:
         """What is wrong with the lengths of the blobs; None if nothing is."""
-        count, dtype = self["num_tokens"], self["dtype"]
-        if dtype not in CODECS:
-            return f"tokens stored as {dtype!r}, which this tokcli does not know"
-        levels = self.levels()
-        if levels < 0 or self["hidden_size"] % (1 + levels):
-            return f"{self['hidden_size']} numbers per token can't be a token and {levels} levels"
-        vectors = count * (1 + levels)
-        tokens_size = CODECS[dtype].num_bytes(vectors, self["hidden_size"] // (1 + levels))
-        sizes = {"tokens": tokens_size, "coords": 16 * count, "source": 4 * count, "mass": 4 * count}
+        try:
+            sizes = self.blob_sizes()
+        except IntegrityError as error:
+            return str(error)
         for name, size in sizes.items():
             buffer = self.buffer(name)
             if buffer is None and name != "mass":
                 return f"{name} is missing"
             if buffer is not None and buffer.size != size:
-                return f"{name} has {buffer.size} bytes, {count} tokens need {size}"
+                return f"{name} has {buffer.size} bytes, {self['num_tokens']} tokens need {size}"
         return None
