@@ -24,6 +24,8 @@ Result = TypeVar("Result")
 # Each lane holds the activations of one call.
 MAX_LANES = 16
 ACCELERATOR_LANES = 2
+# Torch's backend for Apple's GPUs is not made for calls from several threads.
+ONE_LANE = ("mps",)
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,11 @@ class EncoderLanes:
     """Runs tower calls in threads. ``on_ready`` is called, in any thread, whenever one has ended."""
 
     def __init__(self, device: torch.device, cores: int, on_ready: Callable[[], None] = lambda: None) -> None:
-        self.count = min(cores, MAX_LANES) if device.type == "cpu" else ACCELERATOR_LANES
         if device.type == "cpu":
+            self.count = min(cores, MAX_LANES)
             torch.set_num_threads(1)  # of this thread, which compresses
+        else:
+            self.count = 1 if device.type in ONE_LANE else ACCELERATOR_LANES
         self._on_ready = on_ready
         self._executor = ThreadPoolExecutor(
             self.count, "tokcli-encoder", initializer=torch.set_num_threads, initargs=(1,)
