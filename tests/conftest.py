@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).parents[1]
 MEDIA = Path(os.environ.get("TOKCLI_MEDIA", REPOSITORY.parent / "shared" / "media"))
@@ -32,15 +38,27 @@ def real_media() -> Path:
     return MEDIA
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker of a parallel session makes, and that the others take as it is."""
+    root = factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            unfinished = factory.mktemp(name)
+            make(unfinished)
+            unfinished.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six rendered clips (mp4, webm, mkv) with their qa.jsonl."""
     from tokcli.pipeline.render import render
     from tokcli.recipe import RenderRecipe
 
-    folder = tmp_path_factory.mktemp("clips")
-    render(RenderRecipe(output=str(folder), count=6, seed=11))
-    return folder
+    return made_once(
+        tmp_path_factory, "clips", lambda folder: render(RenderRecipe(output=str(folder), count=6, seed=11))
+    )
 
 
 @pytest.fixture(scope="session")
@@ -49,9 +67,50 @@ def clip_cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tokcli.pipeline.compress import compress
     from tokcli.recipe import CompressRecipe
 
-    cache = tmp_path_factory.mktemp("caches") / "full"
-    # The same on every machine: where bfloat16 is fast, it is what the model would run in.
-    recipe = CompressRecipe(inputs=[str(clips)], output=str(cache), method="none", workers=1, dtype="float32")
-    summary = compress(recipe)
-    assert summary.failed == 0
-    return cache
+    def make(folder: Path) -> None:
+        # The same on every machine: where bfloat16 is fast, it is what the model would run in.
+        settings = {"method": "none", "workers": 1, "dtype": "float32"}
+        assert compress(CompressRecipe(inputs=[str(clips)], output=str(folder / "full"), **settings)).failed == 0
+
+    return made_once(tmp_path_factory, "clip-caches", make) / "full"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command printed, and what it ended with."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> Any:
+        """The last line of stdout as JSON."""
+        return json.loads(self.stdout.splitlines()[-1])
+
+    @property
+    def error(self) -> str:
+        """The only error line."""
+        lines = [line for line in self.stderr.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1, self.stderr
+        return lines[0]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Runs `tokcli` with these arguments in this process: seconds sooner than one of its own, which must import all."""
+
+    def run(*arguments: object) -> Result:
+        from tokcli.cli.app import main
+
+        monkeypatch.setattr(sys, "argv", ["tokcli", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run

@@ -65,4 +65,5 @@ def train(cache_path: str, qa_path: str, epochs: int = 8) -> tuple[Any, list[flo
 
 
 if __name__ == "__main__":
-    print("mean loss by epoch:", *(f"{loss:.3f}" for loss in train(sys.argv[1], sys.argv[2])[1]))
+    model, losses = train(sys.argv[1], sys.argv[2])
+    print("mean loss by epoch:", *(f"{loss:.3f}" for loss in losses))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,15 +16,14 @@ from tokcli.errors import CacheConflictError, MethodError, RecipeError, UsageErr
 
 
 def test_the_function_makes_the_cache_of_the_command(
-    clips: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Callable[..., Any]
 ) -> None:
     summary = tokcli.compress(
         [str(clips)], tmp_path / "one", method="dtd", threshold=0.4, options={"reference": "kept"}, fps=2, workers=1
     )
-    assert capfd.readouterr() == ("", "")
-    command = [sys.executable, "-m", "tokcli.cli.app", "compress", str(clips), "-o", str(tmp_path / "other")]
+    assert capsys.readouterr() == ("", "")
     flags = ["--method", "dtd", "--threshold", "0.4", "--set", "reference=kept", "--fps", "2", "--num-workers", "1"]
-    subprocess.run([*command, *flags], check=True, capture_output=True)
+    assert command("compress", clips, "-o", tmp_path / "other", *flags).code == 0
     one, other = tokcli.open_cache(tmp_path / "one"), tokcli.open_cache(tmp_path / "other")
     assert one.fingerprint == other.fingerprint and sorted(one.ids()) == sorted(other.ids())
     for item in one:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,17 +22,23 @@ def few_tokens(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def test_lora_on_cached_tokens_learns(clips: Path, few_tokens: Path) -> None:
+def test_lora_on_cached_tokens_learns(
+    clips: Path, few_tokens: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The script as a command, and the model that it leaves."""
     pytest.importorskip("peft")
-    example = runpy.run_path(str(SCRIPT))
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(few_tokens), str(clips / "qa.jsonl")])
+    example = runpy.run_path(str(SCRIPT), run_name="__main__")
+    said = capsys.readouterr().out
+    assert said.startswith("mean loss by epoch: ") and len(said.split()) == 12
     questions, cache = example["read_questions"](str(clips / "qa.jsonl")), tokcli.open_cache(few_tokens)
-    model, losses = example["train"](str(few_tokens), str(clips / "qa.jsonl"))
+    model, losses = example["model"], example["losses"]
     assert losses[-1] < 0.5 * losses[0]
     name = cache.ids()[0]
     question, answer = questions[Path(name).name][0]
     inputs = cache.to_inputs(name, question, model)
-    said = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    assert 1 <= len(said) <= 12
+    answer_ids = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert 1 <= len(answer_ids) <= 12
 
     # All of that is in the adapters: without them the model is the one that was loaded.
     before = tokcli.load_language_model("nano", dtype="float32").model
@@ -43,14 +48,6 @@ def test_lora_on_cached_tokens_learns(clips: Path, few_tokens: Path) -> None:
     assert loss == pytest.approx(plain, rel=1e-5)
     with torch.no_grad():
         assert float(model(**cache.to_inputs(name, question, model, answer=answer)).loss) < 0.5 * plain
-
-
-def test_the_script_runs_as_it_says(clips: Path, few_tokens: Path) -> None:
-    pytest.importorskip("peft")
-    command = [sys.executable, str(SCRIPT), str(few_tokens), str(clips / "qa.jsonl")]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert result.stdout.startswith("mean loss by epoch: ") and len(result.stdout.split()) == 12
-    print(result.stdout)
 
 
 def test_one_step_without_peft(few_tokens: Path) -> None:

@@ -120,10 +120,10 @@ def test_inputs_that_do_not_go_together(tokcli: Tokcli, clips: Path, clip_cache:
     assert not (tmp_path / "eval").exists()
 
 
-def test_a_stop_keeps_outcomes_and_goes_on(clips: Path, clip_cache: Path, tmp_path: Path) -> None:
+def test_a_stop_keeps_outcomes_and_goes_on(tokcli: Tokcli, clips: Path, clip_cache: Path, tmp_path: Path) -> None:
     out = tmp_path / "eval"
-    command = [sys.executable, "-m", "tokcli.cli.app", "eval", str(clip_cache), "--qa", str(clips / "qa.jsonl")]
-    command += ["-o", str(out), "--no-plots"]
+    arguments = ["eval", clip_cache, "--qa", clips / "qa.jsonl", "-o", out, "--no-plots"]
+    command = [sys.executable, "-m", "tokcli.cli.app", *map(str, arguments)]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     journal = out / "outcomes.jsonl"
@@ -138,7 +138,7 @@ def test_a_stop_keeps_outcomes_and_goes_on(clips: Path, clip_cache: Path, tmp_pa
         assert "goes on from here" in messages
         assert not (out / "results.json").exists()
     before = journal.read_bytes()
-    assert subprocess.run(command, check=False).returncode == 0
+    assert tokcli(*arguments).code == 0
     assert journal.read_bytes().startswith(before)
     assert (out / "results.json").exists()
 
@@ -166,6 +166,6 @@ def test_a_cache_of_another_model_is_refused(
     weights[name] += 1
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     result = tokcli("eval", clip_cache, "--qa", few_questions, "--model", folder, "-o", tmp_path / "eval")
-    assert result.code == 2
+    assert result.code == 4
     assert "nano" in result.error
     assert not (tmp_path / "eval").exists()

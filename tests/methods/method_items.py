@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tokcli.methods import METHODS, Compressor, describe, method_names, resolve
+from tokcli.methods.budget import budgets_of
 from tokcli.types import TokenSet, View, VisualTokens
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -96,7 +97,7 @@ def with_signals(visual: VisualTokens, generator: torch.Generator) -> VisualToke
 
 def some_budget(name: str, share: float, tokens: int) -> dict[str, float | int]:
     """A budget that the method takes, as arguments of ``resolve``."""
-    budgets = describe(name)["budgets"]
+    budgets = budgets_of(METHODS.get(name).options)
     if "keep" in budgets:
         return {"keep": share}
     return {"max_tokens": max(1, int(share * tokens))} if "max_tokens" in budgets else {}
@@ -104,7 +105,7 @@ def some_budget(name: str, share: float, tokens: int) -> dict[str, float | int]:
 
 def configured(name: str, options: Mapping[str, Any], share: float, visual: VisualTokens) -> Compressor:
     """The method with these options, and a budget of about ``share`` unless the options hold one."""
-    has_budget = bool(options.keys() & set(describe(name)["budgets"]))
+    has_budget = bool(options.keys() & set(budgets_of(METHODS.get(name).options)))
     return resolve(name, options=options, **({} if has_budget else some_budget(name, share, len(visual))))
 
 

@@ -29,7 +29,7 @@ from method_items import (
 )
 
 from tokcli.errors import MethodError
-from tokcli.methods import Compressor, describe, method_names, resolve
+from tokcli.methods import METHODS, Compressor, describe, method_names, resolve
 from tokcli.types import TokenSet, VisualTokens
 
 Options = Mapping[str, Any]
@@ -156,17 +156,26 @@ def test_the_same_with_any_number_of_threads(name: str, options: Options) -> Non
         torch.set_num_threads(threads)
 
 
-@every
+STREAMING = [one for one in CONFIGURATIONS if METHODS.get(str(one.values[0])).streaming]
+WHOLE = [one for one in CONFIGURATIONS if one not in STREAMING]
+
+
+@pytest.mark.parametrize(("name", "options"), STREAMING)
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.sets(st.integers(1, 8)), steps=st.integers(1, 9), seed=st.integers(0, 99))
 def test_the_same_for_any_chunks(name: str, options: Options, cuts: set[int], steps: int, seed: int) -> None:
     visual = drifting((steps, 2, 3), seed=seed)
     compressor = configured(name, options, 0.4, visual)
-    if compressor.streaming:
-        assert_same(in_chunks(compressor, visual, cuts), compressor.compress(visual, "item"))
-    else:
-        with pytest.raises(MethodError, match="needs the whole item"):
-            compressor.start("item", visual.views)
+    assert_same(in_chunks(compressor, visual, cuts), compressor.compress(visual, "item"))
+
+
+@pytest.mark.parametrize(("name", "options"), WHOLE)
+def test_what_needs_the_whole_item_says_so(name: str, options: Options) -> None:
+    visual = drifting((2, 2, 3))
+    compressor = configured(name, options, 0.4, visual)
+    assert not compressor.streaming
+    with pytest.raises(MethodError, match="needs the whole item"):
+        compressor.start("item", visual.views)
 
 
 def in_chunks(compressor: Compressor, visual: VisualTokens, cuts: set[int]) -> TokenSet:

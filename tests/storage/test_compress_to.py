@@ -28,16 +28,6 @@ def tokens(cache: str | Path) -> dict[str, bytes]:
     }
 
 
-def tokcli(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tokcli.cli.app", *words],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture
 def videos(s3, clips: Path) -> str:
     filesystem = fsspec.filesystem("s3")
@@ -75,17 +65,17 @@ def test_from_the_bucket_into_the_bucket_and_asked_there(s3, videos, clip_cache,
     assert answers[0] == answers[1] and len(answers[0]) == 2
 
 
-def test_commands_on_a_cache_in_a_bucket(s3, videos, clip_cache):
+def test_commands_on_a_cache_in_a_bucket(s3, videos, clip_cache, command):
     from tokcli.cache import merge_caches
 
     merge_caches([clip_cache], URL)
-    assert json.loads(tokcli("inspect", URL, "--json").stdout)["stats"]["items"] == 6
-    assert tokcli("verify", URL).returncode == 0
-    refused = tokcli("compact", URL)
-    assert refused.returncode == 2
+    assert command("inspect", URL, "--json").document["stats"]["items"] == 6
+    assert command("verify", URL).code == 0
+    refused = command("compact", URL)
+    assert refused.code == 2
     assert len(refused.stderr.strip().splitlines()) == 1
-    missing = tokcli("compress", videos, "-o", "s3://nobucket/cache")
-    assert missing.returncode == 1 and "bucket does not exist" in missing.stderr
+    missing = command("compress", videos, "-o", "s3://nobucket/cache")
+    assert missing.code == 1 and "bucket does not exist" in missing.error
     assert "Traceback" not in missing.stderr
 
 
@@ -102,16 +92,17 @@ def test_a_run_that_is_killed_goes_on(s3, videos, clip_cache, tmp_path):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     words = ["compress", videos, "-o", URL, "--method", "none", "--dtype", "float32", "--num-workers", "1"]
-    running = subprocess.Popen(
-        [sys.executable, "-m", "tokcli.cli.app", *words], env={**os.environ, "TMPDIR": str(temporary)}
-    )
+    started = {
+        "args": [sys.executable, "-m", "tokcli.cli.app", *words],
+        "env": {**os.environ, "TMPDIR": str(temporary)},
+    }
+    running = subprocess.Popen(**started)
     deadline = time.monotonic() + 120
     while not s3.counts("/videos/static") and running.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     running.kill()
     assert running.wait() == -9
-    done = tokcli(*words, TMPDIR=str(temporary))
-    assert done.returncode == 0, done.stderr
+    subprocess.run(**started, check=True)
     assert tokens(URL) == tokens(clip_cache)
     assert open_cache(URL).complete
     assert list(temporary.glob(f"{PREFIX}*")) == []
