@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from inside_tower import TOWERS
 from llava_tiny import tiny_llava
 from tiny_checkpoints import Halves, make_checkpoint, native_model
 
@@ -63,3 +64,10 @@ def qwen25(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Halves:
     """A tiny LLaVA, whole and in halves; tests copy its folder before they change anything."""
     return tiny_llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="session", params=TOWERS)
+def tower(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> models.VisionTower:
+    """A tiny tower of each kind that methods can work inside."""
+    folder = tmp_path_factory.mktemp("inside") / request.param
+    return models.load_tower(str(TOWERS[request.param](folder)), device="cpu")

@@ -75,6 +75,27 @@ def test_of_frames_that_were_chosen_before(media: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_a_ceiling_for_each_item(media: Path, tmp_path: Path, model: str) -> None:
+    (whole,) = run(media, tmp_path / "full", model=model, method="none")
+    steps, height, width = whole.views[0].grid
+    ceiling = steps * height * width // 2 + steps - 1
+    (item,) = run(media, tmp_path / "cache", model=model, method="tome", max_tokens=ceiling)
+    assert torch.bincount(item.kept.coords[:, 1].long()).tolist() == [ceiling // steps] * steps
+    chosen = {"keyframes.features": "pixels", "keyframes.frames": "2"}
+    (item,) = run(media, tmp_path / "two", model=model, method="keyframes,tome", max_tokens=ceiling, options=chosen)
+    assert len(item.kept) == 2 * min(height * width, ceiling // 2)
+
+
+def test_an_item_with_more_frames_than_its_ceiling(media: Path, tmp_path: Path) -> None:
+    sampling = SamplingRecipe(fps=None, num_frames=4)
+    options = {"inputs": [str(media)], "output": str(tmp_path / "cache"), "sampling": sampling, "workers": 1}
+    summary = compress(CompressRecipe(**options, model="nano-clip", method="flowcut", max_tokens=3))
+    assert summary.failed == 1
+    (row,) = open_cache(tmp_path / "cache").errors().to_pylist()
+    assert row["stage"] == "method" and "a token of each of 4 frames, over max_tokens=3" in row["message"]
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_the_language_model_answers_from_it(media: Path, tmp_path: Path, model: str) -> None:
     """All tokens through the loop over the blocks answer like all tokens of the plain tower."""
     language = load_language_model(model)
@@ -91,6 +112,7 @@ def test_the_language_model_answers_from_it(media: Path, tmp_path: Path, model: 
     ("options", "error", "message"),
     [
         ({"method": "tome", "keep": 0.01}, MethodError, "leaves 0.0625 of them, not 0.01; ask for keep=0.0625 or more"),
+        ({"method": "tome", "max_tokens": 3}, MethodError, "leaves at least 4 of the 64 tokens .* over max_tokens=3;"),
         ({"method": "tome", "reuse_unchanged": 0.0}, MethodError, "leave out --reuse-unchanged"),
         ({"method": "tome,aot"}, ModelError, "is not there after a method inside the tower"),
         ({"method": "uniform,tome", "options": {"uniform.keep": "0.5"}}, MethodError, "must stand before 'uniform'"),

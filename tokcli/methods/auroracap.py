@@ -8,12 +8,12 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from pydantic import Field
+from pydantic import model_validator
 
 from tokcli.methods.base import in_tower, method
 from tokcli.methods.options import VariantOptions
 from tokcli.methods.tome import merge_similar
-from tokcli.methods.tower_schedule import ShareOfFrame, steps_by_r, steps_by_share
+from tokcli.methods.tower_schedule import ShareOfFrame, steps_by_budget, steps_by_r
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.matching import Merging, bipartite_matching
 from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape
@@ -21,7 +21,12 @@ from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape
 
 class AuroracapOptions(ShareOfFrame, VariantOptions):
     default_budget: ClassVar[Mapping[str, float]] = {"keep": 0.5}
-    keep: float | None = Field(default=None, gt=0, le=1, description="Share of each frame's tokens to keep.")
+
+    @model_validator(mode="after")
+    def _no_more_than_that(self) -> AuroracapOptions:
+        if self.variant == "official" and self.max_tokens is not None:
+            raise ValueError("variant='official' leaves more than it is asked for, so no max_tokens; take 'fixed'")
+        return self
 
 
 def _merge_after_first(r: int, rows: Rows, seen: BlockAttention) -> Step:
@@ -34,12 +39,10 @@ def _merge_after_first(r: int, rows: Rows, seen: BlockAttention) -> Step:
 
 
 def _plan(options: AuroracapOptions, shape: TowerShape) -> dict[int, Act]:
-    keep = options.keep or 1.0
-    if options.variant == "fixed":
-        steps = steps_by_share("auroracap", keep, shape)
-    else:
+    steps = steps_by_budget("auroracap", options, shape) if options.variant == "fixed" else None
+    if steps is None:
         # Of a number for all blocks of the tower, those that do not run or see windows only keep what is theirs.
-        steps = steps_by_r([int(shape.rows * (1 - keep) / shape.depth)] * len(shape.blocks), shape)
+        steps = steps_by_r([int(shape.rows * (1 - (options.keep or 1.0)) / shape.depth)] * len(shape.blocks), shape)
     merge = merge_similar if shape.leading or options.variant == "fixed" else _merge_after_first
     return {block: partial(merge, r) for block, r in steps.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tokcli.methods.base import in_tower, method
 from tokcli.methods.options import VariantOptions
-from tokcli.methods.tower_schedule import AtBlocks, left_by_share
+from tokcli.methods.tower_schedule import AtBlocks, left_in_stages
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape
 
@@ -59,9 +59,7 @@ def keep_attended(options: EvitOptions, count: int | None, rows: Rows, seen: Blo
 
 def _plan(options: EvitOptions, shape: TowerShape) -> dict[int, Act]:
     stages = options.stages("evit", shape)
-    counts: list[int | None] = [None] * len(stages)
-    if options.keep is not None:
-        counts = list(left_by_share(options.keep, len(stages), shape))
+    counts: Sequence[int | None] = left_in_stages("evit", options, len(stages), shape) or [None] * len(stages)
     return {block: partial(keep_attended, options, count) for block, count in zip(stages, counts)}
 
 

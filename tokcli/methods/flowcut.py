@@ -8,11 +8,9 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-from pydantic import Field
 
 from tokcli.errors import MethodError
 from tokcli.methods.base import in_tower, method
-from tokcli.methods.budget import share_count
 from tokcli.methods.options import VariantOptions
 from tokcli.methods.tower_schedule import ShareOfFrame
 from tokcli.ops.block_attention import BlockAttention
@@ -23,7 +21,6 @@ CUMULATED = "flow"
 
 class FlowcutOptions(ShareOfFrame, VariantOptions):
     default_budget: ClassVar[Mapping[str, float]] = {"keep": 0.333}
-    keep: float | None = Field(default=None, gt=0, le=1, description="Share of each frame's tokens to keep.")
 
 
 def flow_scores(attention: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -83,7 +80,7 @@ def _act(variant: str, later: int, target: int, rows: Rows, seen: BlockAttention
 
 
 def _plan(options: FlowcutOptions, shape: TowerShape) -> dict[int, Act]:
-    target, blocks = share_count(options.keep or 1.0, shape.rows), len(shape.blocks)
+    target, blocks = options.rows_left("flowcut", shape) or shape.rows, len(shape.blocks)
     return {
         block: partial(_act, options.variant, blocks - 2 - number, target) for number, block in enumerate(shape.blocks)
     }

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tokcli.methods.base import in_tower, method
-from tokcli.methods.tower_schedule import ShareOfFrame, steps_by_share
+from tokcli.methods.tower_schedule import ShareOfFrame, steps_by_budget
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.fusion import Criteria, fuse
 from tokcli.ops.reducing import Act, InTower, Rows, Step, TowerShape
@@ -55,11 +55,9 @@ def _fuse(options: MctfOptions, r: int, rows: Rows, seen: BlockAttention) -> Ste
 
 
 def _plan(options: MctfOptions, shape: TowerShape) -> dict[int, Act]:
-    steps: dict[int, int] = {}
-    if options.keep is not None:
-        steps = steps_by_share("mctf", options.keep, shape)
-    else:
-        left = shape.rows
+    steps = steps_by_budget("mctf", options, shape)
+    if steps is None:
+        steps, left = {}, shape.rows
         for block in shape.blocks:
             if block > 0:
                 steps[block] = count_by_r(options.r or 0.0, left + shape.leading, shape.leading)

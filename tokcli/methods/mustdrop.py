@@ -13,9 +13,8 @@ from pydantic import Field
 
 from tokcli.errors import MethodError
 from tokcli.methods.base import in_tower, method
-from tokcli.methods.budget import share_count
 from tokcli.methods.options import VariantOptions
-from tokcli.methods.tower_schedule import ShareOfFrame
+from tokcli.methods.tower_schedule import ShareOfFrame, refuse_ceiling
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.reducing import Act, InTower, Rows, Step, TowerShape
 from tokcli.ops.similarity import norms
@@ -103,10 +102,14 @@ def _plan(options: MustdropOptions, shape: TowerShape) -> dict[int, Act]:
             + (f"windows that do: {', '.join(map(str, sides))}" if sides else "no window does; use variant=fixed")
         )
     count = 0
-    if options.threshold is None:
-        gone = shape.rows - share_count(options.keep or 1.0, shape.rows)
+    left = options.rows_left("mustdrop", shape)
+    if left is not None:
+        gone = shape.rows - left
         count = min(-(-gone // (windows.side**2 - 1)), math.prod(windows.counts))
-        if (options.keep or 1.0) * windows.side**2 < 1:
+        least = shape.rows - count * (windows.side**2 - 1)
+        if options.max_tokens is not None and least > left:
+            refuse_ceiling("mustdrop", options, shape, least)
+        if options.keep is not None and options.keep * windows.side**2 < 1:
             raise MethodError(
                 f"method 'mustdrop' makes one token of a window of {windows.side**2} of this tower, so it cannot leave "
                 f"{options.keep:g} of a frame's; give a larger window or a larger share"
@@ -140,5 +143,8 @@ def mustdrop(options: MustdropOptions) -> InTower:
     protect some tokens from it, are no part of a cache.
     """
     return InTower(
-        partial(_plan, options), when="output", proportional=options.variant == "fixed", by_content=options.keep is None
+        partial(_plan, options),
+        when="output",
+        proportional=options.variant == "fixed",
+        by_content=options.threshold is not None,
     )

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tokcli.methods.base import in_tower, method
 from tokcli.methods.options import VariantOptions
-from tokcli.methods.tower_schedule import AtBlocks, left_by_share
+from tokcli.methods.tower_schedule import AtBlocks, left_in_stages
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.matching import Matching, Merging, bipartite_matching
 from tokcli.ops.reducing import Act, InTower, Rows, Step, TowerShape
@@ -20,7 +20,6 @@ from tokcli.ops.reducing import Act, InTower, Rows, Step, TowerShape
 
 class PumerOptions(AtBlocks, VariantOptions):
     default_budget: ClassVar[Mapping[str, float]] = {"keep": 0.5}
-    keep: float | None = Field(default=None, gt=0, le=1, description="Share of each frame's tokens to keep.")
     prune: float = Field(
         default=0.5, ge=0, le=1, description="Of the tokens that go, the share that is dropped; the others merge."
     )
@@ -88,7 +87,7 @@ def _act(options: PumerOptions, left: int, rows: Rows, seen: BlockAttention) -> 
 
 def _plan(options: PumerOptions, shape: TowerShape) -> dict[int, Act]:
     stages = options.stages("pumer", shape)
-    counts = left_by_share(options.keep or 1.0, len(stages), shape)
+    counts = left_in_stages("pumer", options, len(stages), shape) or []
     return {block: partial(_act, options, left) for block, left in zip(stages, counts)}
 
 

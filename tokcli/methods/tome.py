@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field, model_validator
 
 from tokcli.methods.base import in_tower, method
-from tokcli.methods.tower_schedule import StepsOfR, numbers, ramp, steps_by_r, steps_by_share
+from tokcli.methods.tower_schedule import StepsOfR, numbers, ramp, steps_by_budget, steps_by_r
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.matching import Merging, bipartite_matching
 from tokcli.ops.reducing import Act, InTower, Rows, Step, TowerShape
@@ -42,12 +42,10 @@ def merge_similar(r: int, rows: Rows, seen: BlockAttention) -> Step:
 
 
 def _plan(options: TomeOptions, shape: TowerShape) -> dict[int, Act]:
-    if options.keep is not None:
-        steps = steps_by_share("tome", options.keep, shape)
-    elif options.schedule is not None:
-        steps = steps_by_r(numbers("schedule", options.schedule), shape)
-    else:
-        steps = steps_by_r(ramp(options.r or 0, options.inflect, len(shape.blocks)), shape)
+    steps = steps_by_budget("tome", options, shape)
+    if steps is None:
+        ramped = ramp(options.r or 0, options.inflect, len(shape.blocks))
+        steps = steps_by_r(ramped if options.schedule is None else numbers("schedule", options.schedule), shape)
     return {block: partial(merge_similar, r) for block, r in steps.items()}
 
 

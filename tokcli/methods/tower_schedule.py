@@ -7,6 +7,8 @@ The rules, for every method that reduces by a number of rows:
 - ``keep`` is a share of each frame's tokens, rounded as budgets are (at least one is kept): of N tokens K are left.
   The N - K are taken away with the smallest equal number in each block that suffices, half of the rows where that is
   less, and what remains in the last one.
+- ``max_tokens`` is a ceiling for the item: each of its T frames is left with ``max_tokens // T`` rows. T is what is to
+  be encoded, as it is known when the first frame is.
 - ``r`` is the authors' number, in each of these blocks.
 """
 
@@ -14,19 +16,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from pydantic import Field, model_validator
 
 from tokcli.errors import MethodError
-from tokcli.methods.budget import Budgeted, share_count
+from tokcli.methods.budget import SizeBudget, share_count
 from tokcli.ops.reducing import TowerShape
 
 
-class ShareOfFrame(Budgeted):
-    """Options of methods inside the tower: a share of each frame."""
+class ShareOfFrame(SizeBudget):
+    """Options of methods inside the tower: a share of each frame, or its part of a number for the item."""
 
     keep: float | None = Field(default=None, gt=0, le=1, description="Share of each frame's tokens to keep.")
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="Most tokens to keep of an item: as many of each of its frames."
+    )
+
+    def rows_left(self, name: str, shape: TowerShape) -> int | None:
+        """How many rows a budget leaves of each frame; None without one, and all where no item is known yet.
+
+        Raises :class:`MethodError` for a ceiling below a token of each frame.
+        """
+        if self.keep is not None:
+            return share_count(self.keep, shape.rows)
+        if self.max_tokens is None:
+            return None
+        if shape.steps is None:
+            return shape.rows
+        if self.max_tokens < shape.steps:
+            raise MethodError(
+                f"method {name!r} leaves at least a token of each of {shape.steps} frames, over "
+                f"max_tokens={self.max_tokens}; allow that many, sample fewer frames, or choose some first: "
+                f"keyframes,{name}"
+            )
+        return min(shape.rows, self.max_tokens // shape.steps)
 
 
 class StepsOfR(ShareOfFrame):
@@ -44,6 +68,32 @@ def numbers(name: str, text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def steps_by_budget(name: str, options: ShareOfFrame, shape: TowerShape) -> dict[int, int] | None:
+    """How many rows to take away in which block for the budget that was given; None without one.
+
+    Raises :class:`MethodError` for one that all blocks of the tower don't reach that take half away.
+    """
+    count = options.rows_left(name, shape)
+    if count is None:
+        return None
+    if options.keep is not None:
+        return steps_by_share(name, options.keep, shape)
+    steps = _steps(shape.rows - count, shape)
+    least = shape.rows - sum(steps.values())
+    if least > count:
+        refuse_ceiling(name, options, shape, least)
+    return steps
+
+
+def refuse_ceiling(name: str, options: ShareOfFrame, shape: TowerShape, least: int) -> NoReturn:
+    """Raise :class:`MethodError`: not less than ``least`` rows can be left of a frame, over its part of the ceiling."""
+    raise MethodError(
+        f"method {name!r} leaves at least {least} of the {shape.rows} tokens of a frame of this tower, which is "
+        f"{least * (shape.steps or 1)} for this item's {shape.steps}, over max_tokens={options.max_tokens}; allow that "
+        "many, sample fewer frames, or take a method that works on tokens"
+    )
+
+
 def steps_by_share(name: str, keep: float, shape: TowerShape) -> dict[int, int]:
     """How many rows to take away in which block, at most half of them in each, so that ``keep`` of all are left.
 
@@ -57,8 +107,13 @@ def steps_by_share(name: str, keep: float, shape: TowerShape) -> dict[int, int]:
             f"tower, which leaves {least:.3g} of them, not {keep:g}; ask for keep={least:.3g} or more, or take a "
             "method that works on tokens"
         )
+    return _steps(shape.rows - share_count(keep, shape.rows), shape)
+
+
+def _steps(wanted: int, shape: TowerShape) -> dict[int, int]:
+    """How many rows to take away in which block, ``wanted`` in all if halves allow it."""
     blocks = len(shape.blocks)
-    wanted = min(shape.rows - share_count(keep, shape.rows), sum(_even(shape.rows, shape.rows, blocks)))
+    wanted = min(wanted, sum(_even(shape.rows, shape.rows, blocks)))
     each = next(r for r in range(wanted + 1) if sum(_even(r, shape.rows, blocks)) >= wanted)
     steps, left = {}, wanted
     for block, count in zip(shape.blocks, _even(each, shape.rows, blocks)):
@@ -121,7 +176,10 @@ class AtBlocks(ShareOfFrame):
         return sorted(set(named or nearest))
 
 
-def left_by_share(keep: float, stages: int, shape: TowerShape) -> list[int]:
-    """How many rows to leave after each stage, by about the same share each time: the last leaves ``keep`` of all."""
-    counts = [math.ceil(shape.rows * keep ** (stage / stages)) for stage in range(1, stages)]
-    return [*counts, share_count(keep, shape.rows)]
+def left_in_stages(name: str, options: ShareOfFrame, stages: int, shape: TowerShape) -> list[int] | None:
+    """How many rows to leave after each stage, by about the same share each time; None without a budget."""
+    left = options.rows_left(name, shape)
+    if left is None:
+        return None
+    share = left / shape.rows if options.keep is None else options.keep
+    return [*(math.ceil(shape.rows * share ** (stage / stages)) for stage in range(1, stages)), left]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokcli.methods.base import in_tower, method
-from tokcli.methods.tower_schedule import StepsOfR, steps_by_r, steps_by_share
+from tokcli.methods.tower_schedule import StepsOfR, steps_by_budget, steps_by_r
 from tokcli.ops.block_attention import BlockAttention
 from tokcli.ops.matching import Merging, bipartite_matching
 from tokcli.ops.reducing import Act, InTower, Rows, Step, TowerShape
@@ -31,9 +31,8 @@ def merge_of_little_value(weight: float, r: int, rows: Rows, seen: BlockAttentio
 
 
 def _plan(options: TurboOptions, shape: TowerShape) -> dict[int, Act]:
-    if options.keep is not None:
-        steps = steps_by_share("turbo", options.keep, shape)
-    else:
+    steps = steps_by_budget("turbo", options, shape)
+    if steps is None:
         counts, left = [], shape.rows
         for _ in shape.blocks:
             enough = left + shape.leading >= options.fewest

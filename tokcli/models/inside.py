@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokcli.errors import ModelError
 from tokcli.models.in_tower import Left, check_plan, encode_inside
 from tokcli.models.sizing import FixedGrid, FixedSize
 from tokcli.models.tower import Encoding, Signals, VisionTower
-from tokcli.ops.reducing import InTower
+from tokcli.ops.reducing import Act, InTower
 from tokcli.types import MediaInfo, Reduced, VisualTokens
 
 ANY_GRID = (48, 48)
@@ -33,12 +34,19 @@ class InsideEncoding(Encoding):
         super().__init__(tower, info, size, signals)
         _, rows, columns = self.views[0].grid
         self._blocks = tower.family.in_tower(tower.model, self._settings, (rows, columns))
-        self._inside, self._acts = inside, check_plan(self._blocks.shape, inside)
+        self._inside = inside
+        check_plan(self._blocks.shape, inside)
+        self._acts: Mapping[int, Act] | None = None
 
     def _plan(self, pixels: npt.NDArray[np.uint8]) -> Callable[[], Encoded]:
-        return partial(self._encode_inside, pixels)
+        """Raises ``MethodError`` where so many frames can't have their part of a budget for the item."""
+        if self._acts is None:
+            # Not before: some frames may have been chosen of those that were announced.
+            steps = self.views[0].grid[0] if self._chosen is None else len(self._chosen)
+            self._acts = check_plan(replace(self._blocks.shape, steps=steps), self._inside)
+        return partial(self._encode_inside, pixels, self._acts)
 
-    def _encode_inside(self, pixels: npt.NDArray[np.uint8]) -> Encoded:
+    def _encode_inside(self, pixels: npt.NDArray[np.uint8], acts: Mapping[int, Act]) -> Encoded:
         """Tokens, and the fields of ``Left`` by name."""
         tower = self._tower
         steps = 1 if self._inside.by_content else max(1, tower.max_patches // self._patches)
@@ -47,7 +55,7 @@ class InsideEncoding(Encoding):
         with torch.inference_mode():
             for i in range(0, len(pixels), run):
                 frames = torch.from_numpy(pixels[i : i + run]).to(tower.device)
-                parts.append(encode_inside(self._blocks, frames, self._inside, self._acts))
+                parts.append(encode_inside(self._blocks, frames, self._inside, acts))
         rows = kept = 0
         source, assignment = [], []
         for part in parts:
@@ -83,12 +91,13 @@ class InsideEncoding(Encoding):
 def check_inside(tower: VisionTower, inside: InTower, signals: frozenset[str] = frozenset()) -> None:
     """Refuse what can be refused before there is an item. Raises ``ModelError``, ``MethodError``."""
     _check_signals(signals)
-    grid = ANY_GRID
+    grid, steps = ANY_GRID, None
     if isinstance(tower.preprocessing.of("video").bounds, FixedSize | FixedGrid):
         info = MediaInfo("video", 640, 480, 1, 1.0, 1.0, None, "", "")
         _, *sides = tower.sizer.grid(info, tower.sizer(info))
-        grid = (sides[0], sides[1])
-    check_plan(tower.family.in_tower(tower.model, tower.preprocessing.of("video"), grid).shape, inside)
+        grid, steps = (sides[0], sides[1]), 1
+    shape = tower.family.in_tower(tower.model, tower.preprocessing.of("video"), grid).shape
+    check_plan(replace(shape, steps=steps), inside)
 
 
 def _check_signals(signals: frozenset[str]) -> None:

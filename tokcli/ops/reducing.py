@@ -33,6 +33,8 @@ class TowerShape:
     """1 where a [CLS] row stands before them, else 0."""
     stands: torch.Tensor | None = None
     """int64 (N,): where each row of a frame, line by line, stands among them; None if they are in that order."""
+    steps: int | None = 1
+    """Temporal steps of the item, each with a frame's rows; None where no item is known yet."""
 
     @property
     def rows(self) -> int:
