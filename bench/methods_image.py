@@ -97,9 +97,10 @@ def make_still(grid: tuple[int, int] | None = None) -> VisualTokens:
     rows = len(coords)
     signals = {
         name: torch.rand(rows, generator=generator)
-        for name in ("received_attention", "hub_attention", "cls_attention", "projector_sensitivity")
+        for name in ("received_attention", "cls_attention", "projector_sensitivity")
     }
     signals["received_layers"] = torch.rand((rows, SIDE), generator=generator)
+    signals["hub_attention"] = torch.rand((rows, 3), generator=generator)
     signals["head_mean_keys"] = torch.randn((rows, 64), generator=generator)
     signals["neighbour_distance"] = torch.rand((rows, 2, 3), generator=generator)
     tokens = torch.randn((rows, DIM), generator=generator)

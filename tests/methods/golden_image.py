@@ -212,7 +212,7 @@ def vflowopt(case: str, arrays: Arrays) -> None:
         tokens=torch.from_numpy(arrays["feats"]),
         views=(base.views[0], View("crop", (1, height, width))),
         structural=newline,
-        signals={"hub_attention": torch.from_numpy(arrays["importance"])},
+        signals={"hub_attention": torch.from_numpy(arrays["importance"]).unsqueeze(1).expand(-1, 3)},
     )
     share, cell = float(arrays["retain_ratio"]), float(arrays["cell"])
     options = {"variant": "official", "cell": cell}

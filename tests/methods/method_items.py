@@ -86,7 +86,8 @@ def with_signals(visual: VisualTokens, generator: torch.Generator) -> VisualToke
     flat = ("pixel_change", "received_attention", "cls_attention", "meanq")
     signals = {name: torch.rand(len(visual), generator=generator) for name in flat}
     signals |= {name: torch.randn(len(visual), 8, generator=generator) for name in ("keys", "pre_projector")}
-    more = ("hub_attention", "probe_attention", "cls_logits", "patch_entropy", "projector_sensitivity")
+    signals["hub_attention"] = torch.rand(len(visual), 3, generator=generator)
+    more = ("probe_attention", "cls_logits", "patch_entropy", "projector_sensitivity")
     signals |= {name: torch.rand(len(visual), generator=generator) for name in more}
     layers = ("cls_attention_layers", "received_layers")
     signals |= {name: torch.rand(len(visual), 6, generator=generator) for name in layers}

@@ -99,7 +99,7 @@ def test_holov_fills_all_of_its_budget_where_one_region_has_all_attention() -> N
 @pytest.mark.parametrize("cell", [1.0, 2.5, 17.387])
 def test_vflowopt_meets_every_budget_and_loses_no_token(cell: float) -> None:
     visual = tiled()
-    visual = replace(visual, signals={**visual.signals, "hub_attention": torch.rand(len(visual))})
+    visual = replace(visual, signals={**visual.signals, "hub_attention": torch.rand(len(visual), 1).expand(-1, 3)})
     total, newlines = len(visual), int(visual.structural.sum())
     for count in range(newlines + 1, total + 1, 3):
         kept = kept_of(visual, "vflowopt", {"cell": cell}, max_tokens=count)
@@ -110,7 +110,7 @@ def test_vflowopt_meets_every_budget_and_loses_no_token(cell: float) -> None:
             merged = torch.nonzero(kept.mass > 1).flatten().tolist()
             for row in merged:
                 members = torch.nonzero(kept.assignment == row).flatten()
-                weights = visual.signals["hub_attention"][members]
+                weights = visual.signals["hub_attention"][members, 0]
                 assert kept.source[row] == members[weights.argmax()]
                 expected = (weights[:, None] * visual.tokens[members]).sum(dim=0) / weights.sum()
                 torch.testing.assert_close(kept.tokens[row], expected, atol=1e-5, rtol=0)

@@ -10,7 +10,7 @@ import torch
 
 from tokcli.models import signals
 
-HUB = 1.0
+HUBS = (1.02, 1.01, 1.0)
 """Times the mean: in tiny random towers all patches receive about the same."""
 TOLERANCE = 3e-6
 """Of the largest value: sums are made in another order."""
@@ -47,7 +47,9 @@ class Frame:
             "received_attention": pool(received(self.weights[self.block])[first:]),
             "received_layers": torch.stack([pool(received(self.weights[block])[first:]) for block in layers], dim=1),
             "meanq": meanq.mean(dim=0),
-            "hub_attention": pool(hubs(self.weights[self.block], first)[first:]),
+            "hub_attention": pool(
+                torch.stack([hubs(self.weights[self.block], first, times)[first:] for times in signals.HUBS], dim=1)
+            ),
             "keys": keys,
             "head_mean_keys": torch.stack([keys[:, h * width : (h + 1) * width] for h in range(heads)]).mean(dim=0),
         }
@@ -118,12 +120,12 @@ def received(weights: torch.Tensor) -> torch.Tensor:
     return weights.mean(dim=(0, 1))
 
 
-def hubs(weights: torch.Tensor, first: int) -> torch.Tensor:
+def hubs(weights: torch.Tensor, first: int, times: float) -> torch.Tensor:
     """What the hubs give to each place; only those behind ``first`` can be hubs."""
     heads = weights.mean(dim=0)
     gets = heads.mean(dim=0)
     mean = gets[first:].mean()
-    rows = [heads[place] for place in range(first, len(gets)) if gets[place] > signals.HUB * mean]
+    rows = [heads[place] for place in range(first, len(gets)) if gets[place] > times * mean]
     return torch.stack(rows).mean(dim=0) if rows else gets
 
 

@@ -87,6 +87,14 @@ def grid_tokens(views: Iterable[View]) -> int:
     return sum(view.num_tokens for view in views)
 
 
+def share_asked(options: Options, views: Iterable[View]) -> float:
+    """The share of an item's grid tokens that a budget leaves; 1 without a budget of this kind."""
+    keep, most = getattr(options, "keep", None), getattr(options, "max_tokens", None)
+    if keep is None and most is not None:
+        keep = min(1.0, most / max(1, grid_tokens(views)))
+    return 1.0 if keep is None else float(keep)
+
+
 def rows_to_keep(
     name: str, options: SizeBudget, visual: VisualTokens, *, floor: int = 1, floor_is: str = "a token"
 ) -> int:

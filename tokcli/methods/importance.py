@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from tokcli.errors import MethodError
+from tokcli.methods.budget import share_asked
 from tokcli.methods.layout import blocks
 from tokcli.methods.options import Options
+from tokcli.ops.hubs import setting_for
 from tokcli.types import VisualTokens
 
 Importance = Literal["cls", "recv", "meanq", "hub", "probe", "anticos"]
@@ -60,9 +62,11 @@ def importance_signals(options: ImportanceOptions) -> tuple[str, ...]:
 def importance_of(visual: VisualTokens, options: ImportanceOptions) -> torch.Tensor:
     """Return float32 (N,), larger for tokens that matter more; zeros for structural rows with ``anticos``.
 
-    Raises :class:`MethodError` for a signal that is not a number somewhere.
+    What hubs are depends on the budget. Raises :class:`MethodError` for a signal that is not a number somewhere.
     """
     signal = SIGNAL_OF.get(options.importance)
+    if options.importance == "hub":
+        return numbers_of(visual, SIGNAL_OF["hub"])[:, setting_for(share_asked(options, visual.views))]
     if signal is not None:
         return numbers_of(visual, signal)
     scores = torch.zeros(len(visual))

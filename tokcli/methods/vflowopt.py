@@ -9,11 +9,12 @@ import torch
 from pydantic import Field, model_validator
 
 from tokcli.methods.base import method
-from tokcli.methods.budget import SizeBudget, rows_to_keep
+from tokcli.methods.budget import SizeBudget, rows_to_keep, share_asked
 from tokcli.methods.importance import Importance, ImportanceOptions, importance_of, importance_signals, numbers_of
 from tokcli.methods.options import VariantOptions
 from tokcli.methods.output import Groups, unmerged
 from tokcli.methods.tiles import tiled_steps
+from tokcli.ops.hubs import SETTINGS, setting_for
 from tokcli.ops.selection import top_k
 from tokcli.types import TokenSet, VisualTokens
 
@@ -29,11 +30,11 @@ class VFlowOptOptions(ImportanceOptions, VariantOptions, SizeBudget):
         "they receive, 'cls' that of [CLS] if there is one, 'meanq' that of the mean query, 'probe' that of a pooling "
         "head if there is one, 'anticos' their unlikeness to the mean token.",
     )
-    cell: float = Field(
-        default=17.387,
+    cell: float | None = Field(
+        default=None,
         ge=1,
-        description="Rows and columns of the cells in which tokens are merged; the authors take 17.387 to keep 10%, "
-        "15.581 for 25%, 11.757 for 50%.",
+        description="Rows and columns of the cells in which tokens are merged; by default what the authors take for "
+        "the nearest budget: 17.387, 15.581 or 11.757.",
     )
     entropy_weight: float = Field(
         default=0.0,
@@ -76,20 +77,21 @@ def vflowopt(visual: VisualTokens, options: VFlowOptOptions) -> TokenSet:
     or frames together. Of a still with tiles those that are not kept are not lost: the thumbnail and the canvas are
     divided into square cells, and what is to go from a cell becomes one token, the mean weighted by importance, at the
     place of the most important. Other stills and videos keep the best tokens as they are. Ties go to the earlier token.
-    Without a budget it keeps 11.7% with cells of 17.4, the authors' setting for 10%.
 
-    The authors choose a threshold for hubs with each budget; the signal ``hub_attention`` has the one for half of the
-    tokens, and where there is no hub it is the attention received, where their code gives NaN. Left out: their search
-    for settings, and the stages inside the language model. In their code the entropy is of normalised pixels that
-    overflow; here it is of the pixels themselves.
+    The authors found a threshold for hubs and a size of cells for each of three budgets. The one nearest to the share
+    that is asked for is taken: theirs for 10, 25 and 50% leave 11.7, 26.5 and 72.3% in the tower, and later stages
+    inside the language model drop the others. Without a budget it keeps the 11.7%. Where there is no hub the attention
+    received ranks, where their code gives NaN. Left out: their search for settings, and those later stages. In their
+    code the entropy is of normalised pixels that overflow; here it is of the pixels themselves.
     """
     importance = importance_of(visual, options)
     if options.entropy_weight:
         importance = with_entropy(visual, importance, options.entropy_weight)
     rows = torch.nonzero(~visual.structural).flatten()
     order = rows[top_k(importance[rows], len(rows))]
-    cells = _cells(visual, order, options.cell) if any(view.kind == "crop" for view in visual.views) else None
-    low, recycle = _going(visual, options, cells, len(rows))
+    side = options.cell or SETTINGS[setting_for(share_asked(options, visual.views))].cell
+    cells = _cells(visual, order, side) if any(view.kind == "crop" for view in visual.views) else None
+    low, recycle = _going(visual, options, cells, side, len(rows))
     if low == 0:
         return unmerged(visual)
     groups = Groups(visual)
@@ -117,7 +119,7 @@ def _cells(visual: VisualTokens, rows: torch.Tensor, side: float) -> torch.Tenso
 
 
 def _going(
-    visual: VisualTokens, options: VFlowOptOptions, cells: torch.Tensor | None, available: int
+    visual: VisualTokens, options: VFlowOptOptions, cells: torch.Tensor | None, side: float, available: int
 ) -> tuple[int, bool]:
     """How many of the least important tokens go, and whether they are merged; ``cells`` has the most important first.
 
@@ -126,7 +128,7 @@ def _going(
     if options.variant == "official":
         share = 1.0 if options.keep is None else options.keep
         length = available if cells is None else len(visual)
-        merged = 0 if cells is None or share == 1 else int(length / options.cell**2)
+        merged = 0 if cells is None or share == 1 else int(length / side**2)
         return min(available, round(length * (1 - share)) + merged), True
     count = rows_to_keep("vflowopt", options, visual)
     if cells is None or count == available:

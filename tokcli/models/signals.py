@@ -21,9 +21,11 @@ from weakref import WeakSet
 import torch
 import torch.nn.functional as F
 
+from tokcli.ops.hubs import SETTINGS
+
 QUERIES_AT_ONCE = 256
-HUB = 28.683
-"""How many times the mean a patch has to receive to be a hub (VFlowOpt's setting for half of the tokens)."""
+HUBS = tuple(setting.threshold for setting in SETTINGS)
+"""How many times the mean a patch has to receive to be a hub, for each column of ``hub_attention``."""
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]
 """Positional and named arguments of a module's call."""
@@ -158,7 +160,8 @@ class Source:
             received = attend(query, key, scale)[patches]
             signals["received_attention"] = self.pool(received)
             if "hub_attention" in names:
-                signals["hub_attention"] = self.pool(hub_attention(query, key, scale, received, HUB))
+                columns = [hub_attention(query, key, scale, received, threshold) for threshold in HUBS]
+                signals["hub_attention"] = self.pool(torch.stack(columns, dim=1))
         if "meanq" in names:
             # Stands in for [CLS], so it is made of patches alone.
             by_token = self.pool(key[:, patches].transpose(0, 1)).transpose(0, 1)
