@@ -89,7 +89,7 @@ def test_a_run_whose_actor_is_killed_ends_as_a_local_one(
     watching = Watching(kill_an_actor)
     summary = on_ray(nodes, media, tmp_path / "cache", watching)
     assert watching.done
-    assert "on Ray: 2 actors of 1 CPUs, 1 decoders on 2 nodes" in watching.notes
+    assert "on Ray: nodes: 2, actors: 2, for each CPUs: 1, decoders: 1" in watching.notes
     # One that was still loading had nothing in hand, so how much is done again is not held here.
     (warning,) = watching.warnings
     assert "is gone (its process died)" in warning

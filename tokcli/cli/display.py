@@ -67,6 +67,7 @@ class ProgressDisplay(StatusLine):
     def __init__(self, quiet: bool = False, *, notes: bool = True) -> None:
         super().__init__(quiet)
         self.notes = notes
+        self._begun = False
         self.failures: Counter[str] = Counter()
         self.failure_lines = 0
 
@@ -79,6 +80,7 @@ class ProgressDisplay(StatusLine):
             warn(f"and {counted(hidden, 'more failure')}; `tokcli inspect CACHE --errors` lists them all")
 
     def begin(self, progress: Progress, notes: list[str]) -> None:
+        self._begun = True
         if self.quiet:
             return
         todo = progress.items - progress.skipped - progress.failed
@@ -91,7 +93,10 @@ class ProgressDisplay(StatusLine):
             self.start()
 
     def update(self, progress: Progress) -> None:
-        self.show(lambda: _line(progress), lambda: _drawn(progress))
+        if self._begun:
+            self.show(lambda: _line(progress), lambda: _drawn(progress))
+        else:  # what is to be done is not known yet
+            check_stop()
 
     def failure(self, item_id: str, stage: str, message: str) -> None:
         self.failures[stage] += 1

@@ -69,8 +69,9 @@ class Fleet:
 
     def describe(self) -> str:
         sizes, decoders = self._sizes, self.setup.decoders
-        each = [f"{sizes.cpus} CPUs"] + [f"{sizes.gpus:g} GPUs"] * (sizes.gpus > 0) + [f"{decoders} decoders"]
-        return f"{sizes.actors} actors of {', '.join(each)} on {len(self._cluster.nodes())} nodes"
+        gpus = f", GPUs: {sizes.gpus:g}" if sizes.gpus > 0 else ""
+        nodes = len(self._cluster.nodes())
+        return f"nodes: {nodes}, actors: {sizes.actors}, for each CPUs: {sizes.cpus}{gpus}, decoders: {decoders}"
 
     def start_due(self) -> None:
         """Start actors in the places that are free, if it is time. Raises ``TokcliError`` where none can be had."""
