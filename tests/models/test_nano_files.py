@@ -29,17 +29,22 @@ def ask_through_file(path: Path, seed: int, options: Options = None) -> Iterator
 
 @pytest.mark.parametrize(
     ("suffix", "options"),
-    [(".mp4", {"crf": "18"}), (".mp4", {"crf": "30"}), (".webm", None), (".mkv", None), (".avi", None)],
-    ids=["h264 fine", "h264 coarse", "vp9", "mkv", "mpeg4"],
+    [
+        pytest.param(".mp4", {"crf": "18"}, id="h264 fine", marks=pytest.mark.long),
+        pytest.param(".mp4", {"crf": "30"}, id="h264 coarse"),
+        pytest.param(".webm", None, id="vp9"),
+        pytest.param(".mkv", None, id="mkv"),
+        pytest.param(".avi", None, id="mpeg4"),
+    ],
 )
 def test_answers_hold_on_encoded_clips(tmp_path: Path, suffix: str, options: Options) -> None:
     rights = [
         right
-        for seed in range(UNSEEN, UNSEEN + 15)
+        for seed in range(UNSEEN, UNSEEN + 10)
         for _, right in ask_through_file(tmp_path / f"{seed}{suffix}", seed, options)
     ]
-    assert len(rights) == 60
-    assert sum(rights) >= 57
+    assert len(rights) == 40
+    assert sum(rights) >= 38
 
 
 @pytest.mark.long

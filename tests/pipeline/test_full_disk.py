@@ -11,36 +11,47 @@ import pytest
 
 # Runs in a mount namespace of its own, in which it may mount what nobody else sees.
 SCRIPT = """
-import json, subprocess, sys
+import contextlib, io, json, subprocess, sys
 from pathlib import Path
 
 clips, disk = sys.argv[1:]
 mount = ["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", disk]
 subprocess.run(mount, check=True)
 cache = Path(disk) / "cache"
-run = (
-    "from tokcli.cache import CacheWriter; CacheWriter.__init__.__kwdefaults__['max_shard_items'] = 1;"
-    "from tokcli.cli.app import main; main()"
-)
-command = [sys.executable, "-c", run, "compress", clips, "-o", str(cache), "--method", "none", "--dtype", "float32"]
-command += ["--num-workers", "1", "-q"]
-first = subprocess.run(command, capture_output=True, text=True)
-from tokcli.cache import open_cache, verify_cache
+sys.argv = ["tokcli", "compress", clips, "-o", str(cache), "--method", "none", "--dtype", "float32"]
+sys.argv += ["--codec", "float32", "--num-workers", "1", "-q"]
 
+from tokcli.cache import CacheWriter, open_cache, verify_cache
+from tokcli.cli.app import main
+
+CacheWriter.__init__.__kwdefaults__["max_shard_items"] = 1
+
+
+def run():
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            main()
+        except SystemExit as end:
+            return end.code or 0, said.getvalue()
+    return 0, said.getvalue()
+
+
+code, said = run()
 opened = open_cache(cache)
 report = {
-    "code": first.returncode,
-    "errors": [line for line in first.stderr.splitlines() if line.startswith("error:")],
+    "code": code,
+    "errors": [line for line in said.splitlines() if line.startswith("error:")],
     "items": len(list(opened)),
     "complete": opened.complete,
     "problems": len(verify_cache(cache)),
     "left": [path.name for path in cache.rglob(".tmp-*")],
 }
 subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-second = subprocess.run(command, capture_output=True, text=True)
+code, said = run()
 opened = open_cache(cache)
 report |= {
-    "then": second.returncode,
+    "then": code,
     "all": len(list(opened)),
     "whole": opened.complete and verify_cache(cache) == [],
     "shards": len(list(cache.glob("data/*.parquet"))),

@@ -9,7 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,21 +21,32 @@ from tokcli.pipeline.render import render
 from tokcli.recipe import RenderRecipe
 
 
-def command(clips: Path, cache: Path) -> list[str]:
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve clips of a few seconds each."""
+    folder = tmp_path_factory.mktemp("media")
+    render(RenderRecipe(output=str(folder), kind="short", count=12, seed=21))
+    return folder
+
+
+def words(clips: Path, cache: Path) -> list[str]:
+    return ["compress", str(clips), "-o", str(cache), "--dtype", "float32", "--num-workers", "1", "-q"]
+
+
+def process_of(clips: Path, cache: Path) -> list[str]:
     # Shards of two items: a kill then also falls between, before and after commits.
     code = (
         "from tokcli.cache import CacheWriter; CacheWriter.__init__.__kwdefaults__['max_shard_items'] = 2;"
         "from tokcli.cli.app import main; main()"
     )
-    arguments = ["compress", str(clips), "-o", str(cache), "--method", "dtd", "--num-workers", "1", "-q"]
-    return [sys.executable, "-c", code, *arguments]
+    return [sys.executable, "-c", code, *words(clips, cache)]
 
 
 def kill_when_it_works(clips: Path, cache: Path, generator: random.Random) -> bool:
     """Start a run, wait until it has done a random share of its work, kill it; False if it ended before."""
     shards = len(list((cache / "data").glob("*.parquet")))
     wanted = shards + generator.randint(0, 2)
-    process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(process_of(clips, cache), start_new_session=True, stderr=subprocess.DEVNULL)
     while process.poll() is None:
         manifest = (cache / "manifest.json").exists()
         if manifest and len(list((cache / "data").glob("*.parquet"))) >= wanted:
@@ -57,21 +70,21 @@ def contents(cache: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param(3, marks=pytest.mark.timeout(1800)),
+        pytest.param(2, marks=pytest.mark.timeout(1800)),
         pytest.param(100, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
-def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> None:
+def test_killed_runs_end_as_an_uninterrupted_one(
+    media: Path, tmp_path: Path, command: Callable[..., Any], kills: int
+) -> None:
     """Kill, and go on with the same cache; a run that came to its end is compared, and the next cache is begun."""
-    clips = tmp_path / "clips"
-    render(RenderRecipe(output=str(clips), count=8, seed=21))
-    subprocess.run(command(clips, tmp_path / "whole"), check=True)
+    assert command(*words(media, tmp_path / "whole")).code == 0
     whole = contents(tmp_path / "whole")
     generator = random.Random(kills)
     done, ended, cache = 0, 0, tmp_path / "killed-0"
     while done < kills:
         assert ended < kills, "hardly any kill fell into a run"
-        if kill_when_it_works(clips, cache, generator):
+        if kill_when_it_works(media, cache, generator):
             done += 1
             if (cache / "manifest.json").exists():
                 killed = contents(cache)  # a cache at every moment, of whole items
@@ -80,7 +93,7 @@ def test_killed_runs_end_as_an_uninterrupted_one(tmp_path: Path, kills: int) -> 
             assert_whole(cache, whole)
             ended += 1
             cache = tmp_path / f"killed-{ended}"
-    subprocess.run(command(clips, cache), check=True)
+    assert command(*words(media, cache)).code == 0
     assert_whole(cache, whole)
 
 
@@ -93,11 +106,13 @@ def assert_whole(cache: Path, whole: dict[str, torch.Tensor]) -> None:
     assert (cache / "_SUCCESS").exists()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_commits_and_resumes(tmp_path: Path, signum: signal.Signals) -> None:
-    clips, cache = tmp_path / "clips", tmp_path / "cache"
-    render(RenderRecipe(output=str(clips), count=12, seed=22))
-    process = subprocess.Popen(command(clips, cache), start_new_session=True, stderr=subprocess.PIPE, text=True)
+# The other is held at less cost by the test of a killed export: one handler serves all commands.
+@pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+def test_a_stop_commits_and_resumes(
+    media: Path, tmp_path: Path, command: Callable[..., Any], signum: signal.Signals
+) -> None:
+    cache = tmp_path / "cache"
+    process = subprocess.Popen(process_of(media, cache), start_new_session=True, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not list((cache / "data").glob("*.parquet")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -108,6 +123,6 @@ def test_a_stop_commits_and_resumes(tmp_path: Path, signum: signal.Signals) -> N
         assert "goes on from here" in messages
     before = len(open_cache(cache))
     assert before >= 2
-    subprocess.run(command(clips, cache), check=True)
+    assert command(*words(media, cache)).code == 0
     assert len(contents(cache)) == 12
     assert verify_cache(cache) == []

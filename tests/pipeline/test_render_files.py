@@ -17,9 +17,9 @@ def qa_of(folder: Path) -> list[dict[str, object]]:
 
 
 def test_all_kinds_in_turn_as_files_that_open(tmp_path: Path) -> None:
-    summary = render(RenderRecipe(output=str(tmp_path), kind="all", count=26, seed=3))
+    summary = render(RenderRecipe(output=str(tmp_path), kind="all", count=14, seed=3))
     files = sorted(path for path in tmp_path.iterdir() if path.suffix != ".jsonl")
-    assert summary.files == len(files) == 26
+    assert summary.files == len(files) == 14
     assert {path.name.split("-")[0] for path in files} == set(scene_kinds())
     assert {path.suffix for path in files} == {".mp4", ".webm", ".mkv", ".png"}
     rows = qa_of(tmp_path)

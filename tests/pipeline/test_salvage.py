@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tokcli.cache import open_cache, verify_cache
 from tokcli.checking import check
@@ -149,12 +150,11 @@ def test_min_decoded_is_for_salvage() -> None:
         check(CompressRecipe, {"inputs": ["x"], "output": "y", "min_decoded": 0.5}, "compress")
 
 
-def test_a_run_in_which_too_much_fails_stops_and_goes_on_later(clips: Path, tmp_path: Path) -> None:
+def test_a_run_in_which_too_much_fails_stops_and_goes_on_later(tmp_path: Path) -> None:
     folder, cache = tmp_path / "media", tmp_path / "cache"
     folder.mkdir()
-    good = next(clips.glob("*.mp4")).read_bytes()
     for number in range(40):
-        (folder / f"good{number:02}.mp4").write_bytes(good)
+        Image.fromarray(noise(number)).save(folder / f"good{number:02}.png")
     for number in range(20):  # smaller, so they come last
         (folder / f"bad{number:02}.mp4").write_bytes(b"\0" * 100)
     with pytest.raises(TokcliError, match=r"\d+ of \d+ items failed, over --max-error-rate 0\.1; the last: .*goes on"):
