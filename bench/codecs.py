@@ -1,8 +1,10 @@
 """What codecs save and what they cost: bytes, right answers, and how far the model's expectations move.
 
 Scenes of every kind are rendered, compressed once with all tokens as float32, and from that cache derived with each
-method and codec, so that all differ in nothing but how tokens were stored. Answers are judged against their labels;
-divergence is KL(float16 || codec) of the next-token distributions along float16's own answers, in nats a token.
+method and codec, so that all differ in nothing but how tokens were stored. Answers are judged against their labels, and
+counted by kind of question and by kind of scene; divergence is KL(float16 || codec) of the next-token distributions
+along float16's own answers, in nats a token. The last line names the smallest codec that keeps ``TARGET`` on every kind
+of question.
 
     python -m bench.codecs [--model nano] [--scenes 140] [--methods none,dtd] [--work FOLDER] [--json]
 """
@@ -18,6 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,10 +43,10 @@ from tokcli.types import EncodedItem
 LOSSY = tuple(name for name, codec in CODECS.items() if codec.lossy)
 REFERENCE = "float16"
 TARGET = 0.995
-"""Share of float16's right answers that a codec has to keep to be a default."""
+"""Share of float16's right answers that a codec has to keep, on every kind of question, to be a default."""
 
 
-def answers(model: str, scenes: int, methods: Sequence[str], work: Path) -> list[dict[str, object]]:
+def answers(model: str, scenes: int, methods: Sequence[str], work: Path) -> list[dict[str, Any]]:
     """A row for each method and codec."""
     clips, full = work / "clips", work / "full"
     if not (clips / "qa.jsonl").exists():
@@ -58,15 +61,52 @@ def answers(model: str, scenes: int, methods: Sequence[str], work: Path) -> list
     for method in methods:
         caches = {codec: _derived(full, work / f"{method}-{codec}", method, codec) for codec in (REFERENCE, *LOSSY)}
         right: dict[str, list[float]] = {codec: [] for codec in caches}
+        kinds: list[tuple[str, str]] = []
         apart: dict[str, list[float]] = {codec: [] for codec in caches}
         for item_id, asked in questions.items():
             reference = caches[REFERENCE][item_id]
+            kinds += [(f"asked: {question.kind}", f"shown: {_scene(item_id)}") for question in asked]
             for codec, cache in caches.items():
                 item = cache[item_id]
                 right[codec] += [judged.score for judged in labels.judge(item, asked, _giving(item))]
                 apart[codec] += [judged.divergence or 0.0 for judged in expected.judge(item, asked, _giving(reference))]
-        rows += [_row(method, codec, caches, right, apart) for codec in caches]
+        rows += [_row(method, codec, caches, right, apart) | by_kind(kinds, right, codec) for codec in caches]
     return rows
+
+
+def _scene(item_id: str) -> str:
+    """The kind of scene, from the name of its file: ``static-1-00006.mp4``."""
+    return Path(item_id).name.rsplit("-", 2)[0]
+
+
+def by_kind(
+    kinds: Sequence[tuple[str, ...]], right: dict[str, list[float]], codec: str
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Under ``kinds`` by name: float16's right answers, those lost and gained; ``kinds`` names those of an answer."""
+    found: dict[str, dict[str, float]] = {}
+    for names, one, other in zip(kinds, right[REFERENCE], right[codec], strict=True):
+        for name in names:
+            counts = found.setdefault(name, {"right": 0.0, "lost": 0.0, "gained": 0.0})
+            counts["right"] += one
+            counts["lost"] += max(0.0, one - other)
+            counts["gained"] += max(0.0, other - one)
+    return {"kinds": dict(sorted(found.items()))}
+
+
+def kept(counts: dict[str, float]) -> float:
+    """Share of float16's right answers that a codec has, with those that it alone has; 1 where there are none."""
+    return (counts["right"] - counts["lost"] + counts["gained"]) / counts["right"] if counts["right"] else 1.0
+
+
+def smallest(rows: Sequence[dict[str, Any]]) -> str:
+    """Of the codecs that keep ``TARGET`` on every kind of question by every method, the one with the fewest bytes."""
+    sizes: dict[str, float] = {}
+    for row in rows:
+        asked = [counts for name, counts in row["kinds"].items() if name.startswith("asked")]
+        good = all(kept(counts) >= TARGET for counts in asked)
+        before = sizes.get(row["codec"], 0.0)
+        sizes[row["codec"]] = before + row["bytes_to_float16"] if good else float("inf")
+    return min(sizes, key=lambda codec: sizes[codec])
 
 
 def _giving(item: EncodedItem) -> Callable[[], EncodedItem]:
@@ -84,7 +124,7 @@ def _row(
     caches: dict[str, Cache],
     right: dict[str, list[float]],
     apart: dict[str, list[float]],
-) -> dict[str, object]:
+) -> dict[str, Any]:
     stats, before = caches[codec].stats(), caches[REFERENCE].stats()
     flips = [(one, other) for one, other in zip(right[REFERENCE], right[codec])]
     return {
@@ -130,6 +170,18 @@ def _fastest(work: Callable[[], object], repeats: int) -> float:
     return min(times)
 
 
+def print_kinds(rows: Sequence[dict[str, Any]]) -> None:
+    """Of one method: a line a kind, and for every codec what it loses and gains of float16's right answers."""
+    print(
+        f"\n{rows[0]['method']:24}{'right':>8}"
+        + "".join(f"{row['codec']:>15}" for row in rows if row["codec"] in LOSSY)
+    )
+    for kind, counts in rows[0]["kinds"].items():
+        cells = [row["kinds"][kind] for row in rows if row["codec"] in LOSSY]
+        shown = (f"{kept(cell):.1%} -{cell['lost']:.0f}+{cell['gained']:.0f}" for cell in cells)
+        print(f"{kind:24}{counts['right']:8.0f}" + "".join(f"{text:>15}" for text in shown))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.codecs", description=(__doc__ or "").splitlines()[0])
@@ -154,6 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers = f"{row['bytes_to_float16']:11.3f}{row['bytes_to_source']:11.3f}{row['accuracy']:11.4f}"
         changes = f"{row['retained']:11.4f}{row['lost']:11}{row['gained']:11}{row['divergence']:11.2e}"
         print(f"{row['method']:12}{row['codec']:10}{numbers}{changes}")
+    for method in dict.fromkeys(row["method"] for row in rows):
+        print_kinds([row for row in rows if row["method"] == method])
+    print(f"smallest that keeps {TARGET:.1%} of {REFERENCE}'s answers on every kind of question: {smallest(rows)}")
     return 0
 
 

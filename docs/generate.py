@@ -96,12 +96,12 @@ MODELS_HEAD = """# Models
 Use: `--model NAME`, a checkpoint folder or a hub id of one of these families; `tokcli models NAME` shows the same,
 and of a checkpoint also its own figures. A family without an adapter is refused.
 
-A cache stores 2 bytes x the width of the language model x (1 + DeepStack levels) for a token, in half precision: 384
-for `nano`, 7,168 where the width is 3,584. Equality is the largest difference of a logit between the two halves, from
-pixels through a cache, and transformers' whole model, over all prompts of the tests (stills, several stills, video,
-both together) on small models of random weights in float32; 0 is bit by bit. Where a prompt has several stills, the
-whole model computes them in one call, and the sums of larger products round otherwise. `python -m bench.equality`
-measures it again.
+A token in half precision takes 2 bytes x the width of the language model x (1 + DeepStack levels): 384 for `nano`,
+7,168 where the width is 3,584. By default a cache stores half of that and 4 bytes (docs/codecs.md). Equality is the
+largest difference of a logit between the two halves, from pixels through a cache, and transformers' whole model, over
+all prompts of the tests (stills, several stills, video, both together) on small models of random weights in float32;
+0 is bit by bit. Where a prompt has several stills, the whole model computes them in one call, and the sums of larger
+products round otherwise. `python -m bench.equality` measures it again.
 
 For all families: beam search is not offered, since transformers repeats the visual tokens of a batch wrongly for some
 of them; stills and frames are preprocessed by tokcli's own code, equal to the processors'.

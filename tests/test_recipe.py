@@ -57,7 +57,7 @@ def test_faults_are_one_line_that_names_the_key(tmp_path: Path, text: str, messa
     [
         ({"sampling": {"fps": -3.0}}, "compress: --fps must be above 0, got -3.0"),
         ({"sampling": {"num_frames": "many"}}, "compress: --num-frames must be a whole number, got 'many'"),
-        ({"tokens_dtype": "int9"}, "compress: --tokens-dtype must be 'auto', 'float16', "),
+        ({"tokens_dtype": "int9"}, "compress: --tokens-dtype must be 'auto', 'exact', "),
         ({"seed": None}, "compress: --seed must be a whole number, got None"),
     ],
 )

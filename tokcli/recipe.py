@@ -14,7 +14,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 from tokcli.checking import check
 from tokcli.errors import RecipeError
 
-TokensDtype = Literal["auto", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8", "pq4", "pq8"]
+TokensDtype = Literal["auto", "exact", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8", "pq4", "pq8"]
 NonEmpty = Annotated[str, Field(min_length=1)]
 PositionScheme = Literal["original", "hf", "compact"]
 

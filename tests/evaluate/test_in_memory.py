@@ -7,22 +7,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokcli.cache import open_cache
-from tokcli.cache.measure import SizeMeter
+from tokcli.cache import Manifest, open_cache
+from tokcli.cache.codecs import codec_of
+from tokcli.cache.measure import SizeMeter, read_back
 from tokcli.errors import CacheError
+from tokcli.evaluate.baselines import matched_settings
+from tokcli.evaluate.caches import open_caches
 from tokcli.evaluate.journal import Journal
 from tokcli.evaluate.runner import Outcome, Runner, Source
 from tokcli.evaluate.settings import Setting, cache_name
 from tokcli.methods import resolve
 from tokcli.pipeline.compress import compress
+from tokcli.pipeline.derive import derive
 from tokcli.pipeline.restore import visual_tokens
-from tokcli.recipe import CompressRecipe, EvalRecipe
+from tokcli.recipe import CompressRecipe, DeriveRecipe, EvalRecipe
+from tokcli.types import EncodedItem
 
 
 class Nothing:
-    """A judge that asks nothing."""
+    """A judge that asks nothing, and notes what it could have asked about."""
 
-    def judge(self, *_: object) -> list[object]:
+    def __init__(self) -> None:
+        self.seen: dict[str, EncodedItem] = {}
+
+    def judge(self, item: EncodedItem | None, *_: object) -> list[object]:
+        assert item is not None
+        self.seen[item.id] = item
         return []
 
 
@@ -41,6 +51,7 @@ def in_memory(evaluated: EvalRecipe, setting: Setting) -> tuple[Runner, list[Out
     [
         ("dtd", 0.4, {}),
         ("dtd", None, {"criterion": "pixel"}),
+        ("none", None, {}),
         ("random", 0.2, {}),
         ("pool2d", 0.3, {}),
         ("downsample", 0.5, {}),
@@ -65,14 +76,10 @@ def test_tokens_and_bytes_are_those_of_compress(
     else:
         setting = Setting(method, keep, source=cache_name(method, keep), encoder=compressor)
     runner, outcomes, ids = in_memory(evaluated, setting)
-    full = runner.sources["full"].cache
+    judge = runner.judge
+    assert isinstance(judge, Nothing)
     for outcome in outcomes:
-        stored = written[outcome.item]
-        if setting.method is not None:
-            kept = compressor.compress(visual_tokens(full[outcome.item]), outcome.item)
-        else:
-            assert setting.source is not None
-            kept = runner.sources[setting.source].cache[outcome.item].kept
+        stored, kept = written[outcome.item], judge.seen[outcome.item].kept
         assert kept.tokens.dtype == stored.kept.tokens.dtype
         assert torch.equal(kept.tokens, stored.kept.tokens)
         assert torch.equal(kept.coords, stored.kept.coords)
@@ -83,6 +90,39 @@ def test_tokens_and_bytes_are_those_of_compress(
     assert len(sizes) == len(ids)
     measured = SizeMeter(written.manifest).total(sizes)
     assert measured == pytest.approx(written.stats()["cache_bytes"], rel=0.02)
+
+
+def test_baselines_are_stored_as_the_cache_that_they_stand_beside(evaluated: EvalRecipe, tmp_path: Path) -> None:
+    """Else their bytes would tell the codec, not the method."""
+    full = Path(evaluated.output) / "full"
+    for codec in ("int8", "exact"):
+        folder = tmp_path / codec
+        derive(DeriveRecipe(cache=str(full), output=str(folder), method="dtd", tokens_dtype=codec))
+        caches = open_caches([str(full), str(folder)])
+        judge = Nothing()
+        runner = Runner(caches.sources, {item_id: [] for item_id in caches.ids}, judge)  # type: ignore[arg-type]
+        settings = [setting for setting in caches.settings if setting.source is not None]
+        table = runner.run(settings, caches.ids)
+        (uniform,) = [
+            setting
+            for setting in matched_settings(settings, table, seed=0, encoding=False)
+            if setting.label == "uniform"
+        ]
+        (outcomes,) = runner.run([uniform], caches.ids)
+        for outcome in outcomes:
+            item, rows = judge.seen[outcome.item], open_cache(full)[outcome.item].kept.tokens
+            exact = torch.equal(item.kept.tokens, rows[item.kept.source])
+            assert exact == (codec == "exact")
+            if codec == "int8":
+                assert torch.equal(read_back(item, codec_of("int8")).kept.tokens, item.kept.tokens)
+        manifest = open_cache(folder).manifest
+        assert outcomes[0].size == SizeMeter(open_cache(full).manifest, codec_of(stored_as(manifest))).measure(
+            judge.seen[outcomes[0].item]
+        )
+
+
+def stored_as(manifest: Manifest) -> str:
+    return str(manifest.configuration["tokens_dtype"])
 
 
 def test_sizes_add_up_over_row_groups(clip_cache: Path, tmp_path: Path) -> None:

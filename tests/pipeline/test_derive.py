@@ -102,6 +102,7 @@ def test_derived_is_compressed(caches: Path, tmp_path: Path, entry: str) -> None
         method=name,
         keep=float(budget) if at else None,
         options=dict([option.split("=")]) if option else {},
+        tokens_dtype="float32",
     )
     assert summary.done + summary.failed == summary.items == 4
     assert_same_caches(tmp_path / "derived", folder_of(caches, entry))
@@ -111,7 +112,7 @@ def test_derived_is_compressed(caches: Path, tmp_path: Path, entry: str) -> None
 @pytest.mark.parametrize("entry", COMPOSED)
 def test_further_methods_continue_a_composition(caches: Path, tmp_path: Path, entry: str) -> None:
     source, further = COMPOSED[entry]
-    run(folder_of(caches, source), tmp_path / "derived", **further)
+    run(folder_of(caches, source), tmp_path / "derived", tokens_dtype="float32", **further)
     assert_same_caches(tmp_path / "derived", folder_of(caches, entry))
 
 
@@ -131,7 +132,7 @@ def test_several_at_once_and_another_dtype(caches: Path, tmp_path: Path) -> None
     full = open_cache(folder_of(caches, f"evs@{KEEP}"))
     for item in open_cache(half):
         assert torch.equal(item.kept.tokens, full[item.id].kept.tokens.to(torch.bfloat16).half())
-    run(caches / "full", tmp_path / "wide", method="dtd", keep=KEEP)
+    run(caches / "full", tmp_path / "wide", method="dtd", keep=KEEP, tokens_dtype="float32")
     rounded = open_cache(tmp_path / "dtd")
     for item in open_cache(tmp_path / "wide"):
         assert torch.equal(item.kept.tokens.half(), rounded[item.id].kept.tokens)
@@ -139,11 +140,12 @@ def test_several_at_once_and_another_dtype(caches: Path, tmp_path: Path) -> None
 
 def test_compress_goes_on_where_derive_was_and_the_other_way_round(media: Path, caches: Path, tmp_path: Path) -> None:
     output = tmp_path / "derived"
-    assert run(caches / "full", output, method="evs", keep=KEEP, limit=2).done == 2
+    derived = {"method": "evs", "keep": KEEP, "tokens_dtype": "float32"}
+    assert run(caches / "full", output, limit=2, **derived).done == 2
     summary = compress(recipe(media, output, method="evs", keep=KEEP))
     assert (summary.done, summary.skipped, summary.failed) == (1, 2, 1)
     assert_same_caches(output, folder_of(caches, f"evs@{KEEP}"))
-    again = run(caches / "full", output, method="evs", keep=KEEP)
+    again = run(caches / "full", output, **derived)
     assert (again.done, again.skipped, again.failed) == (0, 3, 1)
 
 
@@ -152,12 +154,12 @@ def test_a_stopped_run_goes_on(caches: Path, tmp_path: Path) -> None:
         def update(self, progress: Any) -> None:
             raise KeyboardInterrupt
 
-    output = tmp_path / "derived"
+    output, how = tmp_path / "derived", {"method": "dtd", "keep": KEEP, "tokens_dtype": "float32"}
     with pytest.raises(KeyboardInterrupt):
-        derive(DeriveRecipe(cache=str(caches / "full"), output=str(output), method="dtd", keep=KEEP), Stops())
+        derive(DeriveRecipe(cache=str(caches / "full"), output=str(output), **how), Stops())
     assert len(open_cache(output)) == 1
     assert not open_cache(output).complete
-    summary = run(caches / "full", output, method="dtd", keep=KEEP)
+    summary = run(caches / "full", output, **how)
     assert (summary.done, summary.skipped) == (2, 1)
     assert_same_caches(output, folder_of(caches, f"dtd@{KEEP}"))
 
@@ -229,7 +231,7 @@ def test_rounded_tokens_are_told_apart(caches: Path, tmp_path: Path) -> None:
     values = {"method": "evs", "keep": KEEP}
     derive(DeriveRecipe(cache=str(tmp_path / "half"), output=str(tmp_path / "a"), **values), Seen())
     assert any("rounded" in note for note in notes)
-    run(caches / "full", tmp_path / "b", tokens_dtype="float16", **values)
+    run(caches / "full", tmp_path / "b", **values)
     with pytest.raises(CacheConflictError, match=r"method_dtype: nothing in the cache, \"float16\" asked for"):
         run(tmp_path / "half", tmp_path / "b", **values)
     run(tmp_path / "a", tmp_path / "c", method="uniform", keep=0.1)
@@ -246,7 +248,8 @@ def test_a_file_that_ended_early_is_planned_as_announced(caches: Path, method: s
     early = replace(
         item, kept=replace(item.kept, stats={**item.kept.stats, ANNOUNCED: np.array([announced.grid[0]], np.int64)})
     )
-    job = check_derivation(DeriveRecipe(cache=str(caches / "full"), output="unused", method=method, keep=KEEP))
+    how = {"method": method, "keep": KEEP, "tokens_dtype": "float32"}
+    job = check_derivation(DeriveRecipe(cache=str(caches / "full"), output="unused", **how))
     made = job.derivations[0].make(early)
     compressor = resolve(method, keep=KEEP)
     visual = everything(job.derivations[0], item)

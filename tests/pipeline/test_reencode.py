@@ -19,12 +19,12 @@ from tokcli.types import EncodedItem
 
 @pytest.fixture(scope="module")
 def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four clips and a cache of them, beside each other."""
+    """Four clips and a cache of them, beside each other; tokens are float32, where little differences can be told."""
     folder = tmp_path_factory.mktemp("media")
     for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:4]:
         shutil.copy2(path, folder / path.name)
-    recipe = CompressRecipe(inputs=[str(folder)], output=str(folder / "cache"), method="dtd", workers=1)
-    compress(recipe)
+    values = {"method": "dtd", "workers": 1, "dtype": "float32", "tokens_dtype": "exact"}
+    compress(CompressRecipe(inputs=[str(folder)], output=str(folder / "cache"), **values))
     return folder
 
 
@@ -76,6 +76,28 @@ def test_other_versions_are_told_and_allow_a_little(media: Path, tmp_path: Path)
     assert [item.id for item in report.wrong] == [off.id]
     assert outcomes[off.id] == "different"
     assert all(outcomes[item.id] == "close" for item in moved[:-1])
+
+
+def test_codes_of_a_byte_have_a_tolerance_of_their_own(media: Path, tmp_path: Path) -> None:
+    """The default codec: the same bit for bit on the same machine, else within a tenth of the norm."""
+    values = {"method": "dtd", "workers": 1, "dtype": "float32"}
+    compress(CompressRecipe(inputs=[str(media)], output=str(tmp_path / "cache"), **values))
+    opened = open_cache(tmp_path / "cache")
+    assert opened.manifest.configuration["tokens_dtype"] == "int8"
+    same = verify_deep(opened.path, sample=10)
+    assert same.exact and [item.outcome for item in same.items] == ["equal"] * 4
+    information = dict(opened.manifest.information)
+    information["versions"] = {**information["versions"], "torch": "1.0"}
+    manifest = Manifest(opened.manifest.configuration, information)
+    items = [opened[item_id] for item_id in opened.ids()]
+    scaled = [
+        replace(item, kept=replace(item.kept, tokens=item.kept.tokens * factor))
+        for item, factor in zip(items, (1.0, 1.02, 1.2, 0.5), strict=True)
+    ]
+    report = verify_deep(written(tmp_path / "other", scaled, manifest), sample=10)
+    assert (report.exact, report.tolerance) == (False, 0.1)
+    outcomes = {item.id: item.outcome for item in report.items}
+    assert [outcomes[item.id] for item in items] == ["equal", "close", "different", "different"]
 
 
 def test_another_model_of_that_name(media: Path, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def compress(
         observer: Sees the run while it goes on (``tokcli.pipeline.progress.Observer``).
         **settings: ``fps`` or ``num_frames`` and ``max_frames``, and all other keys of a recipe's ``compress``:
             ``also``, ``device``, ``dtype``, ``tokens_dtype``, ``workers``, ``overwrite``, ``path_col``, ``shard``
-            ("3/8", the third of eight parts that fill one folder), ...
+            ("3/8", the third of eight parts that fill one folder), ... Tokens are stored as int8 where a method drops
+            some, and as computed by ``none``; ``tokens_dtype="exact"`` stores them as computed by any method.
 
     Returns:
         Where the cache stands: items, failures, tokens and bytes. A file that can't be used is counted in ``failed``

@@ -42,8 +42,8 @@ class Codec(ABC):
 
 def not_finite(name: str) -> UsageError:
     return UsageError(
-        f"tokens that are infinite or not a number can't be stored as {name}; store them as float32, or find out why "
-        "the tower gave them"
+        f"tokens that are infinite or not a number can't be stored as {name}; store them as they are with "
+        "--codec exact, or find out why the tower gave them"
     )
 
 

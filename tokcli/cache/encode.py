@@ -38,19 +38,29 @@ def item_rows(item: EncodedItem, codec: Codec, chunk_bytes: int = CHUNK_BYTES) -
     total, hidden = len(kept), (1 + kept.levels) * int(kept.tokens.shape[1])
     if item.source_tokens > ROW_LIMIT:
         raise UsageError(f"{item.id} has {item.source_tokens} source tokens, a cache takes {ROW_LIMIT}; sample it less")
-    step = max(1, chunk_bytes // max(1, codec.num_bytes(1 + kept.levels, int(kept.tokens.shape[1]))))
-    num_chunks = max(1, -(-total // step))
+    parts = row_parts(kept, codec, chunk_bytes)
     common = _columns_of_every_row(item) | {
-        "num_chunks": num_chunks,
+        "num_chunks": len(parts),
         "kept_tokens": total,
         "hidden_size": hidden,
         "deepstack_levels": kept.levels,
         "dtype": codec.name,
     }
     whole = _columns_of_first_row(item)
-    for chunk in range(num_chunks):
-        part = slice(chunk * step, min(total, (chunk + 1) * step))
+    for chunk, part in enumerate(parts):
         yield common | (whole if chunk == 0 else {}) | _blobs(kept, part, codec) | {"chunk": chunk}
+
+
+def row_parts(kept: TokenSet, codec: Codec, chunk_bytes: int = CHUNK_BYTES) -> list[slice]:
+    """Which tokens each row of an item holds; an item without tokens has a row too."""
+    step = max(1, chunk_bytes // max(1, codec.num_bytes(1 + kept.levels, int(kept.tokens.shape[1]))))
+    return [slice(start, min(len(kept), start + step)) for start in range(0, max(1, len(kept)), step)]
+
+
+def row_tokens(kept: TokenSet, part: slice, codec: Codec) -> npt.NDArray[np.uint8]:
+    """uint8 (n,): those tokens with their levels, which are as many vectors to the codec."""
+    deepstack = None if kept.deepstack is None else kept.deepstack[part]
+    return codec.encode(joined(kept.tokens[part], deepstack).reshape(-1, kept.tokens.shape[1]))
 
 
 def error_row(row: ErrorRow) -> Row:
@@ -146,11 +156,9 @@ def _stat(item_id: str, name: str, values: npt.NDArray[Any]) -> dict[str, Any]:
 
 def _blobs(kept: TokenSet, part: slice, codec: Codec) -> Row:
     mass = array_bytes(kept.mass[part].detach().cpu(), "float32")
-    deepstack = None if kept.deepstack is None else kept.deepstack[part]
     return {
         "num_tokens": part.stop - part.start,
-        # A token and its levels are as many vectors to the codec.
-        "tokens": codec.encode(joined(kept.tokens[part], deepstack).reshape(-1, kept.tokens.shape[1])),
+        "tokens": row_tokens(kept, part, codec),
         "coords": array_bytes(kept.coords[part].cpu(), "int32"),
         "source": array_bytes(kept.source[part].cpu(), "int32"),
         "mass": None if bool((kept.mass[part] == 1).all()) else mass,

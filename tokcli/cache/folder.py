@@ -39,9 +39,12 @@ def check_configuration(cache: Location, asked: Manifest) -> Manifest | None:
     manifest = read_manifest(cache)
     if differences := manifest.differences(asked):
         listing = "\n".join(f"  {line}" for line in differences)
+        codec = manifest.configuration.get("tokens_dtype")
+        other_codec = codec is not None and codec != asked.configuration.get("tokens_dtype")
+        same = f"ask for the same (--codec {codec})" if other_codec else "ask for the same"
         raise CacheConflictError(
             f"{cache} was made with another configuration:\n{listing}\n"
-            "choose another output folder, ask for the same, or replace the cache with --overwrite"
+            f"choose another output folder, {same}, or replace the cache with --overwrite"
         )
     return manifest
 

@@ -1,4 +1,4 @@
-"""How many bytes items would take in a shard, without writing one.
+"""What items would be in a shard, without writing one: how many bytes, and which tokens reading gives back.
 
 The encoder's own rows go through Parquet into a sink that only counts. What an item adds to a row group is measured
 apart from what a row group costs by itself, because small items share one; so sizes of items can be added up for any
@@ -8,14 +8,15 @@ set of them, and come out as if that set had been written.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokcli.cache.codec import Codec
 from tokcli.cache.codecs import codec_of
-from tokcli.cache.encode import Row, item_rows, row_bytes, rows_table
+from tokcli.cache.encode import Row, item_rows, row_bytes, row_parts, row_tokens, rows_table
+from tokcli.cache.levels import parted
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
 from tokcli.cache.schema import shard_schema, writer_options
@@ -35,11 +36,30 @@ class StoredSize:
     """What one more row group costs, whatever is in it."""
 
 
+def read_back(item: EncodedItem, codec: Codec) -> EncodedItem:
+    """The item with its tokens, and their levels, as they come out of a cache of that codec."""
+    import torch
+
+    kept = item.kept
+    width = int(kept.tokens.shape[1])
+    stored = replace(
+        kept,
+        tokens=kept.tokens.to(getattr(torch, codec.dtype)),
+        deepstack=None if kept.deepstack is None else kept.deepstack.to(getattr(torch, codec.dtype)),
+    )
+    if codec.lossy:
+        rows = [row_tokens(stored, part, codec) for part in row_parts(stored, codec)]
+        vectors = torch.cat([codec.decode(pa.py_buffer(row), width) for row in rows])
+        tokens, deepstack = parted(vectors.reshape(len(kept), (1 + kept.levels) * width), kept.levels)
+        stored = replace(stored, tokens=tokens, deepstack=deepstack)
+    return replace(item, kept=stored)
+
+
 class SizeMeter:
     """Measures items for caches of one configuration."""
 
     def __init__(self, manifest: Manifest, codec: Codec | None = None) -> None:
-        """``codec``, of an open cache, is needed where tokens are stored by a codebook."""
+        """``codec`` in place of the manifest's; that of an open cache is needed for tokens stored by a codebook."""
         self._manifest = manifest
         self._codec = codec or codec_of(str(manifest.configuration["tokens_dtype"]))
 

@@ -33,7 +33,7 @@ def check_range(tokens: torch.Tensor, dtype: str, item_id: str) -> None:
     if largest >= 65520.0 and np.isfinite(largest):
         raise UsageError(
             f"tokens of {item_id} reach {largest:g}, float16 ends at {_FLOAT16_MAX:g}; "
-            "store them as bfloat16 or float32 (in a new cache)"
+            "store them as bfloat16 or float32, or with --codec exact (in a new cache)"
         )
 
 

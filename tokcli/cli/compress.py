@@ -88,8 +88,8 @@ def compress(
         typer.Option(
             "--codec",
             "--tokens-dtype",
-            help="How tokens are stored: auto (as computed), float16, bfloat16, float32; "
-            "smaller, with loss: int8, int8c, fp8, int4, pq4, pq8.",
+            help="How tokens are stored: auto (int8; with --method none exact), exact (as computed), float16, "
+            "bfloat16, float32; smaller, with loss: int8, int8c, fp8, int4, pq4, pq8.",
             rich_help_panel="Model",
         ),
     ] = "auto",

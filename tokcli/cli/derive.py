@@ -50,8 +50,8 @@ def derive(
         typer.Option(
             "--codec",
             "--tokens-dtype",
-            help="How tokens are stored: auto (as CACHE), float16, bfloat16, float32; "
-            "smaller, with loss: int8, int8c, fp8, int4, pq4, pq8.",
+            help="How tokens are stored: auto (int8; as in CACHE with --method none, or if it stores codes), exact (as "
+            "CACHE gives them), float16, bfloat16, float32; smaller, with loss: int8, int8c, fp8, int4, pq4, pq8.",
             rich_help_panel=METHOD,
         ),
     ] = "auto",

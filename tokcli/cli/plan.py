@@ -51,7 +51,10 @@ def plan(
     dtype: Dtype = "auto",
     device: Device = "auto",
     tokens_dtype: Annotated[
-        str, typer.Option(help="Type to store, as for tokcli compress.", rich_help_panel="Model")
+        str,
+        typer.Option(
+            "--codec", "--tokens-dtype", help="How to store, as for tokcli compress.", rich_help_panel="Model"
+        ),
     ] = "auto",
     fps: Fps = 1.0,
     num_frames: NumFrames = None,
@@ -75,8 +78,8 @@ def plan(
     [dim]tokcli plan list.csv -m dtd -m evs@0.2 -m dtd,uniform@0.1 --sample 20[/dim]
 
     With --json: items, source_bytes, unusable, sample, failed, and under
-    methods for each: kept_tokens, source_tokens, cache_bytes, hours, all with
-    value, low and high.
+    methods for each: codec, and kept_tokens, source_tokens, cache_bytes, hours,
+    all with value, low and high.
     """
     from tokcli.checking import check
     from tokcli.cli.display import ProgressDisplay
@@ -114,8 +117,8 @@ def _document(found: Plan) -> dict[str, Any]:
 
 def _draw(found: Plan) -> None:
     results.print(
-        f"{counted(found.items, 'input')}, {human_bytes(found.source_bytes)}; from {len(found.sample)} of them,"
-        f" tokens stored as {found.codec}" + (f"; {found.unusable:,} cannot be opened" if found.unusable else "")
+        f"{counted(found.items, 'input')}, {human_bytes(found.source_bytes)}; from {len(found.sample)} of them"
+        + (f"; {found.unusable:,} cannot be opened" if found.unusable else "")
     )
     rows = []
     for one in found.methods:
@@ -124,11 +127,12 @@ def _draw(found: Plan) -> None:
                 one.method,
                 _range(one.kept_tokens, lambda count: f"{count:,.0f}"),
                 share(one.kept_tokens.value, one.source_tokens.value),
+                one.codec,
                 _range(one.cache_bytes, human_bytes),
                 _range(one.hours, lambda hours: human_seconds(hours * 3600)),
             )
         )
-    columns = ("method", "tokens", "kept", "cache", "time")
+    columns = ("method", "tokens", "kept", "codec", "cache", "time")
     results.print(table("", columns, rows, right=columns[1:]))
     for item_id in found.failed:
         results.print(f"[yellow]failed[/yellow]: {escape(plain(item_id))}: so may others like it")

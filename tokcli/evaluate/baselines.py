@@ -32,8 +32,12 @@ def matched_settings(
         if not kept or (wanted is not None and abs(kept - wanted) <= TOLERANCE * wanted):
             continue
         counts = {outcome.item: outcome.kept_tokens for outcome in outcomes}
+        # A cache that is there may have any codec: bytes compare where the baselines have the same.
+        codec = setting.source if setting.method is None and setting.encoder is None else None
         found += [
-            Setting(name, matches=setting.name, counts=counts, seed=seed) for name in BASELINES if name != DOWNSAMPLE
+            Setting(name, matches=setting.name, counts=counts, seed=seed, stored_as=codec)
+            for name in BASELINES
+            if name != DOWNSAMPLE
         ]
         share = float(f"{kept / source:.3g}")
         if encoding and share < 1:

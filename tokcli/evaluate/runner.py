@@ -14,13 +14,17 @@ from typing import Any
 from blake3 import blake3
 
 from tokcli.cache import Cache
-from tokcli.cache.measure import SizeMeter, StoredSize
+from tokcli.cache.codec import Codec
+from tokcli.cache.codecs import codec_of
+from tokcli.cache.measure import SizeMeter, StoredSize, read_back
 from tokcli.cache.tensors import token_bytes
 from tokcli.errors import MethodError
 from tokcli.evaluate.journal import Journal
 from tokcli.evaluate.judging import Judge, Judged
 from tokcli.evaluate.questions import Question
 from tokcli.evaluate.settings import FULL, Setting
+from tokcli.methods import Compressor
+from tokcli.pipeline.default_codec import resolved_codec
 from tokcli.pipeline.restore import visual_tokens
 from tokcli.types import EncodedItem, TokenSet, VisualTokens
 
@@ -130,8 +134,10 @@ class Runner:
         """Equal where the outcome is, whatever the setting is called."""
         compressor = setting.compressor(item_id)
         source = None if setting.source is None else self.sources[setting.source].identity
+        codec = None if setting.source is None else self._codec(setting, compressor).name
         numbers = [question.number for question in self.questions[item_id]]
-        parts = [source, compressor and compressor.to_json(), item_id, self._source_hash(setting, item_id), numbers]
+        described = compressor and compressor.to_json()
+        parts = [source, described, codec, item_id, self._source_hash(setting, item_id), numbers]
         return blake3(json.dumps(parts, sort_keys=True).encode()).hexdigest(length=16)
 
     def _source_hash(self, setting: Setting, item_id: str) -> str:
@@ -171,7 +177,7 @@ class Runner:
             kept_tokens=0 if tokens is None else len(tokens.kept),
             source_tokens=item.any.source_tokens,
             source_bytes=item.any.source_bytes,
-            size=self._meter(setting).measure(tokens) if tokens is not None and self._sizes else None,
+            size=self._meter(setting, item.id).measure(tokens) if tokens is not None and self._sizes else None,
             method_seconds=round(method_seconds, 6),
             answer_seconds=round(answer_seconds, 6),
             judged=judged,
@@ -186,12 +192,22 @@ class Runner:
         compressor = setting.compressor(item.id)
         if compressor is None:
             return item.of(setting.source)
-        return replace(item.of(FULL), kept=compressor.compress(item.all_tokens(), item.id))
+        made = replace(item.of(FULL), kept=compressor.compress(item.all_tokens(), item.id))
+        return read_back(made, self._codec(setting, compressor))
 
-    def _meter(self, setting: Setting) -> SizeMeter:
+    def _codec(self, setting: Setting, compressor: Compressor | None) -> Codec:
+        """What the setting's tokens are stored with in a cache of it."""
         assert setting.source is not None
-        cache = self.sources[setting.source].cache
-        return SizeMeter(cache.manifest, cache.codec)
+        cache = self.sources[setting.stored_as or setting.source].cache
+        held = str(cache.manifest.configuration["tokens_dtype"])
+        name = held
+        if compressor is not None and setting.stored_as is None:
+            name = resolved_codec("auto", compressor, exact=codec_of(held).dtype, held=held)
+        return cache.codec if name == held and cache.codec is not None else codec_of(name)
+
+    def _meter(self, setting: Setting, item_id: str) -> SizeMeter:
+        assert setting.source is not None
+        return SizeMeter(self.sources[setting.source].cache.manifest, self._codec(setting, setting.compressor(item_id)))
 
 
 def _digest(item: EncodedItem) -> str:

@@ -36,6 +36,8 @@ class Setting:
     """The setting whose real number of tokens this baseline repeats, item by item."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Tokens by item, for such a baseline."""
+    stored_as: str | None = None
+    """The cache whose codec its tokens are stored with; None: as ``compress`` stores them where no codec is named."""
     seed: int = 0
 
     def compressor(self, item_id: str) -> Compressor | None:

@@ -47,7 +47,7 @@ def codebook_for(
     if source is None:
         raise UsageError(
             f"codec {codec} needs a codebook: take that of another cache with --codebook CACHE, or compress with "
-            f"--codec float16 and then `tokcli derive CACHE -o SMALL --method none --codec {codec}`, which trains one"
+            f"--codec exact and then `tokcli derive CACHE -o SMALL --method none --codec {codec}`, which trains one"
         )
     return train(_sample(source), numbers_per_code(codec))
 

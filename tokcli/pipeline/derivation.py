@@ -9,9 +9,11 @@ import torch
 
 from tokcli.cache import Cache, ErrorRow, Manifest, open_cache
 from tokcli.cache.codebook import KEY, Codebook, codebook_of
+from tokcli.cache.codecs import codec_of
 from tokcli.errors import UsageError
 from tokcli.methods import Compressor
 from tokcli.pipeline.codebooks import codebook_for
+from tokcli.pipeline.default_codec import resolved_codec
 from tokcli.pipeline.further import Further, further_on, stored_dtypes
 from tokcli.pipeline.preflight import library_versions
 from tokcli.pipeline.reduction import stored
@@ -85,11 +87,13 @@ def _derivation(source: Cache, folder: Location, further: Compressor, recipe: De
     before = Compressor.from_json(configuration["method"])
     run = further_on(source, further)
     compressor = before.followed_by(further) if run.composed else further
-    held, _ = stored_dtypes(source)
+    held, computed = stored_dtypes(source)
+    # What the methods get: the tower's own numbers, or what reading gives.
+    exact = computed if run.tower_dtype is not None else codec_of(held).dtype
     changed: dict[str, Any] = {
         "method": compressor.to_json(),
         "seed": seed,
-        "tokens_dtype": held if recipe.tokens_dtype == "auto" else recipe.tokens_dtype,
+        "tokens_dtype": resolved_codec(recipe.tokens_dtype, further, exact=exact, held=held),
     }
     codebook = _codebook(source, str(changed["tokens_dtype"]), folder, recipe)
     if codebook is not None:

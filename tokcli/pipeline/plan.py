@@ -47,6 +47,8 @@ class MethodPlan:
     method: str
     """As asked."""
     described: str
+    codec: str
+    """What the tokens would be stored as."""
     kept_tokens: Estimate
     source_tokens: Estimate
     cache_bytes: Estimate
@@ -66,8 +68,6 @@ class Plan:
     """Ids of the items that were tried and worked."""
     failed: tuple[str, ...]
     """Those that were tried and did not."""
-    codec: str
-    """What the tokens would be stored as."""
     methods: tuple[MethodPlan, ...]
 
 
@@ -118,7 +118,6 @@ def plan(recipe: CompressRecipe, methods: Sequence[str], *, sample: int = 8, obs
         len(scan.failures),
         tuple(item.id for item in chosen if item.id in worked),
         tuple(item.id for item in chosen if item.id not in worked),
-        str(next(iter(results.values()))[0].manifest.configuration["tokens_dtype"]),
         plans,
     )
 
@@ -191,6 +190,7 @@ def _method_plan(
     return MethodPlan(
         text,
         describe_method(compressor.to_json()),
+        str(cache.manifest.configuration["tokens_dtype"]),
         total(lambda row: row["kept_tokens"]),
         total(lambda row: row["source_tokens"]),
         total(lambda row: sizes[row["id"]]),

@@ -23,6 +23,7 @@ from tokcli.models.describing import Describe, describer
 from tokcli.models.reuse import check_takes_units
 from tokcli.pipeline.codebooks import codebook_for
 from tokcli.pipeline.decoder import Supervision
+from tokcli.pipeline.default_codec import resolved_codec
 from tokcli.pipeline.feasible import check_method
 from tokcli.pipeline.messages import DecodeSettings
 from tokcli.pipeline.targets import Target, check_same_pixels, check_targets, wanted_caches
@@ -175,7 +176,7 @@ def available_cores() -> int:
 def _target(
     recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling, folder: Location
 ) -> Target:
-    codec = recipe.tokens_dtype if recipe.tokens_dtype != "auto" else str(tower.identity["dtype"])
+    codec = resolved_codec(recipe.tokens_dtype, compressor, exact=str(tower.identity["dtype"]))
     codebook = codebook_for(codec, folder, reuse=recipe.codebook, overwrite=recipe.overwrite)
     if codebook is not None and codebook.width != tower.identity["hidden_size"]:
         raise UsageError(

@@ -201,7 +201,7 @@ def _summary(output: Output, items: int, ids: Collection[str], seconds: float, p
         skipped=output.skipped,
         source_tokens=source_tokens,
         kept_tokens=kept_tokens,
-        token_bytes=numbers * target.torch_dtype.itemsize,
+        token_bytes=numbers * DTYPES[str(model.get("dtype", codec_of(target.tokens_dtype).dtype))].itemsize,
         source_bytes=source_bytes,
         cache_bytes=sum(shard.path.stat().st_size for shard in cache.index.shards),
         media_seconds=round(media_seconds, 3),
