@@ -2,7 +2,7 @@
 
 python -m bench [NAME ...] [--json]      names: methods storage cache_limits decode decoders first_token many_prompts
                                          memory halves compress accelerator keyframes reuse in_tower startup ray scale
-                                         buckets
+                                         buckets guards
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ NAMES = (
     "ray",
     "scale",
     "buckets",
+    "guards",
 )
 
 
