@@ -263,15 +263,11 @@ def flowcut(case: str, arrays: Arrays) -> None:
 
 def mustdrop(case: str, arrays: Arrays) -> None:
     if "pixel_values" in arrays:
-        left, model = through_clip(arrays, 24, "mustdrop", {"variant": "official"})
+        left, _ = through_clip(arrays, 24, "mustdrop", {"variant": "official"})
         np.testing.assert_allclose(left.states[:, 1:], arrays["features"], atol=1e-3)
         np.testing.assert_array_equal([145, *[left.states.shape[1]] * 24], arrays["tokens_per_layer"])
         # Which tokens later stages spare: of the last block, which features do not need.
-        tower = taken_apart(model, 12)
-        with torch.no_grad():
-            query, key, value = tower.heads(23, left.states)
-        score = BlockAttention(query, key, value, key, tower.scale(23), leading=1).importance()[0, 1:]
-        spared = score.topk(arrays["key_set"].shape[1]).indices
+        spared = torch.nonzero(left.memory["protected"][0]).flatten() - 1
         assert set(spared.tolist()) == set(arrays["key_set"][0].tolist())
         return
     states = torch.from_numpy(arrays["hidden_incl_cls"])

@@ -5,13 +5,14 @@ A plan without steps is the plain tower; what is left tells where it came from; 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from inside_tower import EXACT, FRAMES, NAMES, NOTHING, encoded, every, plain, usable
+from inside_tower import EXACT, FRAMES, NAMES, NOTHING, clip_of, encoded, every, plain, usable
 from tiny_checkpoints import make_info, make_pixels
 
 from tokcli.methods import METHODS, resolve
@@ -44,7 +45,10 @@ def test_what_is_left_tells_where_it_came_from(tower: VisionTower, name: str, op
     assert reduced is not None and reduced.rows == len(whole) and 0 < len(visual) <= len(whole)
     assert bool((reduced.source.diff() > 0).all())
     assert torch.equal(visual.coords, whole.coords[reduced.source])
-    assert visual.signals.keys() == {"pixel_change"} & tower.signals and bool(torch.isfinite(visual.tokens).all())
+    marked = {"protected"} if name == "mustdrop" else set[str]()
+    assert visual.signals.keys() == ({"pixel_change"} & tower.signals) | marked and bool(
+        torch.isfinite(visual.tokens).all()
+    )
     # Frames are what they are without each other: nothing merges from one into another.
     steps = whole.coords[:, 1]
     if METHODS.get(name).kind == "select":
@@ -83,6 +87,25 @@ def all_of(parts: list[VisualTokens]) -> TokenSet:
     tokens = torch.cat([part.tokens for part in parts])
     coords = torch.cat([part.coords for part in parts])
     return TokenSet(tokens, coords, torch.ones(len(tokens)), torch.arange(len(tokens)))
+
+
+@pytest.mark.parametrize("share", [0.08, 0.3])
+def test_what_later_stages_spare(tower: VisionTower, share: float) -> None:
+    """Where nothing merges, the most attended by a signal of the last block of the plain tower."""
+    options = {"window": 2, "threshold": 1.01, "protect": share}
+    (visual,) = encoded(tower, resolve("mustdrop", options=options), [FRAMES])
+    name = "cls_attention_layers" if "cls_attention_layers" in tower.signals else "received_layers"
+    info, size = clip_of(tower)
+    whole = tower.start(info, size, frozenset({name})).push(make_pixels(info, size))
+    spared = visual.signals["protected"]
+    assert spared.dtype == torch.bool and len(whole) == len(visual)
+    for step in whole.coords[:, 1].unique():
+        rows = torch.nonzero(whole.coords[:, 1] == step).flatten()
+        count = math.ceil(share * len(rows))
+        best = rows[whole.signals[name][rows, -1].topk(count).indices]
+        assert set(torch.nonzero(spared[rows]).flatten().tolist()) == set((best - rows[0]).tolist())
+    (plain_one,) = encoded(tower, resolve("mustdrop", options={**options, "protect": 0}), [FRAMES])
+    assert "protected" not in plain_one.signals and torch.equal(plain_one.tokens, visual.tokens)
 
 
 @pytest.mark.parametrize("name", ["tome", "auroracap", "turbo", "mctf", "pumer"])

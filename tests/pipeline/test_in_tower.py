@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from cache_sameness import assert_same_caches
@@ -60,7 +62,8 @@ def test_what_is_derived_is_what_follows_at_once(
     keep = 0.2 if further == "uniform" else None
     options = {f"{first}.keep": "0.5"}
     run(media, tmp_path / "at-once", model=model, method=f"{first},{further}", options=options, keep=keep)
-    derive(DeriveRecipe(cache=str(tmp_path / "first"), output=str(tmp_path / "later"), method=further, keep=keep))
+    values = {"method": further, "keep": keep, "tokens_dtype": "float32"}
+    derive(DeriveRecipe(cache=str(tmp_path / "first"), output=str(tmp_path / "later"), **values))
     assert_same_caches(tmp_path / "later", tmp_path / "at-once")
 
 
@@ -84,6 +87,25 @@ def test_a_ceiling_for_each_item(media: Path, tmp_path: Path, model: str) -> Non
     chosen = {"keyframes.features": "pixels", "keyframes.frames": "2"}
     (item,) = run(media, tmp_path / "two", model=model, method="keyframes,tome", max_tokens=ceiling, options=chosen)
     assert len(item.kept) == 2 * min(height * width, ceiling // 2)
+
+
+def test_a_cache_tells_what_later_stages_should_spare(media: Path, tmp_path: Path) -> None:
+    options = {"mustdrop.window": "2", "mustdrop.threshold": "0.5"}
+    (item,) = run(media, tmp_path / "cache", model="nano-clip", method="mustdrop", options=options)
+    spared = item.kept.stats["protected"]
+    assert spared.dtype == np.bool_ and len(spared) == len(item.kept)
+    steps = item.kept.coords[:, 1].numpy()
+    for step in np.unique(steps):
+        assert spared[steps == step].sum() == math.ceil(0.08 * (steps == step).sum())
+    # Later methods carry the marks of what they keep along, in the same run and on the cache.
+    both = {**options, "uniform.keep": "0.2"}
+    (at_once,) = run(media, tmp_path / "both", model="nano-clip", method="mustdrop,uniform", options=both)
+    places = [tuple(place) for place in item.kept.coords.tolist()]
+    expected = [bool(spared[places.index(tuple(place))]) for place in at_once.kept.coords.tolist()]
+    assert any(expected) and at_once.kept.stats["protected"].tolist() == expected
+    derive(DeriveRecipe(cache=str(tmp_path / "cache"), output=str(tmp_path / "later"), method="uniform", keep=0.2))
+    (later,) = (open_cache(tmp_path / "later")[name] for name in open_cache(tmp_path / "later").ids())
+    assert later.kept.stats["protected"].tolist() == expected
 
 
 def test_an_item_with_more_frames_than_its_ceiling(media: Path, tmp_path: Path) -> None:

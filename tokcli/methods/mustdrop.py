@@ -26,6 +26,9 @@ class MustdropOptions(ShareOfFrame, VariantOptions):
         default=None, ge=-1, description="Least mean cosine in a window for it to become one token."
     )
     window: int = Field(default=3, ge=2, description="Tokens along the side of a window.")
+    protect: float = Field(
+        default=0.08, ge=0, le=1, description="Share of a frame's remaining tokens that is marked to be spared later."
+    )
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,17 @@ def _act(
     return step if step.rows.shape[1] < rows.states.shape[1] else None
 
 
+def most_attended(share: float, rows: Rows, seen: BlockAttention) -> torch.Tensor:
+    """bool (B, T): ``ceil(share * n)`` of a frame's n rows, those that [CLS], or all rows, look at most.
+
+    The product is in floating point, as the authors'. Ties go to the earlier row.
+    """
+    count = rows.states.shape[1] - rows.leading
+    scores = seen.importance()[:, rows.leading :]
+    best = scores.sort(dim=1, descending=True, stable=True).indices[:, : math.ceil(share * count)]
+    return torch.zeros_like(rows.anchors, dtype=torch.bool).scatter_(1, best + rows.leading, True)
+
+
 def _plan(options: MustdropOptions, shape: TowerShape) -> dict[int, Act]:
     windows = Windows(shape.grid, options.window)
     divides = not any(length % windows.side for length in shape.grid)
@@ -139,12 +153,16 @@ def mustdrop(options: MustdropOptions) -> InTower:
 
     A window becomes the mean of its tokens, at its middle, if the mean cosine of its pairs is at least ``threshold``;
     with ``keep`` as many windows do as the share asks for, those most alike. In towers with windows of their own it is
-    the first block that attends to whole frames. This is the vision stage; the later ones, which go by a text and
-    protect some tokens from it, are no part of a cache.
+    the first block that attends to whole frames.
+
+    This is the vision stage. The later ones go by a text and are no part of a cache, but for what they spare: the 8% of
+    a frame's remaining tokens that [CLS] attends to most in the tower's last block, or all tokens where there is none.
+    These are marked: a cache has them with each item, as ``protected`` among its small arrays.
     """
     return InTower(
         partial(_plan, options),
         when="output",
         proportional=options.variant == "fixed",
         by_content=options.threshold is not None,
+        protect=partial(most_attended, options.protect) if options.protect else None,
     )

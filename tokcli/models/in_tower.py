@@ -7,7 +7,7 @@ of a plain run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,9 @@ import torch
 
 from tokcli.errors import ModelError
 from tokcli.ops.block_attention import BlockAttention
-from tokcli.ops.reducing import PLACELESS, Act, InTower, Rows, Step, TowerShape, averaged
+from tokcli.ops.reducing import PLACELESS, PROTECTED, Act, InTower, Rows, Step, TowerShape, averaged
+
+Protect = Callable[[Rows, BlockAttention], torch.Tensor]
 
 
 class TowerBlocks:
@@ -83,6 +85,8 @@ class Left:
     """float32 (K,)."""
     assignment: torch.Tensor
     """int64 (B * N,): into which of the K each went, -1 for dropped."""
+    protected: torch.Tensor | None = None
+    """bool (K,): which of them a later stage should spare; None where the method doesn't say."""
 
 
 def encode_inside(tower: TowerBlocks, pixels: torch.Tensor, inside: InTower, plan: Mapping[int, Act]) -> Left:
@@ -99,9 +103,27 @@ def run_blocks(tower: TowerBlocks, pixels: torch.Tensor, inside: InTower, plan: 
     """The same before the projector: rows in the order that the method leaves them in, [CLS] among them."""
     states = tower.embed(pixels)
     rows = Rows.start(states.unflatten(1, (-1, tower.unit)).flatten(2), tower.leading)
+    into_last = rows
     for block in range(tower.run):
+        if block == tower.shape.blocks[-1]:
+            into_last = rows
         rows = _through(tower, block, rows, inside, plan.get(block))
-    return rows
+    return rows if inside.protect is None else _protected(tower, rows, into_last, inside, inside.protect)
+
+
+def _protected(tower: TowerBlocks, rows: Rows, into_last: Rows, inside: InTower, protect: Protect) -> Rows:
+    """The rows with what a method says of them by the attention of the last block.
+
+    ``into_last`` is what went into the last block that ran and attends to whole frames.
+    """
+    block = tower.shape.blocks[-1]
+    before = into_last if into_last.states.shape == rows.states.shape else rows
+    if tower.run < tower.shape.depth:
+        block, before = tower.shape.depth - 1, rows
+        for between in range(tower.run, block):
+            before = _through(tower, between, before, inside, None)
+    chosen = protect(before, _look(tower, block, before, inside))
+    return replace(rows, memory={**rows.memory, PROTECTED: chosen})
 
 
 def check_plan(shape: TowerShape, inside: InTower) -> Mapping[int, Act]:
@@ -237,4 +259,5 @@ def _left(tower: TowerBlocks, rows: Rows) -> Left:
         source=(places.gather(1, order) + frames * tower.shape.rows).flatten(),
         mass=rows.sizes.flatten(),
         assignment=torch.where(labels < 0, -1, labels + frames * kept).flatten(),
+        protected=rows.memory[PROTECTED].flatten() if PROTECTED in rows.memory else None,
     )

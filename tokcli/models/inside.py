@@ -14,7 +14,7 @@ from tokcli.errors import ModelError
 from tokcli.models.in_tower import Left, check_plan, encode_inside
 from tokcli.models.sizing import FixedGrid, FixedSize
 from tokcli.models.tower import Encoding, Signals, VisionTower
-from tokcli.ops.reducing import Act, InTower
+from tokcli.ops.reducing import PROTECTED, Act, InTower
 from tokcli.types import MediaInfo, Reduced, VisualTokens
 
 ANY_GRID = (48, 48)
@@ -62,22 +62,24 @@ class InsideEncoding(Encoding):
             source.append(part.source.cpu() + rows)
             assignment.append(torch.where(part.assignment < 0, -1, part.assignment + kept).cpu())
             rows, kept = rows + len(part.assignment), kept + len(part.source)
+        protected = [part.protected.cpu() for part in parts if part.protected is not None]
         # Outside of inference mode, so that callers get ordinary tensors.
         return torch.cat([part.tokens.cpu() for part in parts]), {
             "source": torch.cat(source),
             "mass": torch.cat([part.mass.cpu() for part in parts]),
             "assignment": torch.cat(assignment).to(torch.int32),
+            **({PROTECTED: torch.cat(protected)} if protected else {}),
         }
 
     def _visual(self, encoded: Encoded, coords: torch.Tensor, signals: Signals) -> VisualTokens:
         tokens, left = encoded
-        source = left["source"]
+        source, flags = left["source"], {name: left[name] for name in {PROTECTED} & left.keys()}
         return VisualTokens(
             tokens=tokens,
             coords=coords[source],
             views=self.views,
             structural=torch.zeros(len(source), dtype=torch.bool),
-            signals={name: values[source] for name, values in signals.items()},
+            signals={name: values[source] for name, values in signals.items()} | flags,
             seconds_per_step=self.seconds_per_step,
             reduced=Reduced(
                 rows=len(coords),

@@ -19,6 +19,10 @@ PLACELESS = "placeless"
 """The bool (B, T) memory of rows that stand for no place and are not given out, as a fusion of dropped ones."""
 
 
+PROTECTED = "protected"
+"""The bool (B, T) memory of rows that a later stage should spare, a signal of that name beside the tokens."""
+
+
 @dataclass(frozen=True)
 class TowerShape:
     """What a method has to work with in a tower."""
@@ -153,3 +157,6 @@ class InTower:
     """Whether rows become part of others, or are kept and dropped."""
     by_content: bool = False
     """Whether frames may be left with unlike numbers of rows, so that each must be encoded alone."""
+    protect: Callable[[Rows, BlockAttention], torch.Tensor] | None = None
+    """Which of the rows that are left a later stage should spare, bool (B, T): by the attention of the tower's last
+    block that sees whole frames, also where the features come from one before it. None for methods that don't say."""

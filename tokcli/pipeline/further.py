@@ -11,7 +11,7 @@ from tokcli.errors import MethodError
 from tokcli.methods import Compressor
 from tokcli.methods.budget import grid_tokens
 from tokcli.methods.compose import chain
-from tokcli.pipeline.reduction import with_structural
+from tokcli.pipeline.reduction import flags_of, with_flags
 from tokcli.pipeline.restore import announced_views, kept_tokens, with_announced, with_damage_of
 from tokcli.pipeline.targets import DTYPES
 from tokcli.types import EncodedItem, TokenSet, VisualTokens
@@ -48,10 +48,10 @@ class Further:
 
     def placed(self, item: EncodedItem, visual: VisualTokens, kept: TokenSet) -> TokenSet:
         """What was kept of ``visual``, the item's rows, in terms of all rows that the item had."""
-        structural = visual.structural[kept.source]
+        flags = flags_of(visual, kept.source)
         if self.composed:
             kept = chain(item.kept, kept, self._rows(item))
-        kept = with_announced(with_structural(kept, structural), announced_views(item), item.views)
+        kept = with_announced(with_flags(kept, flags), announced_views(item), item.views)
         return with_damage_of(kept, item)
 
     def _rows(self, item: EncodedItem) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import torch
 from tokcli.cache.levels import joined, parted
 from tokcli.methods import Compressor
 from tokcli.methods.none import STRUCTURAL
+from tokcli.ops.reducing import PROTECTED
 from tokcli.pipeline.spool import TokenSpool
 from tokcli.types import TokenSet, View, VisualTokens
 
@@ -34,6 +35,7 @@ class Reduction:
         self._stream = compressor.start(item_id, views) if compressor.streaming else None
         self._spool = TokenSpool(folder)
         self._rows: list[tuple[torch.Tensor, ...]] = []
+        self._flags: list[dict[str, torch.Tensor]] = []
         self._assignments: list[torch.Tensor | None] = []
         self._seen = 0
         self._levels = 0
@@ -50,7 +52,8 @@ class Reduction:
         kept = stored(kept, self.tokens_dtype)
         self._levels = kept.levels
         self._spool.append(joined(kept.tokens, kept.deepstack))
-        self._rows.append((kept.coords, kept.mass, kept.source, chunk.structural[kept.source - self._seen]))
+        self._rows.append((kept.coords, kept.mass, kept.source))
+        self._flags.append(flags_of(chunk, kept.source - self._seen))
         self._assignments.append(kept.assignment)
         self._seen += len(chunk)
 
@@ -59,8 +62,8 @@ class Reduction:
         if self._stream is None:
             visual = whole()
             kept = self.compressor.compress(visual, self.item_id)
-            return stored(with_structural(kept, visual.structural[kept.source]), self.tokens_dtype)
-        coords, mass, source, structural = (torch.cat(column) for column in zip(*self._rows))
+            return stored(with_flags(kept, flags_of(visual, kept.source)), self.tokens_dtype)
+        coords, mass, source = (torch.cat(column) for column in zip(*self._rows))
         assignments = [part for part in self._assignments if part is not None]
         tokens, deepstack = parted(self._spool.tensor(), self._levels)
         kept = TokenSet(
@@ -72,7 +75,7 @@ class Reduction:
             assignment=torch.cat(assignments) if len(assignments) == len(self._assignments) else None,
             stats=dict(self._stream.finish()),
         )
-        return with_structural(kept, structural)
+        return with_flags(kept, {name: torch.cat([flags[name] for flags in self._flags]) for name in self._flags[0]})
 
     def close(self) -> None:
         self._spool.close()
@@ -86,8 +89,13 @@ def stored(kept: TokenSet, tokens_dtype: torch.dtype | None) -> TokenSet:
     return replace(kept, tokens=kept.tokens.to(tokens_dtype), deepstack=deepstack)
 
 
-def with_structural(kept: TokenSet, structural: torch.Tensor) -> TokenSet:
-    """``kept`` with bool (K,) ``structural`` among its stats where any row is: a later method must know them."""
-    if not bool(structural.any()):
-        return kept
-    return replace(kept, stats={**kept.stats, STRUCTURAL: structural.numpy()})
+def flags_of(visual: VisualTokens, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What a later method, or a user, must know of some rows: bool (K,) each, by name, of int64 (K,) ``rows``."""
+    flags = {STRUCTURAL: visual.structural[rows]}
+    return flags | {PROTECTED: visual.signals[PROTECTED][rows]} if PROTECTED in visual.signals else flags
+
+
+def with_flags(kept: TokenSet, flags: Mapping[str, torch.Tensor]) -> TokenSet:
+    """``kept`` with bool (K,) ``flags`` among its stats, by name, each where it is set for any row."""
+    stats = {name: values for name, values in kept.stats.items() if name not in (STRUCTURAL, PROTECTED)}
+    return replace(kept, stats=stats | {name: values.numpy() for name, values in flags.items() if bool(values.any())})

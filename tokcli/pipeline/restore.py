@@ -11,6 +11,7 @@ import torch
 from tokcli.errors import CacheError
 from tokcli.methods.deepstack import DEEPSTACK
 from tokcli.methods.none import STRUCTURAL, stored_signals
+from tokcli.ops.reducing import PROTECTED
 from tokcli.types import EncodedItem, TokenSet, View, VisualTokens
 
 ANNOUNCED = "announced_steps"
@@ -52,6 +53,8 @@ def kept_tokens(item: EncodedItem, rows: int, dtype: torch.dtype | None = None) 
     signals = stored_signals(kept.stats, rows)
     if len(kept) != rows:
         signals = {name: values[kept.source] for name, values in signals.items()}
+    if PROTECTED in kept.stats:
+        signals[PROTECTED] = torch.from_numpy(kept.stats[PROTECTED].astype(np.bool_))
     if kept.deepstack is not None:
         signals[DEEPSTACK] = kept.deepstack if dtype is None else kept.deepstack.to(dtype)
     return VisualTokens(
