@@ -48,7 +48,8 @@ def test_tokens_of_chosen_frames_are_those_of_the_whole_clip(
     full = open_cache(clip_cache)
     steps: dict[str, list[int]] = {}
     for then in ("", "dtd", "temporal_merge"):
-        run(clips, tmp_path / f"cache-{then}", f"keyframes,{then}".rstrip(","), options=options)
+        method = f"keyframes,{then}".rstrip(",")
+        run(clips, tmp_path / f"cache-{then}", method, options=options, tokens_dtype="exact")
         made = open_cache(tmp_path / f"cache-{then}")
         assert set(made.ids()) == set(full.ids()) and made.errors().num_rows == 0
         for item_id in made.ids():
