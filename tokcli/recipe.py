@@ -141,6 +141,7 @@ class DeriveRecipe(_MakingCaches):
 
     cache: NonEmpty
     seed: Annotated[int, Field(ge=0)] | None = None
+    prune: bool = False
     on_error: Literal["skip", "fail"] = "skip"
 
 

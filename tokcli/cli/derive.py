@@ -63,6 +63,9 @@ def derive(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an existing output and begin anew.", rich_help_panel=RUNNING)
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Drop items that are gone from CACHE.", rich_help_panel=RUNNING)
+    ] = False,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Try items again that the method failed on.", rich_help_panel=RUNNING)
     ] = False,
@@ -74,7 +77,8 @@ def derive(
     """Make another token cache from one that has all tokens, or more than wanted.
 
     No media and no vision tower: the methods run on the stored tokens, and the result is the
-    same as that of compressing the media. Run it again to go on, or to add new items of CACHE.
+    same as that of compressing the media. Run it again to go on, or to add new items of CACHE;
+    items that are gone from it are named, and stay until --prune drops them.
 
     [dim]tokcli compress videos/ -o full --method none[/dim]
     [dim]tokcli derive full -o small --method dtd --keep 0.1[/dim]
@@ -108,6 +112,7 @@ def derive(
         "codebook": codebook,
         "limit": limit,
         "overwrite": overwrite,
+        "prune": prune,
         "retry_errors": retry_errors,
         "on_error": on_error,
         "allow_errors": allow_errors,

@@ -76,7 +76,7 @@ def finish(outputs: Sequence[Output], recipe: CompressRecipe, scan: ScanResult, 
     """End a run that came to its end: commit, look for inputs that are gone, and mark the caches that are complete."""
     for output in outputs:
         if recipe.limit is None and part is None:
-            output.look_for_removed(scan, recipe.prune)
+            output.look_for_removed(scan.ids, recipe.prune, (failure.id for failure in scan.failures))
         output.finish(scan.ids)
 
 

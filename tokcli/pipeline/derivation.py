@@ -60,6 +60,7 @@ class DeriveJob:
 def check_derivation(recipe: DeriveRecipe) -> DeriveJob:
     """Open the source and refuse what cannot be derived from it; nothing is written."""
     source = open_cache(recipe.cache)
+    _check_prune(recipe, source)
     configuration = source.manifest.configuration
     seed = int(configuration.get("seed", 0)) if recipe.seed is None else recipe.seed
     wanted = wanted_caches(recipe, seed)
@@ -78,6 +79,18 @@ def check_derivation(recipe: DeriveRecipe) -> DeriveJob:
         tuple(ErrorRow(**row) for row in failed),
         derivations,
     )
+
+
+def _check_prune(recipe: DeriveRecipe, source: Cache) -> None:
+    if recipe.prune and recipe.limit is not None:
+        raise UsageError(
+            f"--prune drops all that {recipe.cache} does not have, and --limit looks at some of it only; leave one out"
+        )
+    if recipe.prune and not source.complete:
+        raise UsageError(
+            f"--prune would drop what {recipe.cache} does not have yet: it is not complete; run what makes it again "
+            "first"
+        )
 
 
 def _derivation(source: Cache, folder: Location, further: Compressor, recipe: DeriveRecipe, seed: int) -> Derivation:

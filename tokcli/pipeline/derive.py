@@ -45,7 +45,10 @@ def derive(recipe: DeriveRecipe, observer: Observer | None = None) -> CompressSu
         run.run()
         for output in outputs:
             if job.source.complete:
-                output.writer.finish([*job.ids, *(row.id for row in job.failures)])
+                expected = [*job.ids, *(row.id for row in job.failures)]
+                if recipe.limit is None:
+                    output.look_for_removed(expected, recipe.prune)
+                output.writer.finish(expected)
     return summarize(outputs, run.progress.items, job.ids, run.progress.seconds)
 
 

@@ -16,7 +16,6 @@ from tokcli.cache.folder import check_configuration
 from tokcli.cache.part import Part
 from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
-from tokcli.media import ScanResult
 from tokcli.methods import Compressor, resolve
 from tokcli.pipeline.over_budget import over_budget
 from tokcli.pipeline.progress import CompressSummary
@@ -84,13 +83,13 @@ class Output:
         self.writer.write(item)
         self.done += 1
 
-    def look_for_removed(self, scan: ScanResult, prune: bool) -> None:
+    def look_for_removed(self, expected_ids: Iterable[str], prune: bool, unlisted: Iterable[str] = ()) -> None:
         """Note what the cache holds beyond these inputs, and with ``prune`` drop it.
 
-        What lies in a folder that could not be listed counts as still there.
+        What lies in one of the folders ``unlisted``, which could not be listed, counts as still there.
         """
-        unlisted = tuple(f"{clean_text(failure.id)}/" for failure in scan.failures)
-        self.removed = tuple(item_id for item_id in self.writer.others(scan.ids) if not item_id.startswith(unlisted))
+        unknown = tuple(f"{clean_text(folder)}/" for folder in unlisted)
+        self.removed = tuple(item_id for item_id in self.writer.others(expected_ids) if not item_id.startswith(unknown))
         if prune and self.removed:
             self.writer.prune(set(self.removed))
             self.pruned = True
