@@ -28,7 +28,7 @@ Tokcli = Callable[..., Any]
         (["--codec", "int3"], ["--tokens-dtype", "int4"]),
         (["--fps", "0"], ["--fps", "above 0"]),
         (["--resize", "nearest"], ["resize", "swscale"]),
-        (["--path-col", "file"], []),
+        (["--path-col", "file", "--limit", "1"], []),
     ],
 )
 def test_refused_before_any_work(
@@ -112,7 +112,7 @@ def test_a_cache_of_another_model(tokcli: Tokcli, clip_cache: Path, tmp_path: Pa
     weights[name] += 1
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     result = tokcli("infer", clip_cache, "--prompt", "What?", "--model", folder)
-    assert result.code == 2
+    assert result.code == 4
     assert "nano" in result.error
 
 

@@ -46,7 +46,7 @@ def test_kept_is_right_before_and_after(model: LanguageModel, clips: Path, clip_
     keeps = KeepsAnswers(lambda: model, AskOptions(), labelled=True)
     plain = AgainstLabels(lambda: model, AskOptions())
     outcomes = []
-    for item_id, own in asked.items():
+    for item_id, own in list(asked.items())[:3]:
         item = cache[item_id]
         questions = [*own, *(with_options(question, number) for number, question in enumerate(own))]
         small = compressed(item, keep)

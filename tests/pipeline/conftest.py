@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tokcli.models import LanguageModel, load_language_model
+from tokcli.pipeline.compress import compress
+from tokcli.recipe import CompressRecipe
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -13,3 +19,25 @@ def float32_by_default() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tokcli.models.placement.fast_in_bfloat16", lambda device: False)
         yield
+
+
+@pytest.fixture(scope="session")
+def labelled_cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips with all tokens; their labels are cat, dog, cat and none at all."""
+    folder = tmp_path_factory.mktemp("infer")
+    paths = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:4]
+    rows = [{"path": str(path), "id": path.stem, "year": 2000 + i} for i, path in enumerate(paths)]
+    for row, label in zip(rows, ("cat", "dog", "cat")):
+        row["label"] = label
+    manifest = folder / "clips.jsonl"
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = CompressRecipe(
+        inputs=[str(manifest)], output=str(folder / "cache"), method="none", id_col="id", dtype="float32", workers=1
+    )
+    assert compress(recipe).failed == 0
+    return folder / "cache"
+
+
+@pytest.fixture(scope="session")
+def nano() -> LanguageModel:
+    return load_language_model("nano", dtype="float32", device="cpu")

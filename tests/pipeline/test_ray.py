@@ -69,7 +69,7 @@ def nodes(plugin: Path) -> Iterator[TwoNodes]:
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve clips and a file that is none."""
     folder = tmp_path_factory.mktemp("media")
-    render(RenderRecipe(output=str(folder), count=12, seed=31))
+    render(RenderRecipe(output=str(folder), kind="short", count=12, seed=31))
     (folder / "qa.jsonl").unlink()
     (folder / "broken.mp4").write_bytes(b"no video at all" * 100)
     return folder

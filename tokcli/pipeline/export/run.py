@@ -12,7 +12,7 @@ from typing import Any
 from tokcli import __version__
 from tokcli.cache import Cache, open_cache
 from tokcli.cache.codecs import codec_of
-from tokcli.errors import ModelError, UsageError
+from tokcli.errors import OtherModelError, UsageError
 from tokcli.models import load_prompt_layout
 from tokcli.models.families import FAMILIES
 from tokcli.pipeline.export.capability import ENGINES, Engine, Verdict, verdict
@@ -156,14 +156,14 @@ def _dtype(cache: Cache, settings: ExportSettings) -> str:
 
 
 def _asking(cache: Cache, settings: ExportSettings, plan: Mapping[str, Verdict], dtype: str) -> Asking | None:
-    """How requests are made, for formats that have some. Raises ``ModelError`` for a model of another tower."""
+    """How requests are made, for formats that have some. Raises ``OtherModelError`` for a model of another tower."""
     if not settings.prompt:
         return None
     identity = cache.manifest.configuration["model"]
     layout = load_prompt_layout(settings.model or str(identity["model"]))
     layout.check(identity)
     if layout.config.model_type != identity["family"]:
-        raise ModelError(
+        raise OtherModelError(
             f"{layout.name} is of the family {layout.config.model_type}, the cache of {identity['family']}"
         )
     return Asking(layout, settings.prompt, settings.system, dtype, plan)
