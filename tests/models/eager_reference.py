@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
+from native_reference import PATCH, TEMPORAL, fill_step
 
 from tokcli.models import signals
 
@@ -113,6 +118,71 @@ def eager_pictures(tower: Any, planes: torch.Tensor, block: int, *, cls: bool = 
         for picture in range(len(planes))
     ]
     return Pictures(frames, output.hidden_states, output.last_hidden_state)
+
+
+@torch.no_grad()
+def eager_run(
+    folder: Path, patches: torch.Tensor, grid: list[int], layers: Sequence[int]
+) -> tuple[list[Frame], torch.Tensor]:
+    """The native tower with eager attention, overheard in ``layers``: its frames, and the patches before the merging.
+
+    Both in the order in which the tower has them; the last layer makes most signals.
+    """
+    from transformers import AutoModelForImageTextToText
+
+    native = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
+    visual = native.model.visual
+    module = importlib.import_module(type(visual).__module__)
+    attentions = [visual.blocks[layer].attn for layer in layers]
+    seen: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in layers]
+    plain = module.eager_attention_forward
+
+    def spy(attention: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        output, weights = plain(attention, query, key, *rest, **options)
+        if attention in attentions:
+            seen[attentions.index(attention)].append((weights[0], query[0], key[0]))
+        return output, weights
+
+    projected: list[torch.Tensor] = []
+    attentions[-1].qkv.register_forward_hook(lambda _module, _args, out: projected.append(out.chunk(3, dim=-1)[1]))
+    features: list[torch.Tensor] = []
+    if hasattr(visual, "downsample"):  # GLM's: its last states come after the merging
+        visual.post_layernorm.register_forward_hook(lambda _module, _args, out: features.append(out))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "eager_attention_forward", spy)
+        output = native.model.get_video_features(patches, torch.tensor([grid]), return_dict=True)
+    frames = []
+    for step, plain_keys in enumerate(projected[0].chunk(grid[0])):
+        weights, queries, keys = zip(*(layer[step] for layer in seen))
+        frames.append(Frame(weights, len(layers) - 1, queries[-1], keys[-1], plain_keys))
+    return frames, (features or [output.last_hidden_state])[0]
+
+
+def token_order(family: str, frames: np.ndarray) -> torch.Tensor:
+    """Where each token of the clip stands in the tower, by transformers' own list of windows."""
+    rows, columns = frames.shape[1] // PATCH, frames.shape[2] // PATCH
+    steps = len(fill_step(frames)) // TEMPORAL
+    if family == "qwen2_vl":
+        return torch.arange(steps * rows * columns // 4)
+    from transformers.vision_utils import get_vision_window_index
+
+    index, _ = get_vision_window_index(
+        torch.tensor([[steps, rows, columns]]), spatial_merge_size=2, window_size=56, patch_size=PATCH
+    )
+    assert not torch.equal(index, torch.arange(len(index)))
+    return torch.argsort(index)
+
+
+def of_four(values: torch.Tensor) -> torch.Tensor:
+    """(patches, ...) to the mean of each four in a row."""
+    return torch.stack([values[first : first + 4].mean(dim=0) for first in range(0, len(values), 4)])
+
+
+def all_signals(inside: list[Frame], features: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Those of a clip, in the order in which the tower has its tokens."""
+    frames = [frame.signals(of_four) for frame in inside]
+    found = {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
+    return found | {"pre_projector": of_four(features)}
 
 
 def received(weights: torch.Tensor) -> torch.Tensor:

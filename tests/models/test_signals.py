@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from eager_reference import HUBS, Frame, check_equal, eager_pictures
+from eager_reference import HUBS, all_signals, check_equal, eager_pictures, eager_run, token_order
 from family_tiny import Tiny, make_family
 from glm_tiny import GLM4V, GLM45V, GLM46V
 from llava_tiny import EXACT, TOKENS, make_llava, planes
@@ -46,71 +45,6 @@ def in_runs(tower: Any, frames: np.ndarray, runs: list[int], wanted: frozenset[s
         "tokens": torch.cat([part.tokens for part in parts]),
         **{name: torch.cat([part.signals[name] for part in parts]) for name in names},
     }
-
-
-@torch.no_grad()
-def eager_run(
-    folder: Path, patches: torch.Tensor, grid: list[int], layers: Sequence[int]
-) -> tuple[list[Frame], torch.Tensor]:
-    """The native tower with eager attention, overheard in ``layers``: its frames, and the patches before the merging.
-
-    Both in the order in which the tower has them; the last layer makes most signals.
-    """
-    from transformers import AutoModelForImageTextToText
-
-    native = AutoModelForImageTextToText.from_pretrained(folder, attn_implementation="eager").eval()
-    visual = native.model.visual
-    module = importlib.import_module(type(visual).__module__)
-    attentions = [visual.blocks[layer].attn for layer in layers]
-    seen: list[list[tuple[torch.Tensor, ...]]] = [[] for _ in layers]
-    plain = module.eager_attention_forward
-
-    def spy(attention: Any, query: torch.Tensor, key: torch.Tensor, *rest: Any, **options: Any) -> Any:
-        output, weights = plain(attention, query, key, *rest, **options)
-        if attention in attentions:
-            seen[attentions.index(attention)].append((weights[0], query[0], key[0]))
-        return output, weights
-
-    projected: list[torch.Tensor] = []
-    attentions[-1].qkv.register_forward_hook(lambda _module, _args, out: projected.append(out.chunk(3, dim=-1)[1]))
-    features: list[torch.Tensor] = []
-    if hasattr(visual, "downsample"):  # GLM's: its last states come after the merging
-        visual.post_layernorm.register_forward_hook(lambda _module, _args, out: features.append(out))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "eager_attention_forward", spy)
-        output = native.model.get_video_features(patches, torch.tensor([grid]), return_dict=True)
-    frames = []
-    for step, plain_keys in enumerate(projected[0].chunk(grid[0])):
-        weights, queries, keys = zip(*(layer[step] for layer in seen))
-        frames.append(Frame(weights, len(layers) - 1, queries[-1], keys[-1], plain_keys))
-    return frames, (features or [output.last_hidden_state])[0]
-
-
-def token_order(family: str, frames: np.ndarray) -> torch.Tensor:
-    """Where each token of the clip stands in the tower, by transformers' own list of windows."""
-    rows, columns = frames.shape[1] // PATCH, frames.shape[2] // PATCH
-    steps = len(fill_step(frames)) // TEMPORAL
-    if family == "qwen2_vl":
-        return torch.arange(steps * rows * columns // 4)
-    from transformers.vision_utils import get_vision_window_index
-
-    index, _ = get_vision_window_index(
-        torch.tensor([[steps, rows, columns]]), spatial_merge_size=2, window_size=56, patch_size=PATCH
-    )
-    assert not torch.equal(index, torch.arange(len(index)))
-    return torch.argsort(index)
-
-
-def of_four(values: torch.Tensor) -> torch.Tensor:
-    """(patches, ...) to the mean of each four in a row."""
-    return torch.stack([values[first : first + 4].mean(dim=0) for first in range(0, len(values), 4)])
-
-
-def all_signals(inside: list[Frame], features: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Those of a clip, in the order in which the tower has its tokens."""
-    frames = [frame.signals(of_four) for frame in inside]
-    found = {name: torch.cat([frame[name] for frame in frames]) for name in frames[0]}
-    return found | {"pre_projector": of_four(features)}
 
 
 @pytest.fixture
