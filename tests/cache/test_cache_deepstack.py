@@ -12,7 +12,9 @@ import torch
 from cache_common import HIDDEN, assert_same_item, make_item, make_manifest, write_cache
 
 from tokcli.cache import Manifest, open_cache, verify_cache
+from tokcli.cache.codecs import codec_of
 from tokcli.cache.decode import decode_item
+from tokcli.cache.measure import read_back
 from tokcli.cache.parquet import columns_of
 from tokcli.cache.row import StoredRow
 from tokcli.errors import IntegrityError, UsageError
@@ -44,6 +46,23 @@ def test_every_bit_comes_back(tmp_path: Path, name: str, chunk_bytes: int, kept:
     assert torch.equal(got.kept.deepstack, item.kept.deepstack)
     assert got.kept.levels == LEVELS
     assert not verify_cache(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "int8", "int8c", "int4", "fp8"])
+@pytest.mark.parametrize("levels", [0, LEVELS])
+@pytest.mark.parametrize("kept", [0, 20])
+def test_what_a_cache_would_give_is_known_without_writing_one(
+    tmp_path: Path, name: str, levels: int, kept: int
+) -> None:
+    item = stacked_item(kept, levels=levels) if levels else make_item(kept=kept)
+    manifest = stacked_manifest(levels, tokens_dtype=name)
+    write_cache(tmp_path, item, manifest=manifest, chunk_bytes=300)
+    got, made = open_cache(tmp_path)["a.mp4"].kept, read_back(item, codec_of(name), chunk_bytes=300).kept
+    assert got.tokens.dtype == made.tokens.dtype
+    assert torch.equal(got.tokens, made.tokens)
+    assert (got.deepstack is None) == (made.deepstack is None) == (levels == 0)
+    if got.deepstack is not None and made.deepstack is not None:
+        assert torch.equal(got.deepstack, made.deepstack)
 
 
 def test_a_row_is_the_token_and_then_its_levels(tmp_path: Path) -> None:

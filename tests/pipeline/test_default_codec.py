@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from cache_sameness import assert_same_caches
 
-from tokcli.cache import Cache, open_cache
+from tokcli.cache import Cache, CacheWriter, open_cache
 from tokcli.errors import CacheConflictError
 from tokcli.methods import resolve
 from tokcli.pipeline.compress import compress
@@ -151,3 +152,21 @@ def test_a_cache_with_another_codec_is_refused_with_the_codec_to_ask_for(media: 
     assert f"ask for the same (--codec {dtype})" in str(refused.value)
     for same in (dtype, "exact"):
         assert compress(recipe.model_copy(update={"tokens_dtype": same})).skipped == 2
+
+
+def test_numbers_beyond_float16_fail_by_name_and_are_stored_exactly(caches: Path, tmp_path: Path) -> None:
+    """Converted before they are looked at, they would be infinities that nobody could tell."""
+    full = open_cache(caches / "auto" / "none")
+    large, item = tmp_path / "large", full[0]
+    with CacheWriter(large, full.manifest) as writer:
+        writer.write(replace(item, kept=replace(item.kept, tokens=item.kept.tokens * 1e5)))
+    for codec in ("auto", "float16"):
+        failed = derive(
+            DeriveRecipe(cache=str(large), output=str(tmp_path / codec), method="evs", keep=0.5, tokens_dtype=codec)
+        )
+        assert (failed.done, failed.failed) == (0, 1)
+        (row,) = open_cache(tmp_path / codec).errors().to_pylist()
+        assert f"tokens of {item.id} reach " in row["message"] and "with --codec exact" in row["message"]
+    derive(DeriveRecipe(cache=str(large), output=str(tmp_path / "exact"), method="evs", keep=0.5, tokens_dtype="exact"))
+    kept = open_cache(tmp_path / "exact")[0].kept
+    assert torch.equal(kept.tokens, open_cache(large)[0].kept.tokens[kept.source])

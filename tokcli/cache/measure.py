@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tokcli.cache.codec import Codec
 from tokcli.cache.codecs import codec_of
-from tokcli.cache.encode import Row, item_rows, row_bytes, row_parts, row_tokens, rows_table
+from tokcli.cache.encode import CHUNK_BYTES, Row, item_rows, row_bytes, row_parts, row_tokens, rows_table
 from tokcli.cache.levels import parted
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.metadata import widened
@@ -36,8 +36,11 @@ class StoredSize:
     """What one more row group costs, whatever is in it."""
 
 
-def read_back(item: EncodedItem, codec: Codec) -> EncodedItem:
-    """The item with its tokens, and their levels, as they come out of a cache of that codec."""
+def read_back(item: EncodedItem, codec: Codec, chunk_bytes: int = CHUNK_BYTES) -> EncodedItem:
+    """The item with its tokens, and their levels, as they come out of a cache of that codec.
+
+    Raises ``UsageError`` for numbers that the codec cannot hold.
+    """
     import torch
 
     kept = item.kept
@@ -48,7 +51,7 @@ def read_back(item: EncodedItem, codec: Codec) -> EncodedItem:
         deepstack=None if kept.deepstack is None else kept.deepstack.to(getattr(torch, codec.dtype)),
     )
     if codec.lossy:
-        rows = [row_tokens(stored, part, codec) for part in row_parts(stored, codec)]
+        rows = [row_tokens(stored, part, codec) for part in row_parts(stored, codec, chunk_bytes)]
         vectors = torch.cat([codec.decode(pa.py_buffer(row), width) for row in rows])
         tokens, deepstack = parted(vectors.reshape(len(kept), (1 + kept.levels) * width), kept.levels)
         stored = replace(stored, tokens=tokens, deepstack=deepstack)

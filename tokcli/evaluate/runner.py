@@ -18,7 +18,7 @@ from tokcli.cache.codec import Codec
 from tokcli.cache.codecs import codec_of
 from tokcli.cache.measure import SizeMeter, StoredSize, read_back
 from tokcli.cache.tensors import token_bytes
-from tokcli.errors import MethodError
+from tokcli.errors import UsageError
 from tokcli.evaluate.journal import Journal
 from tokcli.evaluate.judging import Judge, Judged
 from tokcli.evaluate.questions import Question
@@ -160,7 +160,7 @@ class Runner:
         started = time.perf_counter()
         try:
             tokens = None if setting.source is None else self._tokens(setting, item)
-        except MethodError as error:
+        except UsageError as error:  # of the method, or of the codec
             return _line(Outcome(item.id, 0, item.any.source_tokens, item.any.source_bytes, None, 0, 0, (), str(error)))
         method_seconds = time.perf_counter() - started
         digest = None if tokens is None else _digest(tokens)

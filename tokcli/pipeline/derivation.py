@@ -37,7 +37,7 @@ class Derivation:
 
     def make(self, item: EncodedItem) -> EncodedItem:
         """The item as compressing it from the media keeps it. Raises ``MethodError``."""
-        return replace(item, kept=stored(self.further.run(item), self.target.torch_dtype))
+        return replace(item, kept=stored(self.further.run(item), self.target.torch_dtype, item.id))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tokcli.cache.levels import joined, parted
+from tokcli.cache.tensors import check_range
 from tokcli.methods import Compressor
 from tokcli.methods.none import STRUCTURAL
 from tokcli.ops.reducing import PROTECTED
@@ -49,7 +50,7 @@ class Reduction:
         if self._stream is None:
             return
         kept = self._stream.push(chunk)
-        kept = stored(kept, self.tokens_dtype)
+        kept = stored(kept, self.tokens_dtype, self.item_id)
         self._levels = kept.levels
         self._spool.append(joined(kept.tokens, kept.deepstack))
         self._rows.append((kept.coords, kept.mass, kept.source))
@@ -62,7 +63,7 @@ class Reduction:
         if self._stream is None:
             visual = whole()
             kept = self.compressor.compress(visual, self.item_id)
-            return stored(with_flags(kept, flags_of(visual, kept.source)), self.tokens_dtype)
+            return stored(with_flags(kept, flags_of(visual, kept.source)), self.tokens_dtype, self.item_id)
         coords, mass, source = (torch.cat(column) for column in zip(*self._rows))
         assignments = [part for part in self._assignments if part is not None]
         tokens, deepstack = parted(self._spool.tensor(), self._levels)
@@ -81,10 +82,17 @@ class Reduction:
         self._spool.close()
 
 
-def stored(kept: TokenSet, tokens_dtype: torch.dtype | None) -> TokenSet:
-    """``kept`` with tokens of the type that the cache holds; None leaves them."""
+def stored(kept: TokenSet, tokens_dtype: torch.dtype | None, item_id: str) -> TokenSet:
+    """``kept`` with tokens of the type that the cache gives back; None leaves them.
+
+    Raises ``UsageError`` for finite numbers that the type cannot hold: converted, they would be infinite, and nobody
+    could tell.
+    """
     if tokens_dtype is None:
         return kept
+    for tokens in (kept.tokens, kept.deepstack):
+        if tokens is not None:
+            check_range(tokens, str(tokens_dtype).removeprefix("torch."), item_id)
     deepstack = None if kept.deepstack is None else kept.deepstack.to(tokens_dtype)
     return replace(kept, tokens=kept.tokens.to(tokens_dtype), deepstack=deepstack)
 
