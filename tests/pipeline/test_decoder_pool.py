@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -20,6 +21,7 @@ from tokcli.pipeline.decoder import Decoder, Event, Supervision
 from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.messages import Chunk, DecodeSettings, Failed, Finished, Message, Opened
 from tokcli.pipeline.shared import SLOTS
+from tokcli.storage.scratch import PREFIX, remove_stale
 from tokcli.types import MediaItem
 
 BOUNDS = PixelBounds(min_pixels=112 * 112, max_pixels=224 * 224)
@@ -176,3 +178,19 @@ def test_a_script_that_is_not_guarded_runs_once(tmp_path: Path) -> None:
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert result.stdout.splitlines() == ["begins", "True", "True", f"None {script}"]
     assert result.stderr == ""
+
+
+def test_what_a_killed_run_leaves_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = (
+        "import os\n"
+        "from tokcli.pipeline.decoder import Supervision\n"
+        "from tokcli.pipeline.decoder_pool import DecoderPool\n"
+        "DecoderPool(1, Supervision())\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.startswith(PREFIX) for path in tmp_path.iterdir()] == [True]  # none of Python's own
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert remove_stale() == 1
+    assert list(tmp_path.iterdir()) == []

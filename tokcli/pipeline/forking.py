@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import multiprocessing.process
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from tokcli.storage import scratch_folder
 
 _LOADED = ["tokcli.pipeline.decoder_loaded"]
 
@@ -26,7 +29,7 @@ def start_process(target: Callable[..., None], arguments: tuple[Any, ...], *, al
     if context.get_start_method() == "forkserver":
         context.set_forkserver_preload(_LOADED)
     process: BaseProcess = context.Process(target=target, args=arguments, daemon=True, name="tokcli-decoder")
-    with _without_main_module():
+    with _without_main_module(), _sockets_in_scratch():
         process.start()
     return process
 
@@ -43,3 +46,18 @@ def _without_main_module() -> Iterator[None]:
         yield
     finally:
         main.update(hidden)
+
+
+@contextlib.contextmanager
+def _sockets_in_scratch() -> Iterator[None]:
+    """The server's socket lies in this process's scratch folder: what a killed run leaves of it, a later one removes.
+
+    The folder that Python takes by itself, ``pymp-*`` among the system's temporary files, would stay for ever.
+    """
+    config: dict[str, Any] = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
+    before = config.get("tempdir")
+    config["tempdir"] = str(scratch_folder())
+    try:
+        yield
+    finally:
+        config["tempdir"] = before  # None is as good as nothing there
