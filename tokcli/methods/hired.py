@@ -62,7 +62,7 @@ def hired(options: HiredOptions, views: tuple[View, ...]) -> Stream:
 
     def prepare(chunk: VisualTokens) -> Choose:
         last = importance_of(chunk, options)
-        first = numbers_of(chunk, layers_signal(options))[:, 0]
+        first = numbers_of(chunk, layers_signal(options), 0)
 
         def choose(step: Step, count: int) -> torch.Tensor:
             thumbnail = step.thumbnail

@@ -66,7 +66,7 @@ def importance_of(visual: VisualTokens, options: ImportanceOptions) -> torch.Ten
     """
     signal = SIGNAL_OF.get(options.importance)
     if options.importance == "hub":
-        return numbers_of(visual, SIGNAL_OF["hub"])[:, setting_for(share_asked(options, visual.views))]
+        return numbers_of(visual, SIGNAL_OF["hub"], setting_for(share_asked(options, visual.views)))
     if signal is not None:
         return numbers_of(visual, signal)
     scores = torch.zeros(len(visual))
@@ -78,9 +78,13 @@ def importance_of(visual: VisualTokens, options: ImportanceOptions) -> torch.Ten
     return scores
 
 
-def numbers_of(visual: VisualTokens, signal: str) -> torch.Tensor:
-    """A signal as float32 (N, ...); raises :class:`MethodError` where it is NaN, which no order has a place for."""
-    values = visual.signals[signal].float()
+def numbers_of(visual: VisualTokens, signal: str, column: int | None = None) -> torch.Tensor:
+    """A signal, or a column of it, as float32 (N, ...).
+
+    Raises :class:`MethodError` where it is NaN, which no order has a place for.
+    """
+    values = visual.signals[signal]
+    values = (values if column is None else values[:, column]).float()
     bad = torch.isnan(values)
     if bool(bad.any()):
         rows = torch.nonzero(bad.flatten(1).any(dim=1) if bad.ndim > 1 else bad).flatten()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 
@@ -31,14 +32,16 @@ def by_weight(weights: torch.Tensor, total: int, sizes: torch.Tensor) -> torch.T
     ``weights``: float (G,), not negative; all alike if they are all zero. Each part gets its whole quota; what is left,
     also by parts that are full, goes one by one to the others, the largest weight first, ties to the lowest index.
     """
-    shares = weights.double()
-    if not bool(shares.sum() > 0):
-        shares = torch.ones_like(shares)
-    counts = torch.minimum((shares / shares.sum() * total).floor().to(torch.int64), sizes)
-    order = torch.sort(shares, descending=True, stable=True).indices
-    left = min(total, int(sizes.sum())) - int(counts.sum())
+    # NumPy's calls are shorter than torch's, and parts are few.
+    shares, room = weights.double().numpy(), sizes.numpy()
+    whole = shares.sum()
+    if not whole > 0:
+        shares, whole = np.ones(len(shares)), float(len(shares))
+    counts = np.minimum(np.floor(shares / whole * total).astype(np.int64), room)
+    order = np.argsort(-shares, kind="stable")
+    left = min(total, int(room.sum())) - int(counts.sum())
     while left > 0:
-        able = order[(counts < sizes)[order]][:left]
+        able = order[(counts < room)[order]][:left]
         counts[able] += 1
         left -= len(able)
-    return counts
+    return torch.from_numpy(counts)
