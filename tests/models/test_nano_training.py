@@ -2,6 +2,7 @@
 
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,15 +10,17 @@ import torch
 from nano_clips import clip_without_pixels
 from native_reference import patches_by_index
 
+from tokcli.models.nano import tower as nano_tower
+from tokcli.models.nano import train as nano_train
 from tokcli.models.nano.architecture import build_config, build_tokenizer
 from tokcli.models.nano.bank import build_bank, sample
 from tokcli.models.nano.clips import LABELS, change_of, dense_labels, frames_of, lossy, patches_of, tower_size
-from tokcli.models.nano.curriculum import ALL, SIMPLE
-from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept
+from tokcli.models.nano.curriculum import ALL, SIMPLE, Course
+from tokcli.models.nano.language import answer_scores, build_prompt, draw_kept, train_language
 from tokcli.models.nano.prompts import draw_other, draw_question
 from tokcli.models.nano.takeover import take_over
 from tokcli.models.nano.tower import seed_embeddings
-from tokcli.models.nano.train import Length, train
+from tokcli.models.nano.train import Length
 from tokcli.synthetic import CHARACTERS, SHAPES, Glyph, make_scene, plate_of, questions, render_at
 
 
@@ -158,14 +161,23 @@ def test_prompts_vary() -> None:
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    """Model and tokenizer of a run of two steps a stage."""
+    """Model and tokenizer of a run of a step a stage, on two clips each."""
     from transformers import AutoModelForImageTextToText, AutoTokenizer
 
     out = tmp_path_factory.mktemp("nano")
     lines: list[str] = []
     names = [field.name for field in fields(Length)]
-    length = Length(**{name: 14 if name.endswith("bank") else 1 for name in names})
-    train(out, device="cpu", length=length, log=lines.append)
+    length = Length(**{name: 2 if name.endswith("bank") else 1 for name in names})
+
+    def on_few(*arguments: Any, **named: Any) -> None:
+        train_language(
+            *(replace(one, clips_per_step=2) if isinstance(one, Course) else one for one in arguments), **named
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nano_train, "train_language", on_few)
+        patch.setattr(nano_tower, "CLIPS_PER_STEP", 2)
+        nano_train.train(out, device="cpu", length=length, log=lines.append)
     stages = ["tower", "bank", "language", "finishing", "wide-tower", "fine-tower", "finest-tower", "wide-bank"]
     stages += ["last-tower", "wide-language", "word-tower", "word-bank", "deepening", "catching-up"]
     stages += ["last-bank", "comparing", "ordering", "following", "sharp-tower", "sharp-bank", "settling"]
