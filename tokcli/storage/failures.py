@@ -66,7 +66,7 @@ def read(call: Callable[[], Result]) -> Result:
 
 def is_transient(error: Exception) -> bool:
     """Whether the same request may well succeed in a moment: timeouts, broken connections, 5xx, throttling."""
-    status = _status(error)
+    status, error = _status(error), _meant(error)
     if status is not None:
         return status >= 500 or status in _BUSY
     if isinstance(error, _FINAL):
@@ -80,11 +80,12 @@ def is_transient(error: Exception) -> bool:
 
 def as_os_error(error: Exception) -> OSError:
     """The same failure as the file system of this machine would tell it."""
+    status, error = _status(error), _meant(error)
     reason = reason_of(error)
-    if isinstance(error, FileNotFoundError) or _status(error) == 404:
-        return FileNotFoundError(errno.ENOENT, reason)
-    if isinstance(error, PermissionError) or _status(error) in (401, 403):
+    if isinstance(error, PermissionError) or status in (401, 403):
         return PermissionError(errno.EACCES, reason)
+    if isinstance(error, FileNotFoundError) or status == 404:
+        return FileNotFoundError(errno.ENOENT, reason)
     if _NO_CREDENTIALS & {kind.__name__ for kind in type(error).__mro__}:
         return PermissionError(errno.EACCES, reason)
     number = error.errno if isinstance(error, OSError) and error.errno is not None else errno.EIO
@@ -101,6 +102,15 @@ def is_no_bucket(error: BaseException) -> bool:
     """Whether what is missing is not the object but all that it should lie in."""
     responses = [getattr(one, "response", None) for one in _chain(error)]
     return any(isinstance(said, dict) and said.get("Error", {}).get("Code") == "NoSuchBucket" for said in responses)
+
+
+def _meant(error: Exception) -> Exception:
+    """What failed: of http, fsspec says that a file is not there also where its server isn't, or refuses it."""
+    behind = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception) or _status(behind) == 404:
+        return error
+    kinds = {kind.__name__ for kind in type(behind).__mro__}
+    return behind if kinds & {*_CONNECTION, "ClientResponseError"} else error
 
 
 def _status(error: BaseException) -> int | None:
