@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 PICTURES = 5
 HEADS = 16
@@ -108,6 +109,47 @@ def holov() -> Callable[[], object]:
         budgets[shares.topk(KEPT - int(budgets.sum())).indices] += 1
         best = [strip[attention[strip].topk(int(k)).indices] for strip, k in zip(places, budgets)]
         return tokens[torch.cat(best)]
+
+    return run
+
+
+def vispruner() -> Callable[[], object]:
+    """A ninth of each picture: half by attention, half what is left when the most alike of the others have gone."""
+    attention, tokens = _attention().mean(dim=1), torch.randn((PICTURES, PLACES, DIM))
+
+    def run() -> torch.Tensor:
+        return torch.cat([picture[_half_diverse(scores, picture)] for scores, picture in zip(attention, tokens)])
+
+    return run
+
+
+def _half_diverse(scores: torch.Tensor, tokens: torch.Tensor, count: int = 64) -> torch.Tensor:
+    order = scores.argsort(descending=True)
+    important, rest = order[: count // 2], order[count // 2 :]
+    unit = tokens / tokens.norm(dim=-1, keepdim=True)
+    while (r := min(8, len(rest) - count // 2)) > 0:
+        sources, others = rest[::2], rest[1::2]
+        alike = (unit[sources] @ unit[others].T).max(dim=-1).values
+        rest = torch.cat([sources[alike.argsort(descending=True)[r:]], others])
+    return torch.cat([important, rest]).sort().values
+
+
+def expedit() -> Callable[[], object]:
+    """54 x 54 tokens to 18 x 16 clusters, five times over, each token among the clusters around it."""
+    tokens = torch.randn((54, 54, DIM))
+
+    def run() -> torch.Tensor:
+        flat = tokens.flatten(0, 1)
+        centres = adaptive_avg_pool2d(tokens.permute(2, 0, 1), (18, 16)).flatten(1).T
+        rows, columns = torch.arange(54) * 18 // 54, torch.arange(54) * 16 // 54
+        y, x = rows.repeat_interleave(54).unsqueeze(1), columns.repeat(54).unsqueeze(1)
+        down, across = torch.arange(18).repeat_interleave(16), torch.arange(16).repeat(18)
+        barred = (((y - down).abs() > 2) | ((x - across).abs() > 2)) * 1e16
+        for _ in range(5):
+            squared = flat.square().sum(1, keepdim=True) + centres.square().sum(1) - 2 * flat @ centres.T
+            shares = torch.softmax(-0.01 * (squared + barred), dim=1)
+            centres = shares.T @ flat / shares.sum(dim=0).clamp_min(1e-16).unsqueeze(1)
+        return centres
 
     return run
 
