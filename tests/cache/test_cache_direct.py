@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from cache_common import assert_same_item, make_item, write_cache
@@ -104,6 +106,21 @@ def test_a_file_that_became_shorter_is_damage(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=rf"{shard.name} is damaged, reading 4 \("):
         cache[4]
     assert_same_item(first, items_of("large")[0])
+
+
+def test_a_cache_that_is_let_go_of_leaves_no_file_open(tmp_path: Path) -> None:
+    write_cache(tmp_path / "c", *items_of("small")[:3])
+
+    def opened() -> int:
+        files = [Path(file.path) for file in psutil.Process().open_files()]
+        return sum(file.suffix == ".parquet" for file in files)
+
+    cache = open_cache(tmp_path / "c")
+    assert len(cache[0].kept) == 0
+    assert opened() > 0
+    del cache
+    gc.collect()
+    assert opened() == 0
 
 
 def test_small_columns_are_read_ahead_in_order_and_kept_at_random(

@@ -8,6 +8,7 @@ and the small columns tell all lengths. Whoever decodes a row holds the bytes ag
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -36,9 +37,8 @@ class DirectReader:
         numbers = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
         self._numbers = [numbers[name] for name in DIRECT]
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    def close(self) -> None:
-        os.close(self._file)
+        # Caches are let go of, not closed.
+        self.close = weakref.finalize(self, os.close, self._file)
 
     def filled(self, group: int, rows: Sequence[StoredRow]) -> list[StoredRow] | None:
         """The rows of a row group, of which small columns were read, with ``DIRECT`` blobs in memory of their own.
