@@ -27,17 +27,23 @@ def svg_texts(path: Path) -> list[str]:
     ]
 
 
-def test_writes_png_and_svg_of_each(tmp_path: Path) -> None:
-    written = write_plots(make_rows(METHODS), tmp_path / "plots")
-    assert sorted(path.name for path in written) == sorted(f"{name}.{end}" for name in NAMES for end in ("png", "svg"))
-    assert sorted((tmp_path / "plots").iterdir()) == sorted(written)
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """All pictures of the rows of six methods."""
+    return write_plots(make_rows(METHODS), tmp_path_factory.mktemp("report") / "plots")
+
+
+def test_writes_png_and_svg_of_each(drawn: list[Path]) -> None:
+    folder = drawn[0].parent
+    assert sorted(path.name for path in drawn) == sorted(f"{name}.{end}" for name in NAMES for end in ("png", "svg"))
+    assert sorted(folder.iterdir()) == sorted(drawn)
     for name in NAMES:
-        with Image.open(tmp_path / "plots" / f"{name}.png") as image:
+        with Image.open(folder / f"{name}.png") as image:
             pixels = np.asarray(image.convert("RGB"))
         assert pixels.shape[1] == 1584  # 7.2 inches at 220 dpi
         assert 600 <= pixels.shape[0] <= 2500
         assert 0.02 < (pixels < 200).any(-1).mean() < 0.7  # neither blank nor blotted out
-        texts = svg_texts(tmp_path / "plots" / f"{name}.svg")
+        texts = svg_texts(folder / f"{name}.svg")
         assert set(METHODS) <= set(texts)
         assert not any(text.startswith("nan") for text in texts)
 
@@ -55,20 +61,16 @@ def test_nothing_is_cut_off_at_the_edges(tmp_path: Path) -> None:
             assert frame.min() == 255, path.name
 
 
-def test_curves_say_what_the_references_are(tmp_path: Path) -> None:
-    write_plots(make_rows(METHODS), tmp_path)
-    texts = svg_texts(tmp_path / "accuracy-by-tokens.svg")
+def test_curves_say_what_the_references_are(drawn: list[Path]) -> None:
+    texts = svg_texts(drawn[0].parent / "accuracy-by-tokens.svg")
     assert {"all tokens, 96.5%", "without pictures, 30%", "most frequent answer, 28%", "chance, 27%"} <= set(texts)
     assert {"100%", "50%", "25%", "12.5%", "6.25%", "Pareto front"} <= set(texts)
     assert any("log scale" in text and "%" in text for text in texts)
     assert any(text.startswith("2,000 questions") for text in texts)
 
 
-def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
-    rows = make_rows(METHODS)
-    first = write_plots(rows, tmp_path / "a")
-    second = write_plots(list(reversed(rows)), tmp_path / "b")
-    for one, other in zip(first, second):
+def test_the_same_rows_give_the_same_bytes(drawn: list[Path], tmp_path: Path) -> None:
+    for one, other in zip(drawn, write_plots(list(reversed(make_rows(METHODS))), tmp_path)):
         assert one.read_bytes() == other.read_bytes(), one.name
 
 
