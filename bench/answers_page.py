@@ -87,11 +87,12 @@ def write_page(path: Path, page: Page, found: Found) -> None:
 
 INTRODUCTION = """\
 Token counts prove nothing; answers do. Clips that `tokcli render` makes are encoded once by a bundled model, every
-method works on the same tokens, and the language model answers the same questions from what is left. The four baselines
-stand beside every method. "Right" is the share of right answers; intervals are 95%, by bootstrap over clips; "against
-all tokens" is the paired difference. "Cache" is what the cache would take, as a share of the source files. *Blind*
-asks without pictures, *guess* gives the most frequent answer to the same question about other clips, *chance* is one
-over the number of possible answers. `*` marks settings that no other beats with fewer tokens and more right answers.
+method works on the same tokens, and the language model answers the same questions from what is left. The four
+baselines stand beside every method. "Right" is the share of right answers; intervals are 95%, by bootstrap over clips;
+"against all tokens" is the paired difference. "Cache" is what the cache would take with the default codec, as a share
+of the source files. *Blind* asks without pictures, *guess* gives the most frequent answer to the same question about
+other clips, *chance* is one over the number of possible answers. `*` marks settings that no other beats with fewer
+tokens and more right answers.
 
 The bundled models know rendered shapes and nothing else (docs/nano.md, docs/nano-clip.md): the figures tell methods
 apart, and show what each of them loses; they are no promise for another model. `tokcli tune` measures that one.
