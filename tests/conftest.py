@@ -97,7 +97,7 @@ class Result:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run_tokcli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Runs `tokcli` with these arguments in this process: seconds sooner than one of its own, which must import all."""
 
     def run(*arguments: object) -> Result:

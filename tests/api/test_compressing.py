@@ -16,14 +16,14 @@ from tokcli.errors import CacheConflictError, MethodError, RecipeError, UsageErr
 
 
 def test_the_function_makes_the_cache_of_the_command(
-    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: Callable[..., Any]
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run_tokcli: Callable[..., Any]
 ) -> None:
     summary = tokcli.compress(
         [str(clips)], tmp_path / "one", method="dtd", threshold=0.4, options={"reference": "kept"}, fps=2, workers=1
     )
     assert capsys.readouterr() == ("", "")
     flags = ["--method", "dtd", "--threshold", "0.4", "--set", "reference=kept", "--fps", "2", "--num-workers", "1"]
-    assert command("compress", clips, "-o", tmp_path / "other", *flags).code == 0
+    assert run_tokcli("compress", clips, "-o", tmp_path / "other", *flags).code == 0
     one, other = tokcli.open_cache(tmp_path / "one"), tokcli.open_cache(tmp_path / "other")
     assert one.fingerprint == other.fingerprint and sorted(one.ids()) == sorted(other.ids())
     for item in one:

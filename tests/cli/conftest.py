@@ -9,5 +9,5 @@ import pytest
 
 
 @pytest.fixture
-def tokcli(command: Callable[..., Any]) -> Callable[..., Any]:
-    return command
+def tokcli(run_tokcli: Callable[..., Any]) -> Callable[..., Any]:
+    return run_tokcli

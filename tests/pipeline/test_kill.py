@@ -75,10 +75,10 @@ def contents(cache: Path) -> dict[str, torch.Tensor]:
     ],
 )
 def test_killed_runs_end_as_an_uninterrupted_one(
-    media: Path, tmp_path: Path, command: Callable[..., Any], kills: int
+    media: Path, tmp_path: Path, run_tokcli: Callable[..., Any], kills: int
 ) -> None:
     """Kill, and go on with the same cache; a run that came to its end is compared, and the next cache is begun."""
-    assert command(*words(media, tmp_path / "whole")).code == 0
+    assert run_tokcli(*words(media, tmp_path / "whole")).code == 0
     whole = contents(tmp_path / "whole")
     generator = random.Random(kills)
     done, ended, cache = 0, 0, tmp_path / "killed-0"
@@ -93,7 +93,7 @@ def test_killed_runs_end_as_an_uninterrupted_one(
             assert_whole(cache, whole)
             ended += 1
             cache = tmp_path / f"killed-{ended}"
-    assert command(*words(media, cache)).code == 0
+    assert run_tokcli(*words(media, cache)).code == 0
     assert_whole(cache, whole)
 
 
@@ -109,7 +109,7 @@ def assert_whole(cache: Path, whole: dict[str, torch.Tensor]) -> None:
 # The other is held at less cost by the test of a killed export: one handler serves all commands.
 @pytest.mark.parametrize("signum", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_stop_commits_and_resumes(
-    media: Path, tmp_path: Path, command: Callable[..., Any], signum: signal.Signals
+    media: Path, tmp_path: Path, run_tokcli: Callable[..., Any], signum: signal.Signals
 ) -> None:
     cache = tmp_path / "cache"
     process = subprocess.Popen(process_of(media, cache), start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -123,6 +123,6 @@ def test_a_stop_commits_and_resumes(
         assert "goes on from here" in messages
     before = len(open_cache(cache))
     assert before >= 2
-    assert command(*words(media, cache)).code == 0
+    assert run_tokcli(*words(media, cache)).code == 0
     assert len(contents(cache)) == 12
     assert verify_cache(cache) == []

@@ -59,14 +59,14 @@ def words(listing: Path, output: Path, shard: str) -> list[str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_part_that_is_killed_is_done_again(listing: Path, tmp_path: Path, command: Callable[..., Any]) -> None:
+def test_a_part_that_is_killed_is_done_again(listing: Path, tmp_path: Path, run_tokcli: Callable[..., Any]) -> None:
     cache = tmp_path / "cache"
     to_be_killed = subprocess.Popen(
         [sys.executable, "-m", "tokcli.cli.app", *words(listing, cache, "2/3")],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "TOKCLI_FAULT": "shard.before_fsync"},
     )
-    told = command(*words(listing, cache, "1/3"))
+    told = run_tokcli(*words(listing, cache, "1/3"))
     assert (told.code, to_be_killed.wait()) == (0, -9)
     summary = told.document
     assert (summary["shard"], summary["items"], summary["done"], summary["failed"]) == ("1/3", 2, 1, 1)

@@ -65,16 +65,16 @@ def test_from_the_bucket_into_the_bucket_and_asked_there(s3, videos, clip_cache,
     assert answers[0] == answers[1] and len(answers[0]) == 2
 
 
-def test_commands_on_a_cache_in_a_bucket(s3, videos, clip_cache, command):
+def test_commands_on_a_cache_in_a_bucket(s3, videos, clip_cache, run_tokcli):
     from tokcli.cache import merge_caches
 
     merge_caches([clip_cache], URL)
-    assert command("inspect", URL, "--json").document["stats"]["items"] == 6
-    assert command("verify", URL).code == 0
-    refused = command("compact", URL)
+    assert run_tokcli("inspect", URL, "--json").document["stats"]["items"] == 6
+    assert run_tokcli("verify", URL).code == 0
+    refused = run_tokcli("compact", URL)
     assert refused.code == 2
     assert len(refused.stderr.strip().splitlines()) == 1
-    missing = command("compress", videos, "-o", "s3://nobucket/cache")
+    missing = run_tokcli("compress", videos, "-o", "s3://nobucket/cache")
     assert missing.code == 1 and "bucket does not exist" in missing.error
     assert "Traceback" not in missing.stderr
 
