@@ -61,15 +61,22 @@ def test_killed_at(tmp_path: Path, moment: str, command: str) -> None:
     times = 1
     while True:
         path = shutil.copytree(pristine, tmp_path / str(times)) / "cache"
-        was_killed = killed_at(f"{moment}:{times}", lambda path=path: scenario.act(path))  # type: ignore[misc]
-        if was_killed:
-            scenario.killed(path)
-            scenario.act(path)
-        scenario.finished(path)
-        if not was_killed:
+        if not killed_at(f"{moment}:{times}", lambda path=path: scenario.act(path)):  # type: ignore[misc]
             break
+        scenario.killed(path)
+        scenario.act(path)
+        scenario.finished(path)
         times += 1
     assert times > 1, f"{command} never came to {moment}"
+
+
+@pytest.mark.usefixtures("no_fsync")
+@pytest.mark.parametrize("command", SCENARIOS)
+def test_undisturbed(tmp_path: Path, command: str) -> None:
+    scenario = SCENARIOS[command]
+    scenario.prepare(tmp_path / "cache")
+    scenario.act(tmp_path / "cache")
+    scenario.finished(tmp_path / "cache")
 
 
 # What stands in the folder the first time that a fresh compress run comes to a moment:
