@@ -106,7 +106,7 @@ def test_a_ceiling_is_shared_by_the_frames_that_are_encoded(tower: VisionTower) 
     inside = resolve("flowcut", max_tokens=steps - 1).in_tower
     frames = make_pixels(info, size)
     with pytest.raises(
-        MethodError, match=f"a token of each of {steps} frames, over max_tokens={steps - 1}; allow that"
+        MethodError, match=f"a token of each of {steps} temporal steps, over max_tokens={steps - 1}; allow that"
     ):
         tower.start(info, size, inside=inside).push(frames)
     encoding = tower.start(info, size, inside=inside)
@@ -174,9 +174,14 @@ SHAPE = TowerShape(24, tuple(range(23)), (24, 24), 1)
             "tome",
             {"max_tokens": 50},
             TowerShape(4, (1, 3), (5, 5), 0, steps=8),
-            r"leaves at least 7 of the 25 tokens of a frame of this tower, which is 56 for this item's 8, over max_",
+            r"leaves at least 7 of the 25 tokens of a frame of this tower, 56 of 8 temporal steps, over max_t",
         ),
-        ("turbo", {"max_tokens": 7}, replace(SHAPE, steps=8), "a token of each of 8 frames, over max_tokens=7; allow"),
+        (
+            "turbo",
+            {"max_tokens": 7},
+            replace(SHAPE, steps=8),
+            "a token of each of 8 temporal steps, over max_tokens=7;",
+        ),
     ],
 )
 def test_plans_that_a_tower_cannot_carry(name: str, options: dict[str, Any], shape: TowerShape, message: str) -> None:

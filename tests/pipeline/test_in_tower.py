@@ -114,7 +114,7 @@ def test_an_item_with_more_frames_than_its_ceiling(media: Path, tmp_path: Path) 
     summary = compress(CompressRecipe(**options, model="nano-clip", method="flowcut", max_tokens=3))
     assert summary.failed == 1
     (row,) = open_cache(tmp_path / "cache").errors().to_pylist()
-    assert row["stage"] == "method" and "a token of each of 4 frames, over max_tokens=3" in row["message"]
+    assert row["stage"] == "method" and "a token of each of 4 temporal steps, over max_tokens=3" in row["message"]
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -46,7 +46,7 @@ class ShareOfFrame(SizeBudget):
             return shape.rows
         if self.max_tokens < shape.steps:
             raise MethodError(
-                f"method {name!r} leaves at least a token of each of {shape.steps} frames, over "
+                f"method {name!r} leaves at least a token of each of {shape.steps} temporal steps, over "
                 f"max_tokens={self.max_tokens}; allow that many, sample fewer frames, or choose some first: "
                 f"keyframes,{name}"
             )
@@ -87,10 +87,11 @@ def steps_by_budget(name: str, options: ShareOfFrame, shape: TowerShape) -> dict
 
 def refuse_ceiling(name: str, options: ShareOfFrame, shape: TowerShape, least: int) -> NoReturn:
     """Raise :class:`MethodError`: not less than ``least`` rows can be left of a frame, over its part of the ceiling."""
+    steps = shape.steps or 1
+    in_all = f", {least * steps} of {steps} temporal steps" if steps > 1 else ""
     raise MethodError(
-        f"method {name!r} leaves at least {least} of the {shape.rows} tokens of a frame of this tower, which is "
-        f"{least * (shape.steps or 1)} for this item's {shape.steps}, over max_tokens={options.max_tokens}; allow that "
-        "many, sample fewer frames, or take a method that works on tokens"
+        f"method {name!r} leaves at least {least} of the {shape.rows} tokens of a frame of this tower{in_all}, over "
+        f"max_tokens={options.max_tokens}; allow that many, sample fewer frames, or take a method that works on tokens"
     )
 
 
