@@ -52,14 +52,16 @@ def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_fsync")
+@pytest.mark.parametrize("most", [2, pytest.param(1000, marks=pytest.mark.long)])
 @pytest.mark.parametrize(("moment", "command"), table())
-def test_killed_at(tmp_path: Path, moment: str, command: str) -> None:
+def test_killed_at(tmp_path: Path, moment: str, command: str, most: int) -> None:
+    """Killed the first ``most`` times that it comes to the moment."""
     scenario = SCENARIOS[command]
     pristine = tmp_path / "pristine"
     pristine.mkdir()
     scenario.prepare(pristine / "cache")
     times = 1
-    while True:
+    while times <= most:
         path = shutil.copytree(pristine, tmp_path / str(times)) / "cache"
         if not killed_at(f"{moment}:{times}", lambda path=path: scenario.act(path)):  # type: ignore[misc]
             break
