@@ -38,7 +38,7 @@ def check(model: type[BaseModel], values: dict[str, Any], where: str, *, flags: 
         if first["type"] == "extra_forbidden":
             known = _known_keys(model, first["loc"][:-1])
             hint = nearest(str(first["loc"][-1]), known)
-            raise RecipeError(f"{where}: unknown key {key!r}{hint} Known keys: {', '.join(known)}") from None
+            raise RecipeError(f"{where}: unknown key {key!r}{hint or '.'} Known keys: {', '.join(known)}") from None
         if flags and key:
             key = "--" + [str(part) for part in first["loc"] if isinstance(part, str)][-1].replace("_", "-")
         given = f", got {first['input']!r}" if key and not isinstance(first["input"], dict) else ""

@@ -228,9 +228,9 @@ class EvalRecipe(_Measuring):
     @model_validator(mode="after")
     def _some_question(self) -> EvalRecipe:
         if self.qa is None and not self.prompt:
-            raise ValueError("give questions: qa, or prompt together with against full")
+            raise ValueError("give questions: --qa FILE, or --prompt together with --against full")
         if self.prompt and self.against is None:
-            raise ValueError("prompts have no right answers; add against full, or give qa")
+            raise ValueError("prompts have no right answers; add --against full, or give --qa FILE")
         return self
 
 

@@ -35,10 +35,18 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         ({"model": {"model": "nano", "fingerprint": "f" * 64, "dtype": "bfloat16", "torch_version": "3.0"}}, []),
         ({"model": {"model": "./copy", "fingerprint": "f" * 64, "dtype": "bfloat16"}}, []),
         (
-            {"model": {"model": "./copy", "fingerprint": "e" * 64, "dtype": "bfloat16"}},
+            {"model": {"model": "./copy", "fingerprint": "e" * 64, "dtype": "float32"}},
+            ['model: "nano" in the cache, "./copy" asked for'],
+        ),
+        (
+            {"model": {"model": "nano", "fingerprint": "e" * 64, "dtype": "float32"}},
+            [f'model.fingerprint: "{"f" * 64}" in the cache, "{"e" * 64}" asked for'],
+        ),
+        (
+            {"model": {"model": "nano", "fingerprint": "f" * 64, "dtype": "float32"}, "tokens_dtype": "int8"},
             [
-                f'model.fingerprint: "{"f" * 64}" in the cache, "{"e" * 64}" asked for',
-                'model.model: "nano" in the cache, "./copy" asked for',
+                'model.dtype: "bfloat16" in the cache, "float32" asked for',
+                'codec: "float16" in the cache, "int8" asked for',
             ],
         ),
         (
@@ -90,6 +98,22 @@ def test_another_configuration_is_refused_and_nothing_is_written(tmp_path: Path)
     assert "\n  method.options.threshold: 0.5 in the cache, 0.3 asked for\n" in str(caught.value)
     assert "--overwrite" in str(caught.value)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_the_flag_that_asks_for_what_the_cache_has_is_named(tmp_path: Path) -> None:
+    def of(method: str, model: str = "nano", codec: str = "int8") -> Manifest:
+        identity = {"model": model, "fingerprint": model * 9, "dtype": "bfloat16"}
+        return make_manifest(model=identity, method={"methods": [{"name": method, "options": {}}]}, tokens_dtype=codec)
+
+    write_cache(tmp_path, make_item(), manifest=of("none", codec="float16"))
+    for asked, flag in (
+        (of("dtd"), " (--method none)"),  # the codec follows from it
+        (of("none"), " (--codec float16)"),
+        (of("dtd", "other"), " (--model nano)"),
+    ):
+        with pytest.raises(CacheConflictError) as caught:
+            CacheWriter(tmp_path, asked)
+        assert f"ask for the same{flag}, or replace" in str(caught.value)
 
 
 def test_the_first_manifest_stays(tmp_path: Path) -> None:

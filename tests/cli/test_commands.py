@@ -11,6 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tokcli.cache import open_cache
+
 Tokcli = Callable[..., Any]
 
 
@@ -54,6 +56,9 @@ def test_inspect_and_verify(tokcli: Tokcli, clip_cache: Path) -> None:
     assert "nano" in page and "100.0% kept" in page
     sound = tokcli("verify", clip_cache, "--json")
     assert (sound.code, sound.document["sound"], sound.document["problems"]) == (0, True, [])
+    cache = open_cache(clip_cache)
+    assert (sound.document["items"], sound.document["failed"]) == (len(cache), cache.errors().num_rows)
+    assert f": {len(cache)} items and " in tokcli("verify", clip_cache).stdout
 
 
 def test_verify_finds_a_flipped_byte(tokcli: Tokcli, clips: Path, tmp_path: Path) -> None:

@@ -39,14 +39,25 @@ def check_configuration(cache: Location, asked: Manifest) -> Manifest | None:
     manifest = read_manifest(cache)
     if differences := manifest.differences(asked):
         listing = "\n".join(f"  {line}" for line in differences)
-        codec = manifest.configuration.get("tokens_dtype")
-        other_codec = codec is not None and codec != asked.configuration.get("tokens_dtype")
-        same = f"ask for the same (--codec {codec})" if other_codec else "ask for the same"
         raise CacheConflictError(
             f"{cache} was made with another configuration:\n{listing}\n"
-            f"choose another output folder, {same}, or replace the cache with --overwrite"
+            f"choose another output folder, ask for the same{_flag_of(manifest, asked)}, or replace the cache with "
+            "--overwrite"
         )
     return manifest
+
+
+def _flag_of(manifest: Manifest, asked: Manifest) -> str:
+    """The flag that asks for what the cache has, in brackets: only the first that differs, others follow from it."""
+    old, new = manifest.configuration, asked.configuration
+    if old["model"].get("model") != new["model"].get("model"):
+        return f" (--model {old['model'].get('model')})"
+    if old["method"] != new["method"]:
+        names = [str(method["name"]) for method in old["method"].get("methods", ())]
+        return f" (--method {','.join(names)})" if names else ""
+    if old.get("tokens_dtype") != new.get("tokens_dtype"):
+        return f" (--codec {old.get('tokens_dtype')})"
+    return ""
 
 
 def clear_temporaries(cache: Location, part: Part | None = None) -> None:

@@ -28,6 +28,8 @@ DIGEST = "blake3"
 # by another path or branch.
 _NAMES_OF_A_FINGERPRINT = ("model.model", "model.name", "model.revision")
 _ABSENT = object()
+_FLAGS = {"tokens_dtype": "codec", "model.model": "model"}
+"""What users call it, where that is another word."""
 _PART = re.compile(r".*?\.\d+:[^.]+")
 
 
@@ -94,7 +96,9 @@ class Manifest:
 
     def differences(self, asked: Manifest) -> list[str]:
         """``key.path: old in the cache, new asked for`` for all that keeps ``asked`` from resuming; empty if equal."""
-        return [f"{key}: {old} in the cache, {new} asked for" for key, old, new in self.differing(asked)]
+        return [
+            f"{_FLAGS.get(key, key)}: {old} in the cache, {new} asked for" for key, old, new in self.differing(asked)
+        ]
 
     def differing(self, asked: Manifest) -> list[tuple[str, str, str]]:
         """The same as ``(key.path, old, new)``, to be worded otherwise."""
@@ -104,6 +108,13 @@ class Manifest:
             for name in _NAMES_OF_A_FINGERPRINT:
                 old.pop(name, None)
                 new.pop(name, None)
+        elif fingerprint != new.get("model.fingerprint"):
+            # Of another tower nearly all else is other too: its name says enough.
+            told = "model.fingerprint" if old.get("model.model") == new.get("model.model") else "model.model"
+            old, new = (
+                {key: value for key, value in leaves.items() if key == told or not key.startswith("model.")}
+                for leaves in (old, new)
+            )
         gone, come = _parts(old) - _parts(new), _parts(new) - _parts(old)
         old, new = _named(old, gone), _named(new, come)
         return [

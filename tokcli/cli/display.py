@@ -117,23 +117,33 @@ def _with_id(item_id: str, message: str) -> str:
 
 
 def _line(progress: Progress) -> str:
+    counts, rest = _parts(progress)
+    return " | ".join(counts + rest)
+
+
+def _parts(progress: Progress) -> tuple[list[str], list[str]]:
+    """How far it is, and what it is about."""
     left = progress.seconds_left
     finished = progress.skipped + progress.done + progress.failed
-    parts = [
+    counts = [
         f"{finished}/{counted(progress.items, 'item')}",
         f"{progress.failed} failed",
+        *([f"{human_seconds(left)} left"] if left is not None else []),
+    ]
+    rest = [
         f"{human_seconds(progress.media_seconds)} of media",
         f"{progress.media_seconds / max(progress.seconds, 1e-9):.1f}x real time",
         f"tokens {progress.source_tokens:,} -> {progress.kept_tokens:,} "
         f"({share(progress.kept_tokens, progress.source_tokens)})",
-        f"{human_seconds(left)} left" if left is not None else "",
     ]
-    return " | ".join(part for part in parts if part)
+    return counts, rest
 
 
 def _drawn(progress: Progress) -> Group:
     bar = ProgressBar(total=max(1, progress.bytes_total), completed=progress.bytes_done, width=28)
+    counts, rest = _parts(progress)
     row = Table.grid(padding=(0, 1))
-    row.add_row(bar, Text(_line(progress)))
+    row.add_row(bar, Text(" | ".join(counts)))
     current = ", ".join(plain(item_id) for item_id in progress.current[:3])
-    return Group(row, Text(f"  now: {current}", style="dim", overflow="ellipsis", no_wrap=True))
+    below = (" | ".join(rest), f"now: {current}")
+    return Group(row, *(Text(f"  {text}", style="dim", overflow="ellipsis", no_wrap=True) for text in below))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -120,12 +121,13 @@ def _draw(document: dict[str, Any]) -> None:
     model, sampling = configuration["model"], configuration["sampling"]
     rate = f"{sampling['num_frames']} frames" if sampling.get("num_frames") else f"{sampling['fps']:g} fps"
     seconds = stats["media_seconds"]
+    kinds = {kind: part["items"] for kind, part in stats["kinds"].items()}
     facts = [
         ("model", f"{model['model']} ({model['family']}, tower {model['fingerprint'][:12]})"),
         ("method", describe_method(configuration["method"])),
         ("sampling", f"{rate}, resized by {configuration['resize']}, decoder {configuration['decoder']}"),
-        ("items", f"{stats['items']} ({_kinds(stats['kinds'])})"),
-        ("failed", f"{stats['failed']} {document['failed_by_stage'] or ''}"),
+        ("items", f"{stats['items']}{_parts(kinds)}"),
+        ("failed", f"{stats['failed']}{_parts(document['failed_by_stage'])}"),
         ("media", human_seconds(seconds)),
         (
             "tokens",
@@ -166,5 +168,6 @@ def _draw(document: dict[str, Any]) -> None:
         results.print(table("", ("id", "stage", "error", "message"), failed))
 
 
-def _kinds(kinds: dict[str, dict[str, Any]]) -> str:
-    return ", ".join(f"{part['items']} {kind}" for kind, part in kinds.items())
+def _parts(counts: Mapping[str, Any]) -> str:
+    """`` (2 video, 1 image)``; nothing where there is none."""
+    return f" ({', '.join(f'{count} {name}' for name, count in counts.items())})" if counts else ""

@@ -177,7 +177,7 @@ def merge(
         chosen = f", {counted(len(done.conflicts), 'conflict')} decided" if done.conflicts else ""
         results.print(
             f"{escape(plain(output))}: {counted(done.items, 'item')}, {done.failed} failed"
-            f" ({done.copied} copied{chosen})"
+            f" ({counted(done.copied, 'row')} copied{chosen})"
         )
 
     show({"output": output, **vars(done)}, as_json, draw)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from tokcli.cli.output import counted, human_bytes, human_seconds, plain, print_json, results, share
+from tokcli.cli.output import counted, human_bytes, human_seconds, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
@@ -19,9 +19,12 @@ def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:
     """Print one JSON object, or a few lines for each cache."""
     if as_json:
         print_json(summary.to_json())
-    elif not quiet:
-        for one in (summary, *summary.also):
+        return
+    for one in (summary, *summary.also):
+        if not quiet:
             _print_cache(one)
+        elif one.failed:
+            warn(_failed(one))
 
 
 def _print_cache(summary: CompressSummary) -> None:
@@ -59,4 +62,8 @@ def _print_cache(summary: CompressSummary) -> None:
         what = "dropped" if summary.pruned else "in the cache, no longer among the inputs (--prune drops them)"
         results.print(f"  {len(summary.removed)} {what}: {escape(named)}", style="yellow")
     if summary.failed:
-        results.print(f"  {summary.failed} failed: `tokcli inspect {name} --errors` says why", style="yellow")
+        results.print(f"  {escape(_failed(summary))}", style="yellow")
+
+
+def _failed(summary: CompressSummary) -> str:
+    return f"{summary.failed} failed: `tokcli inspect {plain(summary.output)} --errors` says why"

@@ -42,22 +42,26 @@ def verify(
     [dim]tokcli verify cache && rsync -a cache/ backup/[/dim]
     [dim]tokcli verify cache --deep --sample 50[/dim]
 
-    With --json: sound, complete, problems (file, what); under deep: exact, tolerance,
-    reasons (why not exact), items (id, outcome: equal, close, different,
+    With --json: sound, complete, items, failed, problems (file, what); under deep: exact,
+    tolerance, reasons (why not exact), items (id, outcome: equal, close, different,
     changed or gone; detail).
     """
-    from tokcli.cache import verify_cache
+    from tokcli.cache import open_cache, verify_cache
     from tokcli.cache.success import read_success
     from tokcli.storage import location
 
     report = verify_cache(cache)
     complete = not report and read_success(location(cache)) is not None
+    opened = None if report else open_cache(cache)
+    items, failed = (None, None) if opened is None else (len(opened), opened.errors().num_rows)
     checked = _deep(cache, sample, seed, device, quiet) if deep and not report else None
     wrong = checked.wrong if checked is not None else []
     document: dict[str, Any] = {
         "cache": cache,
         "sound": not report and not wrong,
         "complete": complete,
+        "items": items,
+        "failed": failed,
         "problems": [{"file": problem.file, "what": problem.what} for problem in report],
     }
     if checked is not None:
@@ -73,7 +77,10 @@ def verify(
             results.print(f"[red]{escape(plain(problem.file))}[/red]: {escape(plain(problem.what))}")
         name = escape(plain(cache))
         sound = "sound" if complete else "sound as far as it goes, not complete: the run that fills it has not ended"
-        results.print(f"{name}: " + (f"{len(report)} problems; `tokcli repair {name}`" if report else sound))
+        if items is None:
+            results.print(f"{name}: {counted(len(report), 'problem')}; `tokcli repair {name}`")
+        else:
+            results.print(f"{name}: {counted(items, 'item')} and {counted(failed or 0, 'failure')}, {sound}")
         if checked is not None:
             _draw_deep(checked)
         elif deep:

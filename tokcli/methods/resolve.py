@@ -86,9 +86,8 @@ def _budgets(method: Method, given: Mapping[str, float | int | None]) -> dict[st
     budgets = {name: value for name, value in given.items() if value is not None}
     for budget in budgets:
         if budget not in takes:
-            able = [other.name for other in METHODS.loaded().values() if budget in budgets_of(other.options)]
             raise MethodError(
                 f"method {method.name!r} cannot be given {budget}: it takes {', '.join(takes) or 'no budget'}; "
-                f"methods that take {budget}: {', '.join(able)}"
+                f"`tokcli methods` shows which take {budget}"
             )
     return budgets

@@ -41,6 +41,7 @@ class InferSummary:
     """What ``visual_tokens`` would be with every token kept."""
     new_tokens: int
     seconds: float
+    """Of asking, without loading the model."""
 
 
 def infer(
@@ -85,11 +86,11 @@ def infer(
     if on_begin is not None:
         on_begin(len(asked), len(asked) - len(pending), notes + _notes(missing, output))
     failed = sum(bool(row.get("error")) for row in output.rows) if output is not None else 0
-    started = time.monotonic()
     rows: list[Row] = []
     try:
         if pending:
             model = model or _model(recipe, cache, identity["model"], choice)
+            started = time.monotonic()
             for replies in Asker(model, items, about, recipe, choice, schema).replies(pending):
                 new = [row_of(reply, hashes[reply.question.item_id], identity) for reply in replies]
                 if output is not None:
@@ -115,7 +116,7 @@ def infer(
         visual_tokens=sum(row["visual_tokens"] for row in rows),
         source_tokens=sum(row["source_tokens"] for row in rows),
         new_tokens=sum(row["new_tokens"] for row in rows),
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(time.monotonic() - started, 3) if pending else 0.0,
     )
 
 
