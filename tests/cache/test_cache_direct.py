@@ -108,6 +108,27 @@ def test_a_file_that_became_shorter_is_damage(tmp_path: Path) -> None:
     assert_same_item(first, items_of("large")[0])
 
 
+@pytest.mark.parametrize("order", ["in order", "at random"])
+def test_damage_is_told_of_the_item_that_it_is_in(tmp_path: Path, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where its small columns are read together with those of others."""
+    monkeypatch.setattr(tokcli.cache.shard, "ROW_GROUP_ROWS", 1)
+    items = [make_item(f"clip-{number}", 3, seed=number) for number in range(60)]
+    write_cache(tmp_path / "c", *items)
+    (shard,) = (tmp_path / "c" / "data").glob("*.parquet")
+    content = shard.read_bytes()
+    value = len("clips/clip-41").to_bytes(4, "little") + b"clips/clip-41"  # where it is not a page's statistics
+    assert content.count(value) == 1
+    shard.write_bytes(content.replace(value, value[:-1] + b"X"))
+    cache = open_cache(tmp_path / "c")
+    numbers = list(range(60)) if order == "in order" else random.Random(0).choices(range(60), k=200)
+    for number in numbers:
+        if number == 41:
+            with pytest.raises(IntegrityError, match="is damaged, reading clip-41"):
+                cache[number]
+        else:
+            assert_same_item(cache[number], items[number])
+
+
 def test_a_cache_that_is_let_go_of_leaves_no_file_open(tmp_path: Path) -> None:
     write_cache(tmp_path / "c", *items_of("small")[:3])
 

@@ -22,6 +22,10 @@ LIKELY_FOOTER_BYTES = 128 << 10
 """Read of a shard's end at once: the footer of a shard of 50 row groups takes about as much."""
 
 
+DAMAGE = (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError)
+"""What bytes that are not what was written surface as: Arrow's errors, text that is not UTF-8, absurd lengths."""
+
+
 class ShardGoneError(CacheError):
     """A shard that was there when the folder was listed: it was rewritten, or lost."""
 
@@ -40,8 +44,7 @@ def reading(path: Location, what: str = "") -> Iterator[None]:
         raise ShardGoneError(f"{path} is gone; it was there when the cache was opened: open the cache again") from None
     except PermissionError as error:
         raise CacheError(f"cannot read {path}: {error.strerror}; check its permissions") from error
-    # Bytes that are not what was written surface as Arrow errors, as text that is not UTF-8, or as absurd lengths.
-    except (OSError, pa.ArrowException, ValueError, MemoryError, OverflowError) as error:
+    except DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise IntegrityError(
             f"{path} is damaged{f', reading {what}' if what else ''} ({reason}); {way_out(path)}"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 import pyarrow.parquet as pq
 
-from tokcli.cache.parquet import columns_of
+from tokcli.cache.parquet import DAMAGE, columns_of
 from tokcli.cache.row import Columns
 
 WINDOW_BYTES = 1 << 20
@@ -36,7 +37,12 @@ class SmallColumns:
         Raises what pyarrow does where they are damaged.
         """
         if self._held is None or number not in self._held[0]:
-            self._held = self._read(self._wanted(number))
+            wanted = self._wanted(number)
+            # Of damage in others it is told when they are asked for.
+            with contextlib.suppress(*DAMAGE) if len(wanted) > 1 else contextlib.nullcontext():
+                self._held = self._read(wanted)
+        if self._held is None:
+            self._held = self._read(range(number, number + 1))
         groups, columns, _ = self._held
         return columns, self._starts[number] - self._starts[groups.start]
 
