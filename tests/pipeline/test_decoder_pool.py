@@ -180,7 +180,13 @@ def test_a_script_that_is_not_guarded_runs_once(tmp_path: Path) -> None:
     assert result.stderr == ""
 
 
-def test_what_a_killed_run_leaves_is_removed_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("depth", [0, 3])
+def test_what_a_killed_run_leaves_is_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int
+) -> None:
+    """Also where a name in the folder for temporary files is too long for a socket."""
+    folder = tmp_path.joinpath(*["a-long-name-of-a-folder" * 4] * depth)
+    folder.mkdir(parents=True, exist_ok=True)
     code = (
         "import os\n"
         "from tokcli.pipeline.decoder import Supervision\n"
@@ -188,9 +194,9 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next(tmp_path: Path, monkeyp
         "DecoderPool(1, Supervision())\n"
         "os.kill(os.getpid(), 9)\n"
     )
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=False)
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(folder)}, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert [path.name.startswith(PREFIX) for path in tmp_path.iterdir()] == [True]  # none of Python's own
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert [path.name.startswith(PREFIX) for path in folder.iterdir()] == [True]  # none of Python's own
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
     assert remove_stale() == 1
-    assert list(tmp_path.iterdir()) == []
+    assert list(folder.iterdir()) == []

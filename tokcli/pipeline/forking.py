@@ -8,11 +8,14 @@ has no thread and no file of ours open, so that nothing is inherited that a deco
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import multiprocessing.process
+import os
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from tokcli.storage import scratch_folder
@@ -48,6 +51,14 @@ def _without_main_module() -> Iterator[None]:
         main.update(hidden)
 
 
+@functools.cache
+def _short(folder: Path) -> str:
+    """Another name for a folder of this process, which stays: a socket's may have 107 bytes, and ``TMPDIR`` more."""
+    if not Path("/proc/self/fd").is_dir():
+        return str(folder)
+    return f"/proc/self/fd/{os.open(folder, os.O_RDONLY | os.O_CLOEXEC)}"
+
+
 @contextlib.contextmanager
 def _sockets_in_scratch() -> Iterator[None]:
     """The server's socket lies in this process's scratch folder: what a killed run leaves of it, a later one removes.
@@ -56,7 +67,7 @@ def _sockets_in_scratch() -> Iterator[None]:
     """
     config: dict[str, Any] = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]
     before = config.get("tempdir")
-    config["tempdir"] = str(scratch_folder())
+    config["tempdir"] = _short(scratch_folder())
     try:
         yield
     finally:
