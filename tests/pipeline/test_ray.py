@@ -98,8 +98,9 @@ def test_a_run_whose_actor_is_killed_ends_as_a_local_one(
     progress = watching.last
     assert progress is not None
     assert (progress.done, progress.failed, progress.bytes_done) == (12, 1, progress.bytes_total)
-    assert progress.kept_tokens == summary.kept_tokens > 0
-    assert progress.media_seconds == pytest.approx(summary.media_seconds, abs=0.01)
+    # An actor may have died between committing items and telling of them: they count, but what they hold is not shown.
+    assert 0 < progress.kept_tokens <= summary.kept_tokens
+    assert 0 < progress.media_seconds <= summary.media_seconds + 0.01
     assert_same_caches(expected, tmp_path / "cache")
     assert verify_cache(tmp_path / "cache") == []
     assert own_processes("ray::_Actor") == []
