@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import fsspec
@@ -15,7 +16,7 @@ from tokcli.errors import UsageError
 from tokcli.media import scan_inputs
 from tokcli.pipeline.compress import compress
 from tokcli.recipe import CompressRecipe
-from tokcli.storage.scratch import PREFIX
+from tokcli.storage.scratch import PREFIX, scratch_folder
 
 MEDIA = r"^/bucket/videos/"
 LISTINGS = r"list-type"
@@ -45,12 +46,6 @@ def tokens(cache: Path) -> dict[str, bytes]:
         Path(item.id).name: item.kept.tokens.numpy().tobytes() + item.kept.coords.numpy().tobytes()
         for item in open_cache(cache)
     }
-
-
-def left_behind() -> list[Path]:
-    import tempfile
-
-    return list(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
 
 
 def test_a_folder_is_listed_once_and_nothing_else_is_asked(s3, videos):
@@ -124,8 +119,13 @@ def test_without_the_package_one_line_says_what_to_install():
     assert result.stderr.strip().splitlines()[-1].endswith("is not installed: pip install 'tokcli[s3]'")
 
 
-def test_the_same_cache_as_from_the_folder_one_request_an_item_and_nothing_on_resume(s3, videos, clips, tmp_path):
-    before = left_behind()
+def test_the_same_cache_as_from_the_folder_one_request_an_item_and_nothing_on_resume(
+    s3, videos, clips, tmp_path, monkeypatch
+):
+    scratch_folder()  # that of this process, where its decoders' socket is, stays as long as it does
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))  # other workers of the suite have copies of their own
     summary = compress(recipe(["s3://bucket/videos/"], tmp_path / "remote"))
     assert (summary.done, summary.failed) == (3, 0)
     assert s3.counts(MEDIA) == {"GET": 3}
@@ -134,7 +134,7 @@ def test_the_same_cache_as_from_the_folder_one_request_an_item_and_nothing_on_re
     assert tokens(tmp_path / "remote") == tokens(tmp_path / "local")
     table = open_cache(tmp_path / "remote").table(["id", "path"]).to_pylist()
     assert sorted(row["path"] for row in table) == sorted(row["id"] for row in table) == videos
-    assert left_behind() == before
+    assert list(temporary.glob(f"{PREFIX}*")) == []
 
     s3.forget()
     again = compress(recipe(["s3://bucket/videos/"], tmp_path / "remote"))
