@@ -114,6 +114,11 @@ def test_the_flag_that_asks_for_what_the_cache_has_is_named(tmp_path: Path) -> N
         with pytest.raises(CacheConflictError) as caught:
             CacheWriter(tmp_path, asked)
         assert f"ask for the same{flag}, or replace" in str(caught.value)
+    # The same weights by another name are no difference, and not what is to be changed.
+    copied = {"model": "./copy", "fingerprint": "nano" * 9, "dtype": "bfloat16"}
+    moved = make_manifest(model=copied, method=of("dtd").configuration["method"], tokens_dtype="float16")
+    with pytest.raises(CacheConflictError, match=r"ask for the same \(--method none\), or"):
+        CacheWriter(tmp_path, moved)
 
 
 def test_the_first_manifest_stays(tmp_path: Path) -> None:

@@ -52,8 +52,7 @@ class DirectReader:
             return None  # whoever decodes the row tells what is wrong with it
         chunks = [self._metadata.row_group(group).column(number) for number in self._numbers]
         start = at = min(chunk.data_page_offset for chunk in chunks)
-        parts: list[npt.NDArray[np.uint8]] = []
-        blobs: list[dict[str, pa.Buffer]] = [{} for _ in sizes]
+        columns: list[tuple[str, list[int], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]] = []
         for name, chunk in zip(DIRECT, chunks):
             lengths = [size[name] for size in sizes]
             end = chunk.data_page_offset + chunk.total_compressed_size
@@ -62,31 +61,20 @@ class DirectReader:
             plain = chunk.compression == "UNCOMPRESSED" and not chunk.has_dictionary_page
             if not plain or end - values.nbytes - _PREFIX < max(at, chunk.data_page_offset):
                 return None
-            parts += [np.empty(end - values.nbytes - at, np.uint8), values]
-            for of_row, blob in zip(blobs, _cut(values, lengths)):
-                of_row[name] = blob
+            columns.append((name, lengths, np.empty(end - values.nbytes - at, np.uint8), values))
             at = end
-        num_bytes = os.preadv(self._file, [part.data for part in parts], start)
+        num_bytes = os.preadv(
+            self._file, [part.data for *_, before, values in columns for part in (before, values)], start
+        )
         if num_bytes < at - start:
             raise ValueError(f"{num_bytes} of {at - start} bytes are left at {start}")
-        for name, before, values in zip(DIRECT, parts[::2], parts[1::2]):
-            if not _told(before, values, [size[name] for size in sizes]):
+        blobs: list[dict[str, pa.Buffer]] = [{} for _ in sizes]
+        for name, lengths, before, values in columns:
+            starts = list(accumulate((length + _PREFIX for length in lengths[:-1]), initial=0))
+            prefixes = [before[-_PREFIX:], *(values[begin - _PREFIX : begin] for begin in starts[1:])]
+            if [int.from_bytes(prefix.tobytes(), "little") for prefix in prefixes] != lengths:
                 return None
+            whole = pa.py_buffer(values)
+            for of_row, begin, length in zip(blobs, starts, lengths):
+                of_row[name] = whole.slice(begin, length)
         return [row.with_blobs(of_row) for row, of_row in zip(rows, blobs)]
-
-
-def _cut(values: npt.NDArray[np.uint8], lengths: list[int]) -> list[pa.Buffer]:
-    """Each value of a run of them, as part of one buffer."""
-    whole = pa.py_buffer(values)
-    return [whole.slice(start, length) for start, length in zip(_starts(lengths), lengths)]
-
-
-def _told(before: npt.NDArray[np.uint8], values: npt.NDArray[np.uint8], lengths: list[int]) -> bool:
-    """Whether the lengths that stand before each value are those; ``before`` ends where the first value begins."""
-    prefixes = [before[-_PREFIX:], *(values[start - _PREFIX : start] for start in _starts(lengths)[1:])]
-    return [int.from_bytes(prefix.tobytes(), "little") for prefix in prefixes] == lengths
-
-
-def _starts(lengths: list[int]) -> list[int]:
-    """Where each value begins, behind the length of the first."""
-    return list(accumulate((length + _PREFIX for length in lengths[:-1]), initial=0))

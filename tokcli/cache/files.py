@@ -32,26 +32,27 @@ class _Open:
     file: pq.ParquetFile
     starts: list[int]
     """First row of every row group, and the number of rows."""
-    small: SmallColumns
-    direct: DirectReader | None = None
-    """Of a local shard whose rows carry checksums."""
+    direct: tuple[SmallColumns, DirectReader] | None = None
+    """Of a local shard whose rows carry checksums: what pyarrow reads, and what is read straight from the file."""
     unchecked: pq.ParquetFile | None = None
     """The same of an object: pages not checked."""
 
     def close(self) -> None:
         self.file.close()
-        for other in (self.direct, self.unchecked):
-            if other is not None:
-                other.close()
+        if self.direct is not None:
+            self.direct[1].close()
+        if self.unchecked is not None:
+            self.unchecked.close()
 
     def rows(self, number: int, codec: Codec | None) -> list[StoredRow]:
         """The rows of a row group. Blobs that their checksums cover are not checked here as well, which would take as
         long as reading them."""
         count = self.starts[number + 1] - self.starts[number]
         if self.direct is not None:
-            columns, first = self.small.group(number)
+            small, blobs = self.direct
+            columns, first = small.group(number)
             rows = [StoredRow(columns, row, codec) for row in range(first, first + count)]
-            if (filled := self.direct.filled(number, rows)) is not None:
+            if (filled := blobs.filled(number, rows)) is not None:
                 return filled
         columns = self._read(number)
         return [StoredRow(columns, row, codec) for row in range(count)]
@@ -118,13 +119,14 @@ class ShardFiles:
         sizes = (file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
         starts = list(accumulate(sizes, initial=0))
         names = file.schema_arrow.names
-        opened = _Open(file, starts, SmallColumns(file, [name for name in names if name not in DIRECT], starts))
+        opened = _Open(file, starts)
         if CHECKSUM in names:
             with reading(path):
                 if isinstance(path, RemotePath):
                     opened = replace(opened, unchecked=parquet_file(path, file.metadata, checked=False, like=file))
                 else:
-                    opened = replace(opened, direct=DirectReader(path, file.metadata))
+                    small = SmallColumns(file, [name for name in names if name not in DIRECT], starts)
+                    opened = replace(opened, direct=(small, DirectReader(path, file.metadata)))
         self._open[shard] = opened
         return opened
 

@@ -49,15 +49,13 @@ def check_configuration(cache: Location, asked: Manifest) -> Manifest | None:
 
 def _flag_of(manifest: Manifest, asked: Manifest) -> str:
     """The flag that asks for what the cache has, in brackets: only the first that differs, others follow from it."""
-    old, new = manifest.configuration, asked.configuration
-    if old["model"].get("model") != new["model"].get("model"):
-        return f" (--model {old['model'].get('model')})"
-    if old["method"] != new["method"]:
-        names = [str(method["name"]) for method in old["method"].get("methods", ())]
+    has, keys = manifest.configuration, [key for key, _, _ in manifest.differing(asked)]
+    if "model.model" in keys:
+        return f" (--model {has['model']['model']})"
+    if any(key.startswith("method.") for key in keys):
+        names = [str(method["name"]) for method in has["method"].get("methods", ())]
         return f" (--method {','.join(names)})" if names else ""
-    if old.get("tokens_dtype") != new.get("tokens_dtype"):
-        return f" (--codec {old.get('tokens_dtype')})"
-    return ""
+    return f" (--codec {has['tokens_dtype']})" if "tokens_dtype" in keys else ""
 
 
 def clear_temporaries(cache: Location, part: Part | None = None) -> None:

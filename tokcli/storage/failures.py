@@ -75,7 +75,7 @@ def is_transient(error: Exception) -> bool:
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _PASSING
-    return bool(_CONNECTION & {kind.__name__ for kind in type(error).__mro__})
+    return bool(_CONNECTION & _kinds(error))
 
 
 def as_os_error(error: Exception) -> OSError:
@@ -86,7 +86,7 @@ def as_os_error(error: Exception) -> OSError:
         return PermissionError(errno.EACCES, reason)
     if isinstance(error, FileNotFoundError) or status == 404:
         return FileNotFoundError(errno.ENOENT, reason)
-    if _NO_CREDENTIALS & {kind.__name__ for kind in type(error).__mro__}:
+    if _NO_CREDENTIALS & _kinds(error):
         return PermissionError(errno.EACCES, reason)
     number = error.errno if isinstance(error, OSError) and error.errno is not None else errno.EIO
     return OSError(number, reason)
@@ -109,8 +109,12 @@ def _meant(error: Exception) -> Exception:
     behind = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(behind, Exception) or _status(behind) == 404:
         return error
-    kinds = {kind.__name__ for kind in type(behind).__mro__}
-    return behind if kinds & {*_CONNECTION, "ClientResponseError"} else error
+    return behind if _kinds(behind) & {*_CONNECTION, "ClientResponseError"} else error
+
+
+def _kinds(error: Exception) -> set[str]:
+    """Names of the classes that a failure is of: those of libraries that need not be installed."""
+    return {kind.__name__ for kind in type(error).__mro__}
 
 
 def _status(error: BaseException) -> int | None:
