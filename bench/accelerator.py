@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import clips_parser, videos
+from bench.clips import clips_parser, recipe_of, videos
 from tokcli.cache import CacheWriter
 from tokcli.models.tower import Encoding, VisionTower
 from tokcli.pipeline.compress import Run
@@ -31,7 +31,6 @@ from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.preflight import Request, check_request, load_job, supervision
 from tokcli.pipeline.progress import Silent
 from tokcli.pipeline.targets import Output
-from tokcli.recipe import CompressRecipe
 from tokcli.types import VisualTokens
 
 TARGET = 0.95
@@ -117,15 +116,7 @@ def measure(clips: int, fps: float, repeats: int, balance: float) -> dict[str, o
         folder = Path(name)
         model = make_checkpoint(folder / "model")
         paths = videos(folder / "clips", clips)
-        recipe = CompressRecipe(
-            inputs=[str(path) for path in paths],
-            output=str(folder / "cache"),
-            model=str(model),
-            method="uniform",
-            keep=0.2,
-            sampling={"fps": fps},
-            dtype="float32",
-        )
+        recipe = recipe_of(paths, model, folder / "cache", fps, method="uniform", keep=0.2)
         request = check_request(recipe)
         tower = SleepingTower(load_tower(str(model), dtype="float32", device="cpu"))
         decode, both = [], []

@@ -1,13 +1,15 @@
-"""The videos that measurements run on: real ones where there are any, else rendered ones."""
+"""The videos that measurements run on, real ones where there are any, else rendered ones; and runs over them."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokcli.pipeline.render import render
-from tokcli.recipe import RenderRecipe
+from tokcli.recipe import CompressRecipe, RenderRecipe, SamplingRecipe
 
 
 def clips_parser(name: str, doc: str | None) -> argparse.ArgumentParser:
@@ -28,3 +30,20 @@ def videos(folder: Path, count: int = 20) -> list[Path]:
         return real[:count]
     render(RenderRecipe(output=str(folder), count=count, seed=3))
     return sorted(path for path in folder.iterdir() if path.suffix != ".jsonl")
+
+
+def recipe_of(
+    paths: Iterable[Path], model: Path, output: Path, fps: float, *, dtype: str = "float32", **own: Any
+) -> CompressRecipe:
+    """A run over ``paths`` at ``fps`` frames a second; ``own`` is what a measurement adds, its method first.
+
+    In float32, so that figures of machines with and without fast bfloat16 can be compared.
+    """
+    return CompressRecipe(
+        inputs=[str(path) for path in paths],
+        output=str(output),
+        model=str(model),
+        sampling=SamplingRecipe(fps=fps),
+        dtype=dtype,
+        **own,
+    )

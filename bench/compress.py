@@ -22,13 +22,12 @@ import numpy as np
 import torch
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import clips_parser, videos
+from bench.clips import clips_parser, recipe_of, videos
 from bench.local import run_locally
 from tokcli.media import Limits, Sampling, open_media
 from tokcli.models import VisionTower, load_tower
 from tokcli.models.preprocess import resize_frames
 from tokcli.pipeline.preflight import available_cores
-from tokcli.recipe import CompressRecipe
 
 STEPS_PER_CALL = 8
 
@@ -86,15 +85,7 @@ def naive(paths: Sequence[Path], tower: VisionTower, fps: float, threads: int) -
 
 def tokcli_wall(paths: Sequence[Path], model: Path, fps: float, folder: Path) -> tuple[float, float]:
     """Wall seconds of the encoder loop (without and with start-up)."""
-    recipe = CompressRecipe(
-        inputs=[str(path) for path in paths],
-        output=str(folder / f"cache-{time.monotonic_ns()}"),
-        model=str(model),
-        method="dtd",
-        sampling={"fps": fps},
-        dtype="float32",
-    )
-    run = run_locally(recipe)
+    run = run_locally(recipe_of(paths, model, folder / f"cache-{time.monotonic_ns()}", fps, method="dtd"))
     return run.ended - run.work_began, run.ended - run.began
 
 

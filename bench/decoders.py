@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import clips_parser, videos
+from bench.clips import clips_parser, recipe_of, videos
 from tokcli.media import hash_file, open_media
 from tokcli.models import VisionTower, load_tower
 from tokcli.models.preprocess import resize_frames
@@ -117,13 +117,7 @@ def measure(clips: int, fps: float, repeats: int) -> dict[str, object]:
         folder = Path(name)
         model = make_checkpoint(folder / "model")
         tower: VisionTower = load_tower(str(model), dtype="float32", device="cpu")
-        recipe = CompressRecipe(
-            inputs=[str(path) for path in videos(folder / "clips", clips)],
-            output=str(folder / "cache"),
-            model=str(model),
-            method="none",
-            sampling={"fps": fps},
-        )
+        recipe = recipe_of(videos(folder / "clips", clips), model, folder / "cache", fps, method="none")
         request = check_request(recipe)
         settings, items = load_job(request, tower).decode, request.scan.items
         seconds: dict[str, list[float]] = {"alone": [], "supervised": [], "two": []}

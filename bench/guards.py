@@ -21,10 +21,9 @@ import pyarrow as pa
 
 import tokcli.cache.shard
 from bench.checkpoint import make_checkpoint
-from bench.clips import clips_parser, videos
+from bench.clips import clips_parser, recipe_of, videos
 from bench.local import run_locally
 from tokcli.cache import CacheWriter, open_cache
-from tokcli.recipe import CompressRecipe
 
 TARGET = 0.05
 
@@ -59,14 +58,8 @@ def measure(clips: int, fps: float, repeats: int) -> dict[str, object]:
         folder = Path(name)
         model = make_checkpoint(folder / "model")
         paths = videos(folder / "clips", clips)
-        recipe = CompressRecipe(
-            inputs=[str(path) for path in paths],
-            output=str(folder / "cache"),
-            model=str(model),
-            method="dtd",
-            sampling={"fps": fps},
-        )
-        run = run_locally(recipe)
+        # As runs are by default: the faster the encoder, the larger the share.
+        run = run_locally(recipe_of(paths, model, folder / "cache", fps, dtype="auto", method="dtd"))
         run_seconds = run.ended - run.work_began
         cache = open_cache(folder / "cache")
         items = list(cache)

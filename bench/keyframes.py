@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import videos
+from bench.clips import recipe_of, videos
 from bench.local import cpu_seconds, run_locally
 from tokcli.pipeline.preflight import Job, available_cores
-from tokcli.recipe import CompressRecipe
 
 FEATURES = ("full", "tokens", "preview", "pixels")
 
@@ -42,14 +41,14 @@ def timed(encode: Callable[..., Any], spent: list[float]) -> Callable[..., Any]:
 
 def one(paths: Sequence[Path], model: Path, fps: float, keep: float, features: str, folder: Path) -> dict[str, float]:
     """Seconds of one compression, once everything is loaded."""
-    recipe = CompressRecipe(
-        inputs=[str(path) for path in paths],
-        output=str(folder / f"cache-{time.monotonic_ns()}"),
-        model=str(model),
-        method="none" if features == "full" else "keyframes",
-        options={} if features == "full" else {"features": features, "keep": str(keep)},
-        sampling={"fps": fps},
-        dtype="float32",
+    full = features == "full"
+    recipe = recipe_of(
+        paths,
+        model,
+        folder / f"cache-{time.monotonic_ns()}",
+        fps,
+        method="none" if full else "keyframes",
+        options={} if full else {"features": features, "keep": str(keep)},
     )
     spent: list[float] = []
 

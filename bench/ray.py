@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.checkpoint import make_checkpoint
-from bench.clips import clips_parser, videos
+from bench.clips import clips_parser, recipe_of, videos
 from bench.local import run_locally
 from tokcli.pipeline.preflight import available_cores, check_request
 from tokcli.pipeline.progress import Progress, Silent
@@ -91,15 +91,7 @@ def measure(clips: int, fps: float, repeats: int) -> dict[str, Any]:
         paths = videos(folder / "clips", clips)
 
         def add(row: str, run: Callable[[CompressRecipe], tuple[float, float]], **values: Any) -> None:
-            recipe = CompressRecipe(
-                inputs=[str(path) for path in paths],
-                output=str(folder / "cache"),
-                model=str(model),
-                sampling={"fps": fps},
-                dtype="float32",
-                **values,
-            )
-            work, start = run(recipe)
+            work, start = run(recipe_of(paths, model, folder / "cache", fps, **values))
             seconds.setdefault(row, []).append(work)
             starts.setdefault(row, []).append(start)
             shutil.rmtree(folder / "cache")
