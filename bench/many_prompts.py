@@ -17,16 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from bench.checkpoint import make_checkpoint
-from bench.first_token import FPS, TOKENS_PER_STEP, noisy_clip, whole_item
-from tokcli.cache import open_cache
-from tokcli.media import Limits, Sampling, open_media, write_video
-from tokcli.models import Request, load_language_model, load_tower
-from tokcli.models.preprocess import resize_frames
-from tokcli.pipeline.compress import compress
-from tokcli.recipe import CompressRecipe
+from bench.one_clip import one_clip
+from tokcli.models import Request
 
 KEEPS = (1.0, 0.1)
 NEW_TOKENS = 8
@@ -37,47 +29,23 @@ Texts = list[str]
 
 def measure(count: int, repeats: int, large: bool) -> dict[str, object]:
     """Medians of alternating runs, their ratios, and whether the answers agree."""
-    torch.set_num_threads(1)
     prompts = [f"What is the {number}. thing that happens, and what color is it?" for number in range(count)]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        model = str(make_checkpoint(folder / "model", TOKENS_PER_STEP, large_language_model=large))
-        clip = folder / "clip.mp4"
-        write_video(clip, noisy_clip(), 25)
-        for keep in KEEPS:
-            recipe = CompressRecipe(
-                inputs=[str(clip)],
-                output=str(folder / f"cache{keep:g}"),
-                model=model,
-                method="uniform",
-                keep=keep,
-                sampling={"fps": FPS},
-                dtype="float32",
-            )
-            compress(recipe)
-        tower = load_tower(model, dtype="float32", device="cpu")
-        language = load_language_model(model, dtype="float32", device="cpu")
+        clip = one_clip(Path(name), KEEPS, large=large)
+        language = clip.language
         # Answers of the same length in all ways: random weights may end one at once.
         language.model.generation_config.eos_token_id = None
-        torch.set_num_threads(1)
 
         def native() -> Texts:
             """One prompt; all of them take ``count`` times as long."""
-            with open_media(str(clip), sampling=Sampling(fps=FPS), limits=Limits()) as reader:
-                info, size = reader.info, tower.sizer(reader.info)
-                encoding = tower.start(info, size, frozenset())
-                parts = [encoding.push(resize_frames(frames.pixels, size, "bicubic")) for frames in reader.chunks(16)]
-            item = whole_item(parts, info, size, encoding.seconds_per_step)
-            return [language.generate([Request([item], prompts[0])], max_new_tokens=NEW_TOKENS)[0].text]
+            return [language.generate([Request([clip.from_file()], prompts[0])], max_new_tokens=NEW_TOKENS)[0].text]
 
         def shared(keep: float) -> Texts:
-            cache = open_cache(folder / f"cache{keep:g}")
-            answers = language.ask(cache[cache.ids()[0]], prompts, max_new_tokens=NEW_TOKENS)
+            answers = language.ask(clip.from_cache(keep), prompts, max_new_tokens=NEW_TOKENS)
             return [answer.text for answer in answers]
 
         def alone(keep: float) -> Texts:
-            cache = open_cache(folder / f"cache{keep:g}")
-            item = cache[cache.ids()[0]]
+            item = clip.from_cache(keep)
             return [
                 language.generate([Request([item], prompt)], max_new_tokens=NEW_TOKENS)[0].text for prompt in prompts
             ]
