@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tokcli.models.inputs import Inputs, collate, language_of, make_inputs
     from tokcli.models.language_model import LanguageModel, load_language_model
     from tokcli.models.layout import PromptLayout, load_prompt_layout
+    from tokcli.models.outline import outline_tower
     from tokcli.models.preprocess import resize_frames
     from tokcli.models.prompt import Request
     from tokcli.models.replies import Answer, OptionScore
@@ -42,6 +43,7 @@ __all__ = [
     "load_prompt_layout",
     "load_tower",
     "make_inputs",
+    "outline_tower",
     "parse_schema",
     "problem_of",
     "resize_frames",
@@ -67,6 +69,7 @@ _HOMES = {
     "load_prompt_layout": "layout",
     "load_tower": "tower",
     "make_inputs": "inputs",
+    "outline_tower": "outline",
     "parse_schema": "constraint",
     "problem_of": "constraint",
     "resize_frames": "preprocess",

@@ -12,11 +12,8 @@ import torch
 
 from tokcli.errors import ModelError
 from tokcli.models.base import FamilyAdapter
-from tokcli.models.checkpoints import canonical_name, resolve_checkpoint, revision_of
-from tokcli.models.families import family_of
-from tokcli.models.fingerprint import tower_fingerprint
-from tokcli.models.loading import load_config, load_half
-from tokcli.models.placement import dtype_name, pick_device, pick_dtype
+from tokcli.models.loading import load_half
+from tokcli.models.outline import outline_tower
 from tokcli.models.preprocess import middle, pad_to_step, pixel_change, square_signals
 from tokcli.models.settings import Preprocessing, Settings
 from tokcli.models.sizing import Sizer
@@ -256,27 +253,6 @@ def load_tower(name: str, *, dtype: str = "auto", device: str = "auto") -> Visio
     Raises:
         ModelError: Unknown model or family, incomplete checkpoint, or a dtype or device that can't be used.
     """
-    import transformers
-
-    folder = resolve_checkpoint(name)
-    family = family_of(folder)
-    config = load_config(folder)
-    preprocessing = family.preprocessing(folder, config)
-    place = pick_device(device)
-    precision = pick_dtype(dtype, config, place)
-    fingerprint = tower_fingerprint(folder, family, config, preprocessing)
-    model = load_half(folder, family, "vision", dtype=precision, device=place)
-    levels = family.deepstack_levels(config)
-    identity = {
-        "model": canonical_name(name),
-        "family": config.model_type,
-        "revision": revision_of(folder),
-        "fingerprint": fingerprint,
-        "preprocessing": preprocessing.to_json(),
-        "dtype": dtype_name(precision),
-        "hidden_size": config.get_text_config().hidden_size,
-        **({"deepstack_levels": levels} if levels else {}),
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-    }
-    return VisionTower(model, family, preprocessing, identity)
+    outline = outline_tower(name, dtype=dtype, device=device)
+    model = load_half(outline.folder, outline.family, "vision", dtype=outline.dtype, device=outline.device)
+    return VisionTower(model, outline.family, outline.preprocessing, outline.identity)

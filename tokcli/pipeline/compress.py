@@ -8,9 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TypeVar
 
-from tokcli.cache.part import Part
 from tokcli.errors import CacheError, MethodError
-from tokcli.media import ScanResult
 from tokcli.pipeline.call_size import CallSize
 from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.decoder_pool import DecoderPool
@@ -20,9 +18,10 @@ from tokcli.pipeline.lanes import EncoderLanes, EncodingJob
 from tokcli.pipeline.ledger import GivenUpError, Ledger
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened, Stage
 from tokcli.pipeline.preflight import Job, check_request, load_job, supervision
-from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent, describe_method
+from tokcli.pipeline.progress import CompressSummary, Observer, Progress, Silent
 from tokcli.pipeline.session import ItemSession
-from tokcli.pipeline.targets import Output, Target, summarize
+from tokcli.pipeline.settled import run_settled, settled_targets
+from tokcli.pipeline.targets import Output, Target, finish, notes_of, summarize
 from tokcli.recipe import CompressRecipe
 from tokcli.storage import work_folder
 from tokcli.types import MediaItem
@@ -51,12 +50,16 @@ def compress(recipe: CompressRecipe, observer: Observer | None = None) -> Compre
         from tokcli.pipeline.ray.driver import compress_on_ray
 
         return compress_on_ray(recipe, observer)
+    observer = observer or Silent()
     request = check_request(recipe)
+    targets = settled_targets(request)
+    if targets is not None and (summary := run_settled(request, targets, observer)) is not None:
+        return summary
     # Decoder processes start while the tower loads: both take seconds, mostly of imports.
     with DecoderPool(request.workers, supervision(recipe)) as pool:
         job = load_job(request)
         pool.configure(job.decode)
-        return run_job(job, pool, observer or Silent())
+        return run_job(job, pool, observer)
 
 
 def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
@@ -70,28 +73,6 @@ def run_job(job: Job, pool: DecoderPool, observer: Observer) -> CompressSummary:
         run.run()
         finish(outputs, recipe, job.scan, job.part)
     return summarize(outputs, run.progress.items, [item.id for item in job.scan.items], run.progress.seconds, job.part)
-
-
-def finish(outputs: Sequence[Output], recipe: CompressRecipe, scan: ScanResult, part: Part | None = None) -> None:
-    """End a run that came to its end: commit, look for inputs that are gone, and mark the caches that are complete."""
-    for output in outputs:
-        if recipe.limit is None and part is None:
-            output.look_for_removed(scan.ids, recipe.prune, (failure.id for failure in scan.failures))
-        output.finish(scan.ids)
-
-
-def notes_of(targets: Sequence[Target], scan: ScanResult) -> list[str]:
-    """What a run says of itself before it begins."""
-    model = targets[0].manifest.configuration["model"]
-    notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
-    for target in targets:
-        notes.append(f"method {describe_method(target.compressor.to_json())}")
-        notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
-    if scan.passed_over:
-        notes.append(f"passed over in folders: {scan.passed_over}, not media by their names")
-    if scan.elsewhere:
-        notes.append(f"inputs of other shards: {len(scan.elsewhere)}")
-    return notes
 
 
 class Run:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -124,16 +125,14 @@ def load_job(request: Request, tower: VisionTower | None = None) -> Job:
     """Load the vision tower, unless it is given, and settle all that depends on it. Raises ``ModelError``."""
     recipe = request.recipe
     tower = tower or load_tower(recipe.model, dtype=recipe.dtype, device=recipe.device)
-    sampling = Sampling(**recipe.sampling.model_dump())
-    wanted = ((location(recipe.output), request.compressor), *request.also)
-    targets = tuple(_target(recipe, tower, compressor, sampling, folder) for folder, compressor in wanted)
+    targets = targets_of(request, tower.identity, tower.device)
     for target in targets:
         check_method(target.compressor, tower, reuse=recipe.reuse_unchanged is not None)
     if recipe.reuse_unchanged:
         check_takes_units(tower)
     check_targets(targets, recipe.overwrite)
     decode = DecodeSettings(
-        sampling=sampling,
+        sampling=_sampling(recipe),
         limits=limits_of(recipe.limits),
         decoder=recipe.decoder,
         frame_size=partial(tower.sizer, scale=request.compressor.pixel_scale),
@@ -173,24 +172,35 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def targets_of(request: Request, identity: Mapping[str, Any], device: torch.device) -> tuple[Target, ...]:
+    """The caches to fill with tokens of the tower that is so called. Raises ``UsageError``, ``CacheError``."""
+    recipe = request.recipe
+    wanted = ((location(recipe.output), request.compressor), *request.also)
+    return tuple(_target(recipe, identity, device, compressor, folder) for folder, compressor in wanted)
+
+
 def _target(
-    recipe: CompressRecipe, tower: VisionTower, compressor: Compressor, sampling: Sampling, folder: Location
+    recipe: CompressRecipe, identity: Mapping[str, Any], device: torch.device, compressor: Compressor, folder: Location
 ) -> Target:
-    codec = resolved_codec(recipe.tokens_dtype, compressor, exact=str(tower.identity["dtype"]))
+    codec = resolved_codec(recipe.tokens_dtype, compressor, exact=str(identity["dtype"]))
     codebook = codebook_for(codec, folder, reuse=recipe.codebook, overwrite=recipe.overwrite)
-    if codebook is not None and codebook.width != tower.identity["hidden_size"]:
+    if codebook is not None and codebook.width != identity["hidden_size"]:
         raise UsageError(
             f"the codebook is for tokens of {codebook.width} numbers, those of {recipe.model} have "
-            f"{tower.identity['hidden_size']}; take one that was trained for this model"
+            f"{identity['hidden_size']}; take one that was trained for this model"
         )
-    return Target(folder, compressor, _manifest(recipe, tower, compressor, sampling, codec, codebook), codebook)
+    return Target(folder, compressor, _manifest(recipe, identity, device, compressor, codec, codebook), codebook)
+
+
+def _sampling(recipe: CompressRecipe) -> Sampling:
+    return Sampling(**recipe.sampling.model_dump())
 
 
 def _manifest(
     recipe: CompressRecipe,
-    tower: VisionTower,
+    identity: Mapping[str, Any],
+    device: torch.device,
     compressor: Compressor,
-    sampling: Sampling,
     codec: str,
     codebook: Codebook | None,
 ) -> Manifest:
@@ -199,8 +209,8 @@ def _manifest(
     if codebook is not None:
         further[KEY] = codebook.digest
     manifest = Manifest.create(
-        model=tower.identity,
-        sampling=asdict(sampling),
+        model=identity,
+        sampling=asdict(_sampling(recipe)),
         resize=recipe.resize,
         decoder=recipe.decoder,
         method=compressor.to_json(),
@@ -208,7 +218,7 @@ def _manifest(
         seed=recipe.seed,
         information={
             "versions": library_versions(),
-            "machine": machine_of(tower.device),
+            "machine": machine_of(device),
             "inputs": list(recipe.inputs),
             "reading": {name: getattr(recipe, name) for name in ("path_col", "id_col", "columns")},
         },

@@ -16,9 +16,10 @@ from tokcli.cache.folder import check_configuration
 from tokcli.cache.part import Part
 from tokcli.cache.records import clean_text
 from tokcli.errors import UsageError
+from tokcli.media import ScanResult
 from tokcli.methods import Compressor, resolve
 from tokcli.pipeline.over_budget import over_budget
-from tokcli.pipeline.progress import CompressSummary
+from tokcli.pipeline.progress import CompressSummary, describe_method
 from tokcli.recipe import CompressRecipe, DeriveRecipe
 from tokcli.storage import Location, location
 from tokcli.types import EncodedItem, MediaItem
@@ -173,6 +174,28 @@ def check_same_pixels(wanted: Sequence[tuple[Location, Compressor]]) -> None:
                         f"method {stage['name']!r} of {folder} works before there are tokens, so {other_folder} cannot "
                         "come from the same encoding; compress it in a run of its own"
                     )
+
+
+def finish(outputs: Sequence[Output], recipe: CompressRecipe, scan: ScanResult, part: Part | None = None) -> None:
+    """End a run that came to its end: commit, look for inputs that are gone, and mark the caches that are complete."""
+    for output in outputs:
+        if recipe.limit is None and part is None:
+            output.look_for_removed(scan.ids, recipe.prune, (failure.id for failure in scan.failures))
+        output.finish(scan.ids)
+
+
+def notes_of(targets: Sequence[Target], scan: ScanResult) -> list[str]:
+    """What a run says of itself before it begins."""
+    model = targets[0].manifest.configuration["model"]
+    notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
+    for target in targets:
+        notes.append(f"method {describe_method(target.compressor.to_json())}")
+        notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
+    if scan.passed_over:
+        notes.append(f"passed over in folders: {scan.passed_over}, not media by their names")
+    if scan.elsewhere:
+        notes.append(f"inputs of other shards: {len(scan.elsewhere)}")
+    return notes
 
 
 def summarize(

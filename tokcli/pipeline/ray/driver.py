@@ -9,7 +9,6 @@ from pathlib import Path
 
 import tokcli
 from tokcli.errors import UsageError
-from tokcli.pipeline.compress import finish, notes_of
 from tokcli.pipeline.decoder import Event
 from tokcli.pipeline.ledger import GivenUpError
 from tokcli.pipeline.messages import Failed
@@ -21,7 +20,7 @@ from tokcli.pipeline.ray.fleet import Death, Fleet, Slot
 from tokcli.pipeline.ray.ledger import LateOutput, RunLedger
 from tokcli.pipeline.ray.messages import Loaded, Order, Report, Setup
 from tokcli.pipeline.ray.sizes import plan_sizes
-from tokcli.pipeline.targets import Target, check_targets, summarize
+from tokcli.pipeline.targets import Target, check_targets, finish, notes_of, summarize
 from tokcli.recipe import CompressRecipe
 from tokcli.storage import location
 
