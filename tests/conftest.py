@@ -62,6 +62,12 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def clip_files(clips: Path) -> list[Path]:
+    """The rendered clips alone, in order of their names."""
+    return sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")
+
+
+@pytest.fixture(scope="session")
 def clip_cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache of the rendered clips with all tokens kept."""
     from tokcli.pipeline.compress import compress

@@ -20,15 +20,14 @@ Tokcli = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def made(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(clip_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache in three shards, by several runs."""
     from tokcli.pipeline.compress import compress
     from tokcli.recipe import CompressRecipe
 
     cache = tmp_path_factory.mktemp("made") / "cache"
-    files = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")
     for count in (2, 4, 6):
-        inputs = [str(path) for path in files[:count]]
+        inputs = [str(path) for path in clip_files[:count]]
         compress(CompressRecipe(inputs=inputs, output=str(cache), method="dtd", workers=1, dtype="float32"))
     return cache
 
@@ -85,10 +84,9 @@ def test_repair_prints_the_command_that_makes_it_whole(tokcli: Tokcli, cache: Pa
     assert_same_tokens(cache, made)
 
 
-def test_repair_makes_it_again_at_once(tokcli: Tokcli, cache: Path, made: Path, clips: Path) -> None:
+def test_repair_makes_it_again_at_once(tokcli: Tokcli, cache: Path, made: Path, clip_files: list[Path]) -> None:
     lost = damage(cache, 1)
-    files = [str(path) for path in sorted(clips.iterdir()) if path.suffix != ".jsonl"]
-    inputs = [word for path in files for word in ("--inputs", path)]
+    inputs = [word for path in clip_files for word in ("--inputs", path)]
     result = tokcli("repair", cache, *inputs, "--json")
     told, summary = (json.loads(line) for line in result.stdout.splitlines())
     assert (result.code, told["redo"], summary["done"], summary["skipped"]) == (0, lost, len(lost), 6 - len(lost))
@@ -102,19 +100,18 @@ def test_repair_that_is_not_possible(tokcli: Tokcli, cache: Path, tmp_path: Path
     assert tokcli("repair", tmp_path).code == 1
 
 
-def test_merge(tokcli: Tokcli, cache: Path, made: Path, clips: Path, tmp_path: Path) -> None:
-    files = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")
+def test_merge(tokcli: Tokcli, cache: Path, made: Path, clip_files: list[Path], tmp_path: Path) -> None:
     options = ("--method", "dtd", "--dtype", "float32", "--num-workers", 1, "-q")
-    for name, part in (("one", files[:3]), ("two", files[2:])):
+    for name, part in (("one", clip_files[:3]), ("two", clip_files[2:])):
         assert tokcli("compress", *part, "-o", tmp_path / name, *options).code == 0
     merged = tokcli("merge", tmp_path / "one", tmp_path / "two", "-o", tmp_path / "all", "--json")
     assert (merged.code, merged.document["items"], merged.document["copied"]) == (0, 6, 6)
     assert merged.document["complete"] is True
     assert_same_tokens(tmp_path / "all", made)
     # A merged cache is a cache like any other: the run over all inputs finds nothing to do.
-    again = tokcli("compress", *files, "-o", tmp_path / "all", *options[:-1], "--json").document
+    again = tokcli("compress", *clip_files, "-o", tmp_path / "all", *options[:-1], "--json").document
     assert (again["done"], again["skipped"]) == (0, 6)
-    other = tokcli("compress", files[0], "-o", tmp_path / "other", "--method", "evs", "--keep", 0.5, "-q")
+    other = tokcli("compress", clip_files[0], "-o", tmp_path / "other", "--method", "evs", "--keep", 0.5, "-q")
     assert other.code == 0
     refused = tokcli("merge", tmp_path / "one", tmp_path / "other", "-o", tmp_path / "more")
     assert refused.code == 4 and "was made with another configuration" in refused.error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,25 @@ def float32_by_default() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def labelled_cache(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def copied(clip_files: list[Path]) -> Callable[..., Path]:
+    """Copies the first ``count`` clips into ``folder``, and with ``bad`` adds a file that is none, ``bad.mp4``."""
+
+    def copy(folder: Path, count: int, *, bad: bool = False) -> Path:
+        folder.mkdir(exist_ok=True)
+        for path in clip_files[:count]:
+            shutil.copy(path, folder)
+        if bad:
+            (folder / "bad.mp4").write_bytes(b"nothing")
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def labelled_cache(clip_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four clips with all tokens; their labels are cat, dog, cat and none at all."""
     folder = tmp_path_factory.mktemp("infer")
-    paths = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:4]
-    rows = [{"path": str(path), "id": path.stem, "year": 2000 + i} for i, path in enumerate(paths)]
+    rows = [{"path": str(path), "id": path.stem, "year": 2000 + i} for i, path in enumerate(clip_files[:4])]
     for row, label in zip(rows, ("cat", "dog", "cat")):
         row["label"] = label
     manifest = folder / "clips.jsonl"

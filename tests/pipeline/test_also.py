@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,9 @@ def run(media: Path, output: Path, **more: Any) -> CompressSummary:
 
 
 @pytest.fixture(scope="module")
-def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(copied: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clips and a file that is none."""
-    folder = tmp_path_factory.mktemp("media")
-    for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:2]:
-        shutil.copy(path, folder)
-    (folder / "bad.mp4").write_bytes(b"nothing")
-    return folder
+    return copied(tmp_path_factory.mktemp("media"), 2, bad=True)
 
 
 def test_each_cache_is_the_one_that_is_made_alone(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,12 +73,8 @@ def test_a_second_run_does_nothing(clips: Path, tmp_path: Path) -> None:
     assert (cache / "_SUCCESS").exists()
 
 
-def test_new_changed_and_touched_files(clips: Path, tmp_path: Path) -> None:
-    folder, cache = tmp_path / "media", tmp_path / "cache"
-    names = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")
-    folder.mkdir()
-    for path in names[:3]:
-        shutil.copy(path, folder)
+def test_new_changed_and_touched_files(copied: Callable[..., Path], clip_files: list[Path], tmp_path: Path) -> None:
+    folder, cache, names = copied(tmp_path / "media", 3), tmp_path / "cache", clip_files
     run(folder, cache)
     old = tokens_by_id(cache)
     shutil.copy(names[3], folder)  # new

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,9 @@ DROPPING = ("dtd", "evs@0.3", "pool2d@0.3")
 
 
 @pytest.fixture(scope="module")
-def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(copied: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two clips."""
-    folder = tmp_path_factory.mktemp("media")
-    for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:2]:
-        shutil.copy(path, folder)
-    return folder
+    return copied(tmp_path_factory.mktemp("media"), 2)
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])

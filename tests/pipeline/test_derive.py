@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,13 +62,9 @@ def run(cache: Path, output: Path, **more: Any) -> CompressSummary:
 
 
 @pytest.fixture(scope="module")
-def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(copied: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three clips and a file that is none."""
-    folder = tmp_path_factory.mktemp("media")
-    for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:3]:
-        shutil.copy(path, folder)
-    (folder / "bad.mp4").write_bytes(b"nothing")
-    return folder
+    return copied(tmp_path_factory.mktemp("media"), 3, bad=True)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,9 @@ from tokcli.recipe import CompressRecipe, DeriveRecipe
 
 
 @pytest.fixture
-def media(clips: Path, tmp_path: Path) -> Path:
+def media(copied: Callable[..., Path], tmp_path: Path) -> Path:
     """Two clips and a file that is none."""
-    folder = tmp_path / "media"
-    folder.mkdir()
-    for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:2]:
-        shutil.copy(path, folder)
-    (folder / "bad.mp4").write_bytes(b"nothing")
-    return folder
+    return copied(tmp_path / "media", 2, bad=True)
 
 
 def full(media: Path, **more: Any) -> CompressSummary:

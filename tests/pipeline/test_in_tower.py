@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,8 @@ MODELS = ["nano", "nano-clip"]
 
 
 @pytest.fixture(scope="module")
-def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("media")
-    for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:1]:
-        shutil.copy(path, folder)
-    return folder
+def media(copied: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copied(tmp_path_factory.mktemp("media"), 1)
 
 
 def run(media: Path, output: Path, **more: Any) -> list[EncodedItem]:

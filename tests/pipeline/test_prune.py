@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,14 +16,13 @@ from tokcli.recipe import CompressRecipe
 
 
 @pytest.fixture
-def folder(clips: Path, tmp_path: Path) -> Path:
-    """Three clips and a file that is none."""
-    (tmp_path / "media" / "sub").mkdir(parents=True)
-    files = sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:3]
-    for path, place in zip(files, ("", "", "sub")):
-        shutil.copy2(path, tmp_path / "media" / place / path.name)
-    (tmp_path / "media" / "bad.mp4").write_bytes(b"nothing")
-    return tmp_path / "media"
+def folder(copied: Callable[..., Path], tmp_path: Path) -> Path:
+    """Three clips, the last of them in a folder of its own, and a file that is none."""
+    folder = copied(tmp_path / "media", 3, bad=True)
+    last = max(folder.iterdir())
+    (folder / "sub").mkdir()
+    last.rename(folder / "sub" / last.name)
+    return folder
 
 
 def run(folder: Path, **changes: object) -> CompressSummary:

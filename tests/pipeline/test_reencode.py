@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,9 @@ from tokcli.types import EncodedItem
 
 
 @pytest.fixture(scope="module")
-def media(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(copied: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four clips and a cache of them, beside each other; tokens are float32, where little differences can be told."""
-    folder = tmp_path_factory.mktemp("media")
-    for path in sorted(path for path in clips.iterdir() if path.suffix != ".jsonl")[:4]:
-        shutil.copy2(path, folder / path.name)
+    folder = copied(tmp_path_factory.mktemp("media"), 4)
     values = {"method": "dtd", "workers": 1, "dtype": "float32", "tokens_dtype": "exact"}
     compress(CompressRecipe(inputs=[str(folder)], output=str(folder / "cache"), **values))
     return folder

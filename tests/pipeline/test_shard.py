@@ -30,10 +30,10 @@ BAD = IDS[1::2]
 
 
 @pytest.fixture(scope="module")
-def listing(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def listing(clip_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of three clips and three files that are none, with ids of which the parts are known."""
     folder = tmp_path_factory.mktemp("listing")
-    videos = iter(sorted(path for path in clips.iterdir() if path.suffix != ".jsonl"))
+    videos = iter(clip_files)
     (folder / "bad.mp4").write_bytes(b"nothing")
     with (folder / "list.csv").open("w", newline="") as file:
         rows = csv.writer(file)
