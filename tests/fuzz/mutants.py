@@ -56,7 +56,7 @@ def flips(data: bytearray, dice: random.Random, other: bytes) -> bytearray:
 
 def cut(data: bytearray, dice: random.Random, other: bytes) -> bytearray:
     """The end is missing, or the start."""
-    place = dice.randrange(1, len(data))
+    place = dice.randrange(1, max(2, len(data)))  # of one byte, which another mutation may have left, all
     return data[:place] if dice.random() < 0.8 else data[place:]
 
 
@@ -99,7 +99,7 @@ def spliced(data: bytearray, dice: random.Random, other: bytes) -> bytearray:
     """The start of one file and the end of another, or one behind the other."""
     if dice.random() < 0.3:
         return data + other
-    return data[: dice.randrange(1, len(data))] + other[dice.randrange(len(other)) :]
+    return data[: dice.randrange(1, max(2, len(data)))] + other[dice.randrange(len(other)) :]
 
 
 def box_edits(data: bytearray, dice: random.Random, other: bytes) -> bytearray:
