@@ -34,7 +34,7 @@ from tokcli.cli.options import (
     named_methods,
     with_importance,
 )
-from tokcli.cli.output import note, print_json
+from tokcli.cli.output import if_read, note, print_json
 
 if TYPE_CHECKING:
     from tokcli.evaluate.evaluate import Evaluation
@@ -180,10 +180,11 @@ def run_eval(recipe: EvalRecipe, quiet: bool, as_json: bool) -> Evaluation:
         evaluation = run(recipe, EvalDisplay(quiet))
         if recipe.plots:
             _write_plots(evaluation, quiet)
-    if as_json:
-        print_json(evaluation.document)
-    elif not quiet:
-        draw_results(evaluation)
+    with if_read():
+        if as_json:
+            print_json(evaluation.document)
+        elif not quiet:
+            draw_results(evaluation)
     return evaluation
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -15,16 +15,35 @@ from rich.markup import escape
 from rich.table import Table
 
 
-class _Console(Console):
+class UnreadError(SystemExit):
+    """Ends a command quietly whose reader has what it wanted (`tokcli ... | head`): that is no failure."""
+
+
+class _Results(Console):
     def on_broken_pipe(self) -> None:
-        """The reader has what it wanted (`tokcli ... | head`): that is no failure."""
         close_stdout()
 
 
+class _Notices(Console):
+    def on_broken_pipe(self) -> None:
+        """Go on without a word: work is not to be lost because nobody reads about it any more."""
+        _to_nowhere(sys.stderr)
+
+
+def _to_nowhere(stream: TextIO) -> None:
+    """What is written from here on is dropped; the interpreter's own flush at exit must find an open file."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def close_stdout() -> NoReturn:
-    """End quietly after a broken pipe; the interpreter's own flush at exit must find an open file."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    raise SystemExit(0)
+    """After a broken pipe: drop what else would be printed. Raises ``UnreadError``."""
+    _to_nowhere(sys.stdout)
+    raise UnreadError(0)
+
+
+def if_read() -> contextlib.AbstractContextManager[None]:
+    """Around what is printed when the work is done: that nobody reads it changes nothing of how a command ends."""
+    return contextlib.suppress(UnreadError)
 
 
 def width_of_pipe() -> int:
@@ -35,9 +54,9 @@ def width_of_pipe() -> int:
     return min(max(80, int(columns)), 120) if columns.isdigit() else 120
 
 
-results = _Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else width_of_pipe())
+results = _Results(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else width_of_pipe())
 """stdout: what was asked for."""
-notices = Console(stderr=True, highlight=False)
+notices = _Notices(stderr=True, highlight=False)
 """stderr: progress, notes, errors."""
 
 

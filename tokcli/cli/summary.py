@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from tokcli.cli.output import counted, human_bytes, human_seconds, plain, print_json, results, share, warn
+from tokcli.cli.output import counted, human_bytes, human_seconds, if_read, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
     from tokcli.pipeline.progress import CompressSummary
@@ -17,14 +17,15 @@ SHOWN = 5
 
 def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:
     """Print one JSON object, or a few lines for each cache."""
-    if as_json:
-        print_json(summary.to_json())
-        return
-    for one in (summary, *summary.also):
-        if not quiet:
-            _print_cache(one)
-        elif one.failed:
-            warn(_failed(one))
+    with if_read():
+        if as_json:
+            print_json(summary.to_json())
+            return
+        for one in (summary, *summary.also):
+            if not quiet:
+                _print_cache(one)
+            elif one.failed:
+                warn(_failed(one))
 
 
 def _print_cache(summary: CompressSummary) -> None:
