@@ -1,7 +1,8 @@
 """The cache beside safetensors, its checks beside bare checksums, and its index at a million items.
 
 All bytes are touched: tokens that are read are summed. ``safetensors`` maps one file of the same tokens into memory and
-copies nothing, which no Parquet reader can do; ``plain`` is reading an item's bytes from an open file.
+copies nothing; whole caches are read by ``Cache.blocks``, from mapped files too, and item by item. ``plain`` is reading
+an item's bytes from an open file.
 
     python -m bench.cache_limits [--mebibytes 128] [--items 200000] [--folder DIR] [--json]
 """
@@ -69,20 +70,41 @@ def throughput(mebibytes: int, item_mebibytes: float, folder: Path) -> dict[str,
     write_safetensors_seconds = median_seconds(lambda: write_safetensors(other, tokens))
     write_seconds = median_seconds(lambda: write(cache_folder, items))
     # In turns, so that what else the machine does falls on all of them.
-    seconds: dict[str, list[float]] = {"safetensors": [], "checked": [], "unchecked": [], "crc32": []}
-    for _ in range(5):
-        seconds["safetensors"].append(_timed(lambda: load_file(other)["tokens"].view(torch.int64).sum()))
-        seconds["checked"].append(_timed(partial(read, open_cache(cache_folder))))
+    seconds: dict[str, list[float]] = {}
+    for _ in range(9):
+        cache = open_cache(cache_folder)
+        for name, work in {
+            "safetensors": lambda: load_file(other)["tokens"].view(torch.int64).sum(),
+            "crc32": lambda: zlib.crc32(flat),
+            "mapped": partial(_read_blocks, cache, check=False, memory_map=True),
+            "mapped, checked": partial(_read_blocks, cache, check=True, memory_map=True),
+            "read": partial(_read_blocks, cache, check=False, memory_map=False),
+            "read, checked": partial(_read_blocks, cache, check=True, memory_map=False),
+            "items, checked": partial(read, cache),
+        }.items():
+            seconds.setdefault(name, []).append(_timed(work))
         with unchecked():
-            seconds["unchecked"].append(_timed(partial(read, open_cache(cache_folder))))
-        seconds["crc32"].append(_timed(lambda: zlib.crc32(flat)))
+            seconds.setdefault("items", []).append(_timed(partial(read, open_cache(cache_folder))))
     median = {name: statistics.median(values) for name, values in seconds.items()}
+
+    def checks(way: str) -> float:
+        return median[f"{way}, checked"] / (median[way] + median["crc32"])
+
     return {
         "item_mib": item_mebibytes,
         "write_against_safetensors": write_safetensors_seconds / write_seconds,
-        "read_unchecked_against_safetensors": median["safetensors"] / median["unchecked"],
-        "read_checked_against_unchecked_and_crc32": median["checked"] / (median["unchecked"] + median["crc32"]),
+        "mapped_blocks_against_safetensors": median["safetensors"] / median["mapped"],
+        "read_blocks_against_safetensors": median["safetensors"] / median["read"],
+        "items_against_safetensors": median["safetensors"] / median["items"],
+        "checked_mapped_blocks_against_mapped_and_crc32": checks("mapped"),
+        "checked_blocks_against_read_and_crc32": checks("read"),
+        "checked_items_against_items_and_crc32": checks("items"),
     }
+
+
+def _read_blocks(cache: Cache, *, check: bool, memory_map: bool) -> None:
+    for block in cache.blocks(check=check, memory_map=memory_map):
+        block.tokens.view(torch.int64).sum()
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -71,12 +71,12 @@ def test_a_flipped_bit_in_a_page(cache: Path, column: str) -> None:
 
 def test_the_item_in_the_damaged_page_is_named(tmp_path: Path) -> None:
     items = [make_item(name, 300, seed=seed) for seed, name in enumerate("xyz")]
-    for item in items:  # 300 tokens of 4096 bytes: a row group each
+    for item in items:  # 300 tokens of 4096 bytes: all in one page
         object.__setattr__(item.kept, "tokens", torch.randn(300, 2048).half())
     write_cache(tmp_path, *items)
     shard = only_shard(tmp_path)
-    data = pq.ParquetFile(shard).metadata.row_group(1)
-    flip(shard, data.column(data.num_columns - 1).data_page_offset + 600_000)
+    data = pq.ParquetFile(shard).metadata.row_group(0)
+    flip(shard, data.column(data.num_columns - 1).data_page_offset + 1_800_000)
     cache = open_cache(tmp_path)
     assert len(cache["x"].kept) == len(cache["z"].kept) == 300
     with pytest.raises(IntegrityError, match="is damaged: row 0 of y: its bytes are not those that were written"):

@@ -105,4 +105,4 @@ def test_levels_that_do_not_divide_the_width_are_damage(tmp_path: Path, levels: 
     problem = StoredRow(columns, 0).lengths_problem()
     assert problem == f"32 numbers per token can't be a token and {levels} levels"
     with pytest.raises(IntegrityError, match="can't be a token"):
-        decode_item(iter([StoredRow(columns, 0)]), own=False)
+        decode_item(iter([StoredRow(columns, 0)]))

@@ -36,21 +36,21 @@ def items_of(kind: str) -> list[EncodedItem]:
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often row groups were read, straight from the file or else."""
+    """How often a row was read straight from the file, and how often row groups by pyarrow."""
     counts: Counter[str] = Counter()
-    filled, read = DirectReader.filled, tokcli.cache.files._Open._read
+    direct, read = DirectReader.blobs, tokcli.cache.files._Open.read
 
-    def counted_filled(self: DirectReader, *arguments: Any) -> Any:
-        rows = filled(self, *arguments)
-        counts["direct"] += rows is not None
-        return rows
+    def counted_direct(self: DirectReader, *arguments: Any) -> Any:
+        blobs = direct(self, *arguments)
+        counts["direct"] += blobs is not None
+        return blobs
 
     def counted_read(self: Any, number: int) -> Any:
         counts["pyarrow"] += 1
         return read(self, number)
 
-    monkeypatch.setattr(DirectReader, "filled", counted_filled)
-    monkeypatch.setattr(tokcli.cache.files._Open, "_read", counted_read)
+    monkeypatch.setattr(DirectReader, "blobs", counted_direct)
+    monkeypatch.setattr(tokcli.cache.files._Open, "read", counted_read)
     return counts
 
 

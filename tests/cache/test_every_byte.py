@@ -12,6 +12,7 @@ import torch
 from cache_common import assert_same_item, make_item, make_manifest
 
 from tokcli.cache import CacheWriter, ErrorRow, open_cache, verify_cache
+from tokcli.cache.blocks import TokenBlock
 from tokcli.errors import CacheError
 from tokcli.types import EncodedItem
 
@@ -68,10 +69,24 @@ def assert_never_wrong(cache: Path) -> None:
         object.__setattr__(want[item_id], "metadata", {"label": "cat" if item_id == "a" else None})
         assert_same_item(got, want[item_id])
     try:
+        for block in opened.blocks():
+            for number, item_id in enumerate(block.ids):
+                assert_part_of(want[item_id], block, slice(*block.starts[number : number + 2]))
+    except CacheError:
+        pass
+    try:
         failed = opened.errors().to_pylist()
     except CacheError:
         return
     assert [(row["id"], row["message"], row["source_bytes"]) for row in failed] == [("c", "broken", 9)]
+
+
+def assert_part_of(item: EncodedItem, block: TokenBlock, rows: slice) -> None:
+    """What a block has of an item in these rows is what the item has there."""
+    first = int(torch.nonzero(item.kept.source == block.source[rows][0])[0])
+    for name in ("tokens", "coords", "source"):
+        got, whole = getattr(block, name)[rows], getattr(item.kept, name)
+        assert torch.equal(got, whole[first : first + len(got)])
 
 
 def try_bytes(cache: Path, name: str, offsets: range) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
-from zlib import crc32
 
 import numpy as np
+from zlib_ng.zlib_ng import crc32
 
 from tokcli.cache.row import StoredRow
 from tokcli.cache.schema import BLOBS, CHECKED, CHECKSUM

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
+from tokcli.cache.tensors import Bytes
 from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 NUMBERS_AT_A_TIME = 1 << 19
 """Converted at once: enough that calls cost little, and 2 MiB of float32 in memory that is used again and again."""
+
+
+Count = TypeVar("Count", int, npt.NDArray[np.int64])
 
 
 class Codec(ABC):
@@ -28,16 +31,16 @@ class Codec(ABC):
     lossy: bool
 
     @abstractmethod
-    def num_bytes(self, rows: int, width: int) -> int:
-        """Of (rows, width) tokens."""
+    def num_bytes(self, rows: Count, width: int) -> Count:
+        """Of (rows, width) tokens, or of as many such as there are numbers of rows."""
 
     @abstractmethod
     def encode(self, tokens: torch.Tensor) -> npt.NDArray[np.uint8]:
         """uint8 (n,) of float (N, D). Raises ``UsageError`` for values that it can't hold."""
 
     @abstractmethod
-    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
-        """(N, width) of the codec's dtype. May share the buffer's memory: clone before it is given away."""
+    def decode(self, content: Bytes, width: int) -> torch.Tensor:
+        """(N, width) of the codec's dtype. May share the memory of ``content``: clone before it is given away."""
 
 
 def not_finite(name: str) -> UsageError:

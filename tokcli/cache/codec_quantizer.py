@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tokcli.cache.codebook import Codebook
-from tokcli.cache.codec import Codec, not_finite, runs
+from tokcli.cache.codec import Codec, Count, not_finite, runs
+from tokcli.cache.tensors import Bytes
 from tokcli.errors import CacheError, UsageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class QuantizerCodec(Codec):
     dtype = "float16"
     lossy = True
 
-    def num_bytes(self, rows: int, width: int) -> int:
+    def num_bytes(self, rows: Count, width: int) -> Count:
         return rows * -(-width // self.numbers_per_code)
 
     def encode(self, tokens: torch.Tensor) -> npt.NDArray[np.uint8]:
@@ -47,10 +47,10 @@ class QuantizerCodec(Codec):
         parts = [codebook.encode(some.float().numpy()) for _, some in runs(tokens, CODED_AT_A_TIME)]
         return np.concatenate(parts).reshape(-1) if parts else np.empty(0, np.uint8)
 
-    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
+    def decode(self, content: Bytes, width: int) -> torch.Tensor:
         import torch
 
-        codes = np.frombuffer(buffer, np.uint8).reshape(-1, -(-width // self.numbers_per_code))
+        codes = np.frombuffer(content, np.uint8).reshape(-1, -(-width // self.numbers_per_code))
         decoded = torch.empty((len(codes), width), dtype=torch.float16)
         for start, some in runs(decoded):
             some.copy_(torch.from_numpy(self._known().decode(codes[start : start + len(some)])))

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from tokcli.cache.codec import Codec, not_finite, rows_at_a_time, runs
-from tokcli.cache.tensors import tensor_view
+from tokcli.cache.codec import Codec, Count, not_finite, rows_at_a_time, runs
+from tokcli.cache.tensors import Bytes, tensor_view
 
 if TYPE_CHECKING:
     import torch
@@ -31,8 +30,8 @@ class ScaledCodec(Codec):
     dtype = "float16"
     lossy = True
 
-    def num_bytes(self, rows: int, width: int) -> int:
-        scales = rows + (width if self.by_channel and rows else 0)
+    def num_bytes(self, rows: Count, width: int) -> Count:
+        scales = rows + (rows > 0) * (width if self.by_channel else 0)
         return SCALE_BYTES * scales + rows * self._code_bytes(width)
 
     def _code_bytes(self, width: int) -> int:
@@ -61,10 +60,10 @@ class ScaledCodec(Codec):
             self._put(numbers, codes[part])
         return encoded.numpy()
 
-    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
+    def decode(self, content: Bytes, width: int) -> torch.Tensor:
         import torch
 
-        encoded = tensor_view(buffer, "uint8")
+        encoded = tensor_view(content, "uint8")
         by_channel = SCALE_BYTES * width if self.by_channel else 0
         rows = max(0, len(encoded) - by_channel) // (SCALE_BYTES + self._code_bytes(width))
         scales, channels, codes = self._parts(encoded, rows, width)

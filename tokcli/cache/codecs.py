@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from tokcli.cache.codebook import Codebook, codebook_of
-from tokcli.cache.codec import Codec
+from tokcli.cache.codec import Codec, Count
 from tokcli.cache.codec_quantizer import QuantizerCodec
 from tokcli.cache.codec_scaled import ScaledCodec
 from tokcli.cache.manifest import Manifest
-from tokcli.cache.tensors import ITEM_BYTES, tensor_view, token_bytes
+from tokcli.cache.tensors import ITEM_BYTES, Bytes, tensor_view, token_bytes
 from tokcli.errors import UsageError
 from tokcli.storage import Location
 
@@ -46,14 +45,14 @@ class PlainCodec(Codec):
     def dtype(self) -> str:  # type: ignore[override]
         return self.name
 
-    def num_bytes(self, rows: int, width: int) -> int:
+    def num_bytes(self, rows: Count, width: int) -> Count:
         return rows * width * ITEM_BYTES[self.name]
 
     def encode(self, tokens: torch.Tensor) -> npt.NDArray[np.uint8]:
         return token_bytes(tokens, self.name)
 
-    def decode(self, buffer: pa.Buffer, width: int) -> torch.Tensor:
-        return tensor_view(buffer, self.name, width)
+    def decode(self, content: Bytes, width: int) -> torch.Tensor:
+        return tensor_view(content, self.name, width)
 
 
 CODECS: dict[str, Codec] = {

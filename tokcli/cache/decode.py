@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     import torch
 
 
-def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
+def decode_item(rows: Iterator[StoredRow]) -> EncodedItem:
     """The item whose rows come in order of ``chunk``.
 
-    With ``own`` the large tensors of a one-row item are the buffers themselves; without, they are copied. An item of
-    several rows is copied into its tensors row by row.
+    The large tensors of a one-row item are its buffers themselves where nobody else sees these; else they are copied.
+    An item of several rows is copied into its tensors row by row.
     Raises ``IntegrityError`` (without a file name) where rows or lengths contradict one another.
     """
     first = next(rows)
@@ -32,7 +32,7 @@ def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
     if times is None or indices is None:
         raise IntegrityError(f"times or indices of {head['id']} are missing in its first row")
     assignment = first.buffer("assignment")
-    tensors = _tensors(first, rows, head, own=own)
+    tensors = _tensors(first, rows, head)
     tokens, deepstack = parted(tensors.pop("tokens"), head.get("deepstack_levels", 0))
     kept = TokenSet(
         tokens=tokens,
@@ -69,16 +69,16 @@ def decode_item(rows: Iterator[StoredRow], *, own: bool) -> EncodedItem:
     )
 
 
-def _tensors(
-    first: StoredRow, rest: Iterator[StoredRow], head: dict[str, Any], *, own: bool
-) -> dict[str, torch.Tensor]:
+def _tensors(first: StoredRow, rest: Iterator[StoredRow], head: dict[str, Any]) -> dict[str, torch.Tensor]:
     """``tokens``, ``coords``, ``mass`` and ``source`` of the whole item."""
     import torch
 
     total, start = head["kept_tokens"], 0
     whole: dict[str, torch.Tensor] = {}
     if head["num_chunks"] == 1:
-        whole = {name: _owned(view, own) for name, view in _row_tensors(first, 0, head["id"], head).items()}
+        whole = _row_tensors(first, 0, head["id"], head)
+        if not first.owned:
+            whole = {name: view.clone() for name, view in whole.items()}
         start = len(whole["tokens"])
     else:
         for number, row in enumerate(chain([first], rest)):
@@ -110,7 +110,3 @@ def _row_tensors(
     tensors["tokens"] = row.tokens()
     mass = row.buffer("mass")
     return tensors | {"mass": torch.ones(row["num_tokens"]) if mass is None else tensor_view(mass, "float32").clone()}
-
-
-def _owned(tensor: torch.Tensor, own: bool) -> torch.Tensor:
-    return tensor if own else tensor.clone()

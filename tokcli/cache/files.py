@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from bisect import bisect_right
@@ -10,17 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokcli.cache.codec import Codec
-from tokcli.cache.direct import DIRECT, DirectReader
+from tokcli.cache.direct import DIRECT, BlobPlaces, DirectReader, Places
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, parquet_file, reading
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM
 from tokcli.cache.small import SmallColumns
+from tokcli.errors import IntegrityError
 from tokcli.storage import RemotePath
 
 MAX_OPEN = 256
@@ -28,11 +31,23 @@ MAX_OPEN = 256
 
 
 @dataclass(frozen=True)
+class _Group:
+    """A row group whose columns were read, or those of them that ``places`` does not tell of."""
+
+    columns: Columns
+    first: int
+    """Row of the columns at which the group begins."""
+    count: int
+    places: Places | None = None
+    """Where the blobs of its rows lie, which are read as they are asked for."""
+
+
+@dataclass(frozen=True)
 class _Open:
     file: pq.ParquetFile
     starts: list[int]
     """First row of every row group, and the number of rows."""
-    direct: tuple[SmallColumns, DirectReader] | None = None
+    direct: tuple[SmallColumns, BlobPlaces, DirectReader] | None = None
     """Of a local shard whose rows carry checksums: what pyarrow reads, and what is read straight from the file."""
     unchecked: pq.ParquetFile | None = None
     """The same of an object: pages not checked."""
@@ -40,30 +55,34 @@ class _Open:
     def close(self) -> None:
         self.file.close()
         if self.direct is not None:
-            self.direct[1].close()
+            self.direct[-1].close()
         if self.unchecked is not None:
             self.unchecked.close()
 
-    def rows(self, number: int, codec: Codec | None) -> list[StoredRow]:
-        """The rows of a row group. Blobs that their checksums cover are not checked here as well, which would take as
-        long as reading them."""
+    def group(self, number: int, codec: Codec | None) -> _Group:
+        """A row group. Blobs that their checksums cover are not checked here as well, which would take as long as
+        reading them."""
         count = self.starts[number + 1] - self.starts[number]
         if self.direct is not None:
-            small, blobs = self.direct
+            small, blobs, _ = self.direct
             columns, first = small.group(number)
-            rows = [StoredRow(columns, row, codec) for row in range(first, first + count)]
-            if (filled := blobs.filled(number, rows)) is not None:
-                return filled
-        columns = self._read(number)
-        return [StoredRow(columns, row, codec) for row in range(count)]
+            # Whoever decodes a row tells what is wrong with it.
+            with contextlib.suppress(IntegrityError):
+                counts = columns["num_tokens"].to_numpy()[first : first + count].astype(np.int64)
+                sizes = StoredRow(columns, first, codec).blob_sizes(counts)
+                if (places := blobs.of_group(number, sizes)) is not None:
+                    return _Group(columns, first, count, places)
+        return self.read(number)
 
-    def _read(self, number: int) -> Columns:
+    def read(self, number: int) -> _Group:
+        """A row group, as pyarrow reads it."""
+        count = self.starts[number + 1] - self.starts[number]
         if self.unchecked is None:
-            return columns_of(self.file.read_row_group(number, use_threads=False))
+            return _Group(columns_of(self.file.read_row_group(number, use_threads=False)), 0, count)
         small = [name for name in self.file.schema_arrow.names if name not in BLOBS]
         parts = ((self.file, small), (self.unchecked, list(BLOBS)))
         tables = [file.read_row_group(number, columns=names, use_threads=False) for file, names in parts]
-        return Columns({**columns_of(tables[0]), **columns_of(tables[1])})
+        return _Group(Columns({**columns_of(tables[0]), **columns_of(tables[1])}), 0, count)
 
 
 class ShardFiles:
@@ -78,17 +97,8 @@ class ShardFiles:
         """Rows of a shard. ``what`` is named when they cannot be read."""
         for row in range(first, first + count):
             with self._guard():
-                starts = self._opened(shard).starts
-                group = bisect_right(starts, row) - 1
-                rows = self._group(shard, group, what)
-            yield rows[row - starts[group]]
-
-    def alone(self, shard: int, row: int) -> bool:
-        """Whether the row has a row group to itself, so that its buffers can be given away."""
-        with self._guard():
-            starts = self._opened(shard).starts
-        group = bisect_right(starts, row) - 1
-        return starts[group + 1] - starts[group] == 1
+                stored = self._row(shard, row, what)
+            yield stored
 
     def columns(self, shard: int, *, leave_out: Sequence[str]) -> pa.Table:
         """Whole columns of a shard but for those named."""
@@ -102,7 +112,7 @@ class ShardFiles:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._open: OrderedDict[int, _Open] = OrderedDict()
-        self._last: tuple[int, int, list[StoredRow]] | None = None
+        self._last: tuple[int, int, _Group] | None = None
 
     def _guard(self) -> threading.Lock:
         if self._process != os.getpid():
@@ -126,17 +136,30 @@ class ShardFiles:
                     opened = replace(opened, unchecked=parquet_file(path, file.metadata, checked=False, like=file))
                 else:
                     small = SmallColumns(file, [name for name in names if name not in DIRECT], starts)
-                    opened = replace(opened, direct=(small, DirectReader(path, file.metadata)))
+                    opened = replace(opened, direct=(small, BlobPlaces(file.metadata), DirectReader(path)))
         self._open[shard] = opened
         return opened
 
-    def _group(self, shard: int, group: int, what: str) -> list[StoredRow]:
-        if self._last is not None and self._last[:2] == (shard, group):
+    def _row(self, shard: int, row: int, what: str) -> StoredRow:
+        opened = self._opened(shard)
+        number = bisect_right(opened.starts, row) - 1
+        place = row - opened.starts[number]
+        with reading(self._shards[shard].path, what):
+            group = self._group(shard, number)
+            if opened.direct is not None and group.places is not None:
+                blobs = opened.direct[-1].blobs(group.places, place)
+                if blobs is not None:
+                    return StoredRow(group.columns, group.first + place, self._codec, blobs, owned=True)
+                group = self._keep(shard, number, opened.read(number))
+        return StoredRow(group.columns, group.first + place, self._codec, owned=group.count == 1)
+
+    def _group(self, shard: int, number: int) -> _Group:
+        if self._last is not None and self._last[:2] == (shard, number):
             return self._last[2]
         self._last = None
-        opened = self._opened(shard)
-        with reading(self._shards[shard].path, what):
-            rows = opened.rows(group, self._codec)
-        if len(rows) > 1:  # the buffers of a lone row are given away
-            self._last = (shard, group, rows)
-        return rows
+        return self._keep(shard, number, self._opened(shard).group(number, self._codec))
+
+    def _keep(self, shard: int, number: int, group: _Group) -> _Group:
+        given_away = group.places is None and group.count == 1  # the buffers of a lone row
+        self._last = None if given_away else (shard, number, group)
+        return group

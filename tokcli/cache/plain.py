@@ -78,7 +78,7 @@ def decode_rows(rows: Iterable[Mapping[str, Any]]) -> EncodedItem:
         raise IntegrityError(
             f"{ordered[0]['id']} has {ordered[0]['num_chunks']} rows, got {len(ordered)}; take all of one shard"
         )
-    return decode_item((_stored(row, needed) for row in ordered), own=True)
+    return decode_item(_stored(row, needed) for row in ordered)
 
 
 def _array(value: Any, kind: pa.DataType) -> pa.Array:
@@ -100,4 +100,4 @@ def _stored(row: Mapping[str, Any], needed: Iterable[str]) -> StoredRow:
         columns.setdefault(name, pa.nulls(1, pa.binary()))
     names = [str(name) for name in row.keys()]  # noqa: SIM118 (a row of a pandas frame iterates over its values)
     columns |= {name: pa.array([row[name]]) for name in names if name.startswith(META_PREFIX)}
-    return StoredRow(Columns(columns), 0)
+    return StoredRow(Columns(columns), 0, owned=True)

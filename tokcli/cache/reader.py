@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
+    from tokcli.cache.blocks import TokenBlock
+
 _ITEM_TABLE_LEAVES_OUT = (*BLOBS, "chunk", "num_chunks", "num_tokens")
 
 
@@ -99,11 +101,26 @@ class Cache:
         shard = self._index.shards[place.shard]
         rows = self._files.rows(place.shard, place.first, place.count, what=item_id)
         try:
-            return decode_item(rows, own=self._files.alone(place.shard, place.first))
+            return decode_item(rows)
         except (IntegrityError, ValueError) as error:
             if isinstance(error, IntegrityError) and str(shard.path) in str(error):
                 raise
             raise IntegrityError(f"{shard.path} is damaged: {error}; {way_out(shard.path)}") from error
+
+    def blocks(self, *, check: bool = True, memory_map: bool = False) -> Iterator[TokenBlock]:
+        """Tokens of all items in the order of shards, a row group at a time: many times as fast as item by item.
+
+        Args:
+            check: Hold tokens, coordinates and sources against the checksums of their pages.
+            memory_map: Use them where they lie in mapped files in place of reading them. A disk that fails then, or a
+                file that something cuts short meanwhile, ends the process.
+
+        Raises:
+            IntegrityError: The bytes are not those written.
+        """
+        from tokcli.cache.blocks import token_blocks
+
+        return token_blocks(self, check=check, memory_map=memory_map)
 
     def ids(self) -> list[str]:
         """Ids of the finished items in the order in which they were written."""

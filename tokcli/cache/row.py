@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tokcli.cache.codec import Codec
+from tokcli.cache.codec import Codec, Count
 from tokcli.cache.codecs import CODECS
 from tokcli.cache.schema import BLOBS, META_PREFIX
+from tokcli.cache.tensors import Bytes
 from tokcli.errors import IntegrityError
 
 if TYPE_CHECKING:
@@ -36,12 +37,18 @@ class Columns(dict[str, pa.Array]):
         self.light = [name for name in arrays if name not in _HEAVY]
         """Names of small columns."""
         self._lists: dict[str, list[Any]] = {}
+        self._single: dict[str, tuple[int, Any]] = {}
         self._blobs: dict[str, _Blobs] = {}
         self._numbers: dict[str, _Numbers] = {}
 
     def value(self, name: str, number: int) -> Any:
         """A small column's value as a Python object. Raises ``KeyError`` for an unknown column."""
         if name not in self._lists:
+            # Who picks items at random wants one of many values, and mostly no second one.
+            if name not in self._single:
+                self._single[name] = number, self[name][number].as_py()
+            if self._single[name][0] == number:
+                return self._single[name][1]
             self._lists[name] = self[name].to_pylist()
         return self._lists[name][number]
 
@@ -73,15 +80,15 @@ class StoredRow:
         columns: Columns,
         number: int,
         codec: Codec | None = None,
-        blobs: Mapping[str, pa.Buffer] = MappingProxyType({}),
+        blobs: Mapping[str, Bytes] = MappingProxyType({}),
+        *,
+        owned: bool = False,
     ) -> None:
         """``codec`` is that of the cache, where the row alone does not tell how its tokens are read; ``blobs`` are
         those that do not lie in ``columns``."""
         self._columns, self._number, self._codec, self._blobs = columns, number, codec, blobs
-
-    def with_blobs(self, blobs: Mapping[str, pa.Buffer]) -> StoredRow:
-        """The same row, these blobs of it lying elsewhere than in the columns."""
-        return StoredRow(self._columns, self._number, self._codec, blobs)
+        self.owned = owned
+        """Whether nobody else sees the memory of ``source``, ``coords`` and ``tokens``: it can be given away."""
 
     def __getitem__(self, name: str) -> Any:
         """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
@@ -100,7 +107,7 @@ class StoredRow:
         names = (name for name in self._columns if name.startswith(META_PREFIX))
         return {name.removeprefix(META_PREFIX): self[name] for name in names}
 
-    def buffer(self, name: str) -> pa.Buffer | None:
+    def buffer(self, name: str) -> Bytes | None:
         """The bytes of a blob, not copied."""
         return self._blobs[name] if name in self._blobs else self._columns.blob(name, self._number)
 
@@ -108,21 +115,28 @@ class StoredRow:
         """A list column's values, not copied; None where it is null."""
         return self._columns.numbers(name, self._number)
 
+    @property
+    def codec(self) -> Codec:
+        """How its tokens are read. Raises ``KeyError`` for a way that this tokcli does not know."""
+        return self._codec or CODECS[self["dtype"]]
+
     def tokens(self) -> torch.Tensor:
         """(K, D), which may share the buffer's memory; the lengths must have been checked."""
-        codec = self._codec or CODECS[self["dtype"]]
         buffer, width = self.buffer("tokens"), self["hidden_size"]
         assert buffer is not None
-        return codec.decode(buffer, width // (1 + self.levels())).view(self["num_tokens"], width)
+        return self.codec.decode(buffer, width // (1 + self.levels())).view(self["num_tokens"], width)
 
     def integers(self, name: str) -> npt.NDArray[np.int32]:
         """A blob of int32, not copied; empty where it is null."""
         buffer = self.buffer(name)
         return np.empty(0, "<i4") if buffer is None else np.frombuffer(buffer, "<i4")
 
-    def blob_sizes(self) -> dict[str, int]:
-        """Bytes that each blob of the row must have, where it is there. Raises ``IntegrityError`` for what can't be."""
-        count, dtype, levels = self["num_tokens"], self["dtype"], self.levels()
+    def blob_sizes(self, count: Count) -> dict[str, Count]:
+        """Bytes that each blob of a row like this one with ``count`` tokens must have, where it is there.
+
+        Raises ``IntegrityError`` for what can't be.
+        """
+        dtype, levels = self["dtype"], self.levels()
         if dtype not in CODECS:
             raise IntegrityError(f"tokens stored as {dtype!r}, which this tokcli does not know")
         if levels < 0 or self["hidden_size"] % (1 + levels):
@@ -133,7 +147,7 @@ class StoredRow:
     def lengths_problem(self) -> str | None:
         """What is wrong with the lengths of the blobs; None if nothing is."""
         try:
-            sizes = self.blob_sizes()
+            sizes = self.blob_sizes(int(self["num_tokens"]))
         except IntegrityError as error:
             return str(error)
         for name, size in sizes.items():

@@ -139,5 +139,6 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": [name for name in _DICTIONARY if name in schema.names],
         "write_statistics": plain,
         "write_page_checksum": True,
+        "data_page_size": 64 << 20,  # more than a row group has: a column is one page, whose values lie in a row
         "write_page_index": False,
     }

@@ -18,11 +18,11 @@ from tokcli.cache.layout import shard_name
 from tokcli.cache.schema import BLOBS, PAGES_DIGEST, writer_options
 from tokcli.storage import Location
 
-ROW_GROUP_BYTES = 1 << 20
-"""A row group is what a random access reads: 4 MB cost about as much as opening the next one."""
+ROW_GROUP_BYTES = 4 << 20
+"""A row group's small columns cost a quarter of a millisecond to read and half of one to write, whatever is in it."""
 
 ROW_GROUP_ROWS = 256
-"""Bounds what a random access to a tiny item decodes beside it."""
+"""Bounds what a random access to a tiny item reads beside it."""
 
 
 class ShardWriter:

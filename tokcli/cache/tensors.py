@@ -5,7 +5,7 @@ Arrow and NumPy have no bfloat16, so the bytes of a tensor travel as plain integ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
     import torch
+
+Bytes: TypeAlias = pa.Buffer | npt.NDArray[np.uint8]
+"""A blob: a buffer of Arrow's, or an array (n,)."""
 
 ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
@@ -51,20 +54,22 @@ def array_bytes(values: torch.Tensor | npt.NDArray[Any], dtype: str) -> npt.NDAr
     return array.reshape(-1).view(np.uint8)
 
 
-def tensor_view(buffer: pa.Buffer, dtype: str, width: int | None = None) -> torch.Tensor:
-    """A tensor over the bytes of an Arrow buffer, which it keeps alive: (n,), or (n, width).
+def tensor_view(content: Bytes, dtype: str, width: int | None = None) -> torch.Tensor:
+    """A tensor over these bytes, which it keeps alive: (n,), or (n, width).
 
-    The memory belongs to whoever read the buffer: clone before it is shared. It goes through DLPack, because
+    The memory belongs to whoever read it: clone before it is shared. Arrow's goes through DLPack, because
     ``torch.frombuffer`` warns about every read-only buffer.
     """
     import torch
     from torch.utils.dlpack import from_dlpack
 
     kind = getattr(torch, dtype)
-    carrier = {1: pa.uint8(), 2: pa.int16(), 4: pa.int32()}[kind.itemsize]
-    count = buffer.size // kind.itemsize
+    count = content.size // kind.itemsize
     if count == 0:
         flat = torch.empty(0, dtype=kind)
+    elif isinstance(content, np.ndarray):
+        flat = torch.from_numpy(content).view(kind)
     else:
-        flat = from_dlpack(pa.Array.from_buffers(carrier, count, [None, buffer])).view(kind)
+        carrier = {1: pa.uint8(), 2: pa.int16(), 4: pa.int32()}[kind.itemsize]
+        flat = from_dlpack(pa.Array.from_buffers(carrier, count, [None, content])).view(kind)
     return flat if width is None else flat.view(count // max(1, width), width)
