@@ -18,6 +18,13 @@ Row = dict[str, Any]
 Cell = Callable[[Row], str]
 GAP = 2
 """Columns between the columns."""
+WORDS = {
+    "full": "from all tokens",
+    "blind": "without pictures",
+    "guess": "the usual answer about other items, no model",
+    "chance": "by lot",
+}
+"""Rows that are no methods."""
 
 
 def draw_results(evaluation: Evaluation) -> None:
@@ -32,7 +39,8 @@ def draw_results(evaluation: Evaluation) -> None:
     rows = [*rows, *_chances(rows)]
     lines = _lines([row for row in rows if row["kind"] is None])
     by_kind = {(_key(row), row["kind"]): row for row in rows}
-    columns = _columns(lines[0]["measure"] == "agreement")
+    agreement = lines[0]["measure"] == "agreement"
+    columns = _columns(agreement)
     kinds = sorted({row["kind"] for row in rows if row["kind"] is not None})
     of_kinds = [(plain(kind), _of_kind(by_kind, kind)) for kind in kinds]
     # One table where it fits, else kinds in tables of their own.
@@ -44,12 +52,20 @@ def draw_results(evaluation: Evaluation) -> None:
     for row in lines:
         if row["reason"]:
             results.print(f"[yellow]{escape(_name(row))}[/yellow]: {escape(plain(row['reason']))}")
-    answers = "equal" if lines[0]["measure"] == "agreement" else "right"
+    results.print(f"[dim]{_explained(lines, agreement)}[/dim]")
+    answers = "equal" if agreement else "right"
     results.print(f"[dim]* no other has as many {answers} answers from as few tokens[/dim]")
     matched = next((row for row in lines if row["matches"]), None)
     if matched is not None:
         name, other = (escape(plain(text)) for text in (_name({**matched, "also": []}), matched["matches"]))
         results.print(f"[dim]{name}: as many tokens of every item as {other} kept[/dim]")
+
+
+def _explained(lines: Sequence[Row], agreement: bool) -> str:
+    """What the words of the table mean, those that stand in it."""
+    measure = "equal: % of answers that are those from all tokens" if agreement else "right: % of questions"
+    methods = {row["method"] for row in lines}
+    return "; ".join([measure, *(f"{word}: {meaning}" for word, meaning in WORDS.items() if word in methods)])
 
 
 def _of_kind(rows: Mapping[tuple[tuple[object, ...], str | None], Row], kind: str) -> Cell:

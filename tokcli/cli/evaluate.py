@@ -121,6 +121,9 @@ def evaluate(
     [dim]tokcli eval videos --prompt "What is it?" --against full --model ~/Qwen2-VL[/dim]
     [dim]tokcli eval cache-full cache-dtd --qa qa.jsonl[/dim]
 
+    In the table, right: % of questions answered right, of all and by kind; full: from all tokens;
+    blind: without pictures; guess: the usual answer about other items, no model; chance: by lot.
+
     Writes results.json, results.parquet and plots to -o, and goes on where it was stopped.
     With --json it prints what results.json holds: a row for each setting and kind of question
     (kind null: all together) with method, keep, accuracy, ci, diff, diff_ci, retained, n,
