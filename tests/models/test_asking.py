@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -44,13 +43,9 @@ def some(speaker: Halves) -> EncodedItem:
 
 
 @pytest.fixture
-def endless(speaker: Halves) -> Iterator[None]:
+def endless(speaker: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never stop at an end token: random models reach none by themselves, and nano's answers are short."""
-    config = speaker.language.model.generation_config
-    ends = config.eos_token_id
-    config.eos_token_id = None
-    yield
-    config.eos_token_id = ends
+    monkeypatch.setattr(speaker.language.model.generation_config, "eos_token_id", None)
 
 
 @pytest.mark.usefixtures("endless")

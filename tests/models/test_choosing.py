@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -35,12 +34,8 @@ def item(speaker: Halves) -> EncodedItem:
 
 
 @pytest.fixture
-def endless(speaker: Halves) -> Iterator[None]:
-    config = speaker.language.model.generation_config
-    ends = config.eos_token_id
-    config.eos_token_id = None
-    yield
-    config.eos_token_id = ends
+def endless(speaker: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speaker.language.model.generation_config, "eos_token_id", None)
 
 
 @pytest.mark.usefixtures("endless")

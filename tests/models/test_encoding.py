@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from native_reference import PATCH, TEMPORAL, fill_step, patches_by_index
-from tiny_checkpoints import Halves, make_info, make_pixels
+from tiny_checkpoints import Halves, encode_in_runs, make_info, make_pixels
 
 from tokcli.errors import ModelError
 from tokcli.models.preprocess import pixel_change, resize_frames
@@ -15,26 +15,8 @@ from tokcli.types import VisualTokens
 CHANGE = frozenset({"tokens", "pixel_change"})
 
 
-def in_runs(halves: Halves, frames: np.ndarray, runs: list[int], max_patches: int = 4096) -> VisualTokens:
-    """Encode ``frames`` in runs of the given lengths and put the results together."""
-    info = make_info(frames=len(frames))
-    tower = halves.tower
-    before, tower.max_patches = tower.max_patches, max_patches
-    try:
-        encoding = tower.start(info, frames.shape[1:3], CHANGE)
-        ends = np.cumsum(runs)
-        parts = [encoding.push(frames[end - run : end]) for run, end in zip(runs, ends)]
-    finally:
-        tower.max_patches = before
-    assert encoding.encoded_views == encoding.views
-    return VisualTokens(
-        tokens=torch.cat([part.tokens for part in parts]),
-        coords=torch.cat([part.coords for part in parts]),
-        views=parts[0].views,
-        structural=torch.cat([part.structural for part in parts]),
-        signals={"pixel_change": torch.cat([part.signals["pixel_change"] for part in parts])},
-        seconds_per_step=parts[0].seconds_per_step,
-    )
+def in_runs(halves: Halves, frames: np.ndarray, runs: list[int], max_patches: int | None = None) -> VisualTokens:
+    return encode_in_runs(halves.tower, frames, runs, CHANGE, max_patches)
 
 
 @pytest.fixture

@@ -5,37 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from native_reference import keep_rows
-from tiny_checkpoints import Halves, encode_item, make_info
+from stepwise import STEPS, check_each_step, check_ragged_batch, ragged_requests
+from tiny_checkpoints import Halves
 
 from tokcli.errors import ModelError, UsageError
 from tokcli.models import Request
 from tokcli.models.loading import NotLoaded
-from tokcli.types import EncodedItem
-
-STEPS = 12
-
-
-def some_rows(item: EncodedItem, share: float, seed: int) -> EncodedItem:
-    mask = np.random.default_rng(seed).random(len(item.kept)) < share
-    return keep_rows(item, np.flatnonzero(mask))
 
 
 @pytest.fixture
 def requests(halves: Halves) -> list[Request]:
-    """Ragged: videos and stills, other shares kept, other questions, several items, none at all."""
-    video = encode_item(halves.tower, make_info("video"), seed=1, name="video")
-    image = encode_item(halves.tower, make_info("image", height=60, width=60), seed=2, name="image")
-    return [
-        Request([some_rows(video, 0.3, 0)], "what happens ?"),
-        Request([image], "a cat sits on the mat and looks at the other cat", system="be short"),
-        Request([image, some_rows(video, 0.6, 1), image], "what happens in this video ?"),
-        Request([keep_rows(video, [])], "nothing was kept"),
-        Request([], "no item at all"),
-    ]
+    return ragged_requests(halves.tower)
 
 
 @pytest.fixture
@@ -44,48 +26,14 @@ def endless(halves: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(halves.language.model.generation_config, "eos_token_id", None)
 
 
-@torch.no_grad()
-def uncached(halves: Halves, request: Request, new: list[int]) -> torch.Tensor:
-    """Logits of the last token, computed anew for the whole sequence: prompt, then what was generated."""
-    inputs = halves.language.prepare([request])
-    more = torch.tensor([new], dtype=torch.long)
-    after = inputs["position_ids"].amax(dim=(0, 2)) + 1
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], more], dim=1)
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    steps = (after + torch.arange(len(new))).expand(3, 1, -1)
-    inputs["position_ids"] = torch.cat([inputs["position_ids"], steps], dim=2)
-    return halves.language.model(**inputs, use_cache=False).logits[0, -1]
-
-
-def cached_steps(halves: Halves, requests: list[Request]) -> Any:
-    return halves.language.model.generate(
-        **halves.language.prepare(requests),
-        max_new_tokens=STEPS,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-
-
 @pytest.mark.usefixtures("endless")
 def test_each_step_with_cache_is_the_step_without(halves: Halves, requests: list[Request]) -> None:
-    for request in requests[:3]:
-        output = cached_steps(halves, [request])
-        new = output.sequences[0, -STEPS:].tolist()
-        for step in range(STEPS):
-            reference = uncached(halves, request, new[:step])
-            assert float((output.logits[step][0] - reference).abs().max()) <= 5e-6
-            assert int(reference.argmax()) == new[step]
+    check_each_step(halves.language, requests[:3])
 
 
 @pytest.mark.usefixtures("endless")
 def test_a_ragged_batch_is_its_rows_alone(halves: Halves, requests: list[Request]) -> None:
-    together = cached_steps(halves, requests)
-    for row, request in enumerate(requests):
-        alone = cached_steps(halves, [request])
-        assert together.sequences[row, -STEPS:].tolist() == alone.sequences[0, -STEPS:].tolist()
-        for step in range(STEPS):
-            assert float((together.logits[step][row] - alone.logits[step][0]).abs().max()) <= 5e-6
+    check_ragged_batch(halves.language, requests)
 
 
 @pytest.mark.usefixtures("endless")

@@ -10,13 +10,13 @@ import pytest
 import torch
 from llava_tiny import TOKENS, logits_after_deletion, native_inputs, subset
 from native_reference import QUESTION, keep_rows
+from stepwise import STEPS, check_each_step, check_ragged_batch, ragged_requests
 from tiny_checkpoints import Halves, encode_item, make_info, make_pixels
 
 from tokcli.models import Request
 from tokcli.models.loading import NotLoaded
 
 LAYOUTS = {"video": ["video"], "image": ["image"], "image, video, image": ["image", "video", "image"]}
-STEPS = 12
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -95,16 +95,7 @@ def test_small_changes_and_single_tokens_show(llava: Halves, scene: dict[str, An
 
 @pytest.fixture
 def requests(llava: Halves) -> list[Request]:
-    """Ragged: videos and stills, other shares kept, other questions, several items, none at all."""
-    video = encode_item(llava.tower, make_info("video", frames=6), seed=1, name="video")
-    image = encode_item(llava.tower, make_info("image"), seed=2, name="image")
-    return [
-        Request(subset([video], 0.3)[0], "what happens ?"),
-        Request([image], "a cat sits on the mat and looks at the other cat", system="be short"),
-        Request([image, subset([video], 0.6)[0][0], image], "what happens in this video ?"),
-        Request([keep_rows(video, [])], "nothing was kept"),
-        Request([], "no item at all"),
-    ]
+    return ragged_requests(llava.tower)
 
 
 @pytest.fixture
@@ -113,42 +104,14 @@ def endless(llava: Halves, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llava.language.model.generation_config, "eos_token_id", None)
 
 
-def cached_steps(llava: Halves, requests: list[Request]) -> Any:
-    return llava.language.model.generate(
-        **llava.language.prepare(requests),
-        max_new_tokens=STEPS,
-        do_sample=False,
-        output_logits=True,
-        return_dict_in_generate=True,
-    )
-
-
 @pytest.mark.usefixtures("endless")
 def test_each_step_with_cache_is_the_step_without(llava: Halves, requests: list[Request]) -> None:
-    for request in requests:
-        output = cached_steps(llava, [request])
-        new = output.sequences[0, -STEPS:]
-        for step in range(STEPS):
-            inputs = llava.language.prepare([request])
-            last = int(inputs["position_ids"].max())
-            inputs["input_ids"] = torch.cat([inputs["input_ids"], new[None, :step]], dim=1)
-            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-            steps = torch.arange(last + 1, last + 1 + step)[None]
-            inputs["position_ids"] = torch.cat([inputs["position_ids"], steps], dim=1)
-            with torch.no_grad():
-                reference = llava.language.model(**inputs, use_cache=False).logits[0, -1]
-            assert float((output.logits[step][0] - reference).abs().max()) <= 5e-6
-            assert int(reference.argmax()) == int(new[step])
+    check_each_step(llava.language, requests)
 
 
 @pytest.mark.usefixtures("endless")
 def test_a_ragged_batch_is_its_rows_alone(llava: Halves, requests: list[Request]) -> None:
-    together = cached_steps(llava, requests)
-    for row, request in enumerate(requests):
-        alone = cached_steps(llava, [request])
-        assert together.sequences[row, -STEPS:].tolist() == alone.sequences[0, -STEPS:].tolist()
-        for step in range(STEPS):
-            assert float((together.logits[step][row] - alone.logits[step][0]).abs().max()) <= 5e-6
+    check_ragged_batch(llava.language, requests)
 
 
 def test_the_language_half_holds_no_tower(llava: Halves) -> None:

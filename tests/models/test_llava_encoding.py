@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from llava_tiny import CROPPED, SIDE, TOKENS, make_llava, planes
-from tiny_checkpoints import Halves, make_info, make_pixels
+from tiny_checkpoints import Halves, encode_in_runs, make_info, make_pixels
 
 from tokcli import models
 from tokcli.errors import ModelError
@@ -26,24 +26,8 @@ def frames(llava: Halves) -> np.ndarray:
     return make_pixels(info, llava.tower.sizer(info))
 
 
-def in_runs(tower: Any, frames: np.ndarray, runs: list[int], max_patches: int = 4096) -> VisualTokens:
-    """Encode ``frames`` in runs of the given lengths and put the results together."""
-    before, tower.max_patches = tower.max_patches, max_patches
-    try:
-        encoding = tower.start(make_info(frames=len(frames)), frames.shape[1:3], SIGNALS)
-        ends = np.cumsum(runs)
-        parts = [encoding.push(frames[end - run : end]) for run, end in zip(runs, ends)]
-    finally:
-        tower.max_patches = before
-    assert encoding.encoded_views == encoding.views
-    return VisualTokens(
-        tokens=torch.cat([part.tokens for part in parts]),
-        coords=torch.cat([part.coords for part in parts]),
-        views=parts[0].views,
-        structural=torch.cat([part.structural for part in parts]),
-        signals={name: torch.cat([part.signals[name] for part in parts]) for name in parts[0].signals},
-        seconds_per_step=parts[0].seconds_per_step,
-    )
+def in_runs(tower: Any, frames: np.ndarray, runs: list[int], max_patches: int | None = None) -> VisualTokens:
+    return encode_in_runs(tower, frames, runs, SIGNALS, max_patches)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from llava_tiny import EXACT, TOKENS, make_llava, planes
 from native_reference import PATCH, TEMPORAL, fill_step, patches_by_index
 from qwen3_vl_tiny import QWEN3_5, QWEN3_VL
 from qwen3_vl_tiny import patches as patches_of_qwen3
-from tiny_checkpoints import Halves, make_info, make_pixels
+from tiny_checkpoints import Halves, encode_in_runs, make_info, make_pixels
 
 from tokcli import models
 from tokcli.errors import ModelError
@@ -37,14 +37,8 @@ def frames(halves: Halves) -> np.ndarray:
 
 def in_runs(tower: Any, frames: np.ndarray, runs: list[int], wanted: frozenset[str]) -> dict[str, torch.Tensor]:
     """Tokens and signals of ``frames``, given to the tower in runs."""
-    encoding = tower.start(make_info(frames=len(frames)), frames.shape[1:3], wanted)
-    ends = np.cumsum(runs)
-    parts = [encoding.push(frames[end - run : end]) for run, end in zip(runs, ends)]
-    names = parts[0].signals.keys()
-    return {
-        "tokens": torch.cat([part.tokens for part in parts]),
-        **{name: torch.cat([part.signals[name] for part in parts]) for name in names},
-    }
+    found = encode_in_runs(tower, frames, runs, wanted)
+    return {"tokens": found.tokens, **found.signals}
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tokcli import models as tokcli_models
-from tokcli.types import EncodedItem, MediaInfo, TokenSet
+from tokcli.types import EncodedItem, MediaInfo, TokenSet, VisualTokens
 
 SPECIAL = [
     "<|endoftext|>",
@@ -153,6 +153,32 @@ def make_info(kind: str = "video", *, frames: int = 7, height: int = 100, width:
 
 def make_pixels(info: MediaInfo, size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (info.num_frames, *size, 3), dtype=np.uint8)
+
+
+def encode_in_runs(
+    tower: Any, frames: np.ndarray, runs: Sequence[int], wanted: frozenset[str], max_patches: int | None = None
+) -> VisualTokens:
+    """Encode ``frames`` in runs of the given lengths and put the results together.
+
+    ``max_patches`` is how many patches the tower is given at once, where that is not to be what it is for users.
+    """
+    before = tower.max_patches
+    tower.max_patches = max_patches or before
+    try:
+        encoding = tower.start(make_info(frames=len(frames)), frames.shape[1:3], wanted)
+        ends = np.cumsum(runs)
+        parts = [encoding.push(frames[end - run : end]) for run, end in zip(runs, ends)]
+    finally:
+        tower.max_patches = before
+    assert encoding.encoded_views == encoding.views
+    return VisualTokens(
+        tokens=torch.cat([part.tokens for part in parts]),
+        coords=torch.cat([part.coords for part in parts]),
+        views=parts[0].views,
+        structural=torch.cat([part.structural for part in parts]),
+        signals={name: torch.cat([part.signals[name] for part in parts]) for name in parts[0].signals},
+        seconds_per_step=parts[0].seconds_per_step,
+    )
 
 
 def encode_item(tower: Any, info: MediaInfo, *, seed: int = 0, name: str = "item") -> EncodedItem:
