@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from family_tiny import Media, Tiny, finish, planes, resized
+from family_tiny import Media, Tiny
 from native_reference import QUESTION
-from tiles_tiny import PINPOINTS, SIDE, SQUARE, TOKENS, anyres, padded
+from tiles_tiny import PINPOINTS, SIDE, SQUARE, TOKENS, anyres_inputs
 from tiny_checkpoints import MEAN, STD
 
 CLIP = {
@@ -30,26 +29,7 @@ SHORTEST = {
 
 
 def inputs(native: Any, tokenizer: Any, media: Media) -> dict[str, Any]:
-    text, stills, sizes, clips = "USER: ", [], [], []
-    for kind, frames, _ in media:
-        if kind == "image":
-            stills.append(anyres(frames))
-            sizes.append(list(frames.shape[1:3]))
-            with torch.no_grad():
-                packed = native.model.get_image_features(
-                    pixel_values=stills[-1][None], image_sizes=torch.tensor(sizes[-1:]), return_dict=True
-                ).pooler_output
-            text += "<image>" * len(packed[0]) + "\n"
-        else:
-            clips.append(planes(resized(frames, SIDE, SIDE)))
-            text += "<video>" * (len(frames) * (TOKENS // 2) ** 2) + "\n"
-    return finish(
-        tokenizer,
-        f"{text}{QUESTION} ASSISTANT:",
-        pixel_values=padded(stills) if stills else None,
-        image_sizes=torch.tensor(sizes) if sizes else None,
-        pixel_values_videos=torch.stack(clips) if clips else None,
-    )
+    return anyres_inputs(native, tokenizer, media, lambda text: f"USER: {text}{QUESTION} ASSISTANT:", after="\n")
 
 
 def next_config(token: Any, text: dict[str, Any]) -> dict[str, Any]:

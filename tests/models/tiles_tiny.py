@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,20 @@ def padded(tiles: list[torch.Tensor]) -> torch.Tensor:
     return torch.stack([torch.cat([part, part.new_zeros(most - len(part), *part.shape[1:])]) for part in tiles])
 
 
-def onevision_inputs(native: Any, tokenizer: Any, media: Media) -> dict[str, Any]:
-    text, stills, sizes, clips = "<|im_start|>user ", [], [], []
+def anyres_inputs(
+    native: Any,
+    tokenizer: Any,
+    media: Media,
+    prompt: Callable[[str], str],
+    *,
+    after: str = "",
+    video_newlines: int = 0,
+) -> dict[str, Any]:
+    """Stills as ``anyres`` cuts them and clips of single squares, in the order of the prompt.
+
+    ``after`` follows each of them; a clip ends with ``video_newlines`` further tokens.
+    """
+    text, stills, sizes, clips = "", [], [], []
     for kind, frames, _ in media:
         if kind == "image":
             stills.append(anyres(frames))
@@ -61,18 +74,24 @@ def onevision_inputs(native: Any, tokenizer: Any, media: Media) -> dict[str, Any
                 packed = native.model.get_image_features(
                     pixel_values=stills[-1][None], image_sizes=torch.tensor(sizes[-1:]), return_dict=True
                 ).pooler_output
-            text += "<image>" * len(packed[0])
+            text += "<image>" * len(packed[0]) + after
         else:
             clips.append(planes(resized(frames, SIDE, SIDE)))
-            text += "<video>" * (len(frames) * (TOKENS // 2) ** 2 + 1)
-    text += f"\n{QUESTION}<|im_end|><|im_start|>assistant\n"
+            text += "<video>" * (len(frames) * (TOKENS // 2) ** 2 + video_newlines) + after
     return finish(
         tokenizer,
-        text,
+        prompt(text),
         pixel_values=padded(stills) if stills else None,
         image_sizes=torch.tensor(sizes) if sizes else None,
         pixel_values_videos=torch.stack(clips) if clips else None,
     )
+
+
+def onevision_inputs(native: Any, tokenizer: Any, media: Media) -> dict[str, Any]:
+    def prompt(text: str) -> str:
+        return f"<|im_start|>user {text}\n{QUESTION}<|im_end|><|im_start|>assistant\n"
+
+    return anyres_inputs(native, tokenizer, media, prompt, video_newlines=1)
 
 
 def onevision_config(token: Any, text: dict[str, Any]) -> dict[str, Any]:
