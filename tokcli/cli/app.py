@@ -33,8 +33,8 @@ from tokcli.cli.stopping import Stopped
 from tokcli.errors import TokcliError
 
 EPILOG = (
-    "Exit codes: 0 all done, 1 fatal, 2 usage, 3 some items failed, 4 cache of another configuration, "
-    "5 damaged cache, 130/143 stopped and resumable."
+    "Exit codes: 0 all done, 1 fatal, 2 usage or cache in use, 3 some items failed, 4 cache of another "
+    "configuration, 5 damaged cache, 130/143 stopped and resumable."
 )
 
 app = typer.Typer(
