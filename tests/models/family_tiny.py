@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from native_reference import QUESTION
-from tiny_checkpoints import MEAN, STD, Halves, make_tokenizer, native_model
+from tiny_checkpoints import MEAN, STD, TEXT, Halves, make_tokenizer, native_model
 
 from tokcli import models
 from tokcli.types import EncodedItem
@@ -46,17 +46,6 @@ class Tiny:
     """Mask for the whole model that shows what is left only: (native, ids (S,), left bool (S,)); None for causal."""
     recurrent: bool = False
     """Whether the language model has layers without attention."""
-
-
-TEXT = {
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 4096,
-    "bos_token_id": None,
-}
 
 
 def make_family(folder: Path, tiny: Tiny, shard: str = "1GB") -> Path:

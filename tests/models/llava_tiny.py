@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from native_reference import QUESTION
-from tiny_checkpoints import MEAN, STD, Halves, make_tokenizer, native_model
+from tiny_checkpoints import MEAN, STD, TEXT, Halves, make_tokenizer, native_model
 
 from tokcli import models
 from tokcli.types import EncodedItem
@@ -30,13 +30,7 @@ def make_llava(folder: Path, processor: dict[str, Any], *, vision: dict[str, Any
     text = {
         "model_type": "llama",
         "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "bos_token_id": None,
+        **TEXT,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
