@@ -13,7 +13,7 @@ import pytest
 
 from tokcli.cache import open_cache
 from tokcli.cache.lock import CacheLockedError, lock_cache
-from tokcli.errors import CacheConflictError, IntegrityError
+from tokcli.errors import CacheConflictError, IntegrityError, UsageError
 from tokcli.pipeline.compress import compress
 from tokcli.pipeline.progress import CompressSummary, Progress, Silent
 from tokcli.recipe import CompressRecipe
@@ -184,6 +184,17 @@ def test_another_configuration_is_refused_as_ever(
     with pytest.raises(CacheConflictError) as usual:
         run(media, **{"dtype": "float32", **options})
     assert str(refused.value) == str(usual.value) and "another configuration" in str(usual.value)
+
+
+def test_all_caches_are_compared_before_any_is_opened(media: Path) -> None:
+    """Opening takes away the mark of being complete."""
+    second = media.parent / "second"
+    run(media, also=[f"uniform@0.2={second}"])
+    with pytest.raises(CacheConflictError, match=str(second)):
+        run(media, also=[f"uniform@0.3={second}"])
+    with pytest.raises(UsageError, match="stands twice"):
+        run(media, also=[f"evs@0.5={media.parent / 'cache'}"])
+    assert open_cache(media.parent / "cache").complete and open_cache(second).complete
 
 
 def test_other_weights_are_refused_without_being_loaded(media: Path, tmp_path: Path) -> None:
