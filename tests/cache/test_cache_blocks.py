@@ -74,7 +74,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
-@pytest.mark.parametrize(("kind", "blocks"), [("small", 3), ("large", 6)])
+@pytest.mark.parametrize(("kind", "blocks"), [("small", 5), ("large", 6)])
 def test_blocks_are_row_groups(tmp_path: Path, kind: str, blocks: int, way: dict[str, bool], fast: list[bool]) -> None:
     write_cache(tmp_path / "c", *items_of(kind))
     assert assert_blocks_are_items(open_cache(tmp_path / "c"), **way) == blocks

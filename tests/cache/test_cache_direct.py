@@ -170,6 +170,7 @@ def test_small_columns_are_read_ahead_in_order_and_kept_at_random(
     assert asked.count(200) == 1
     assert asked[-1] == 200
     monkeypatch.setattr("tokcli.cache.small.WINDOW_BYTES", 1 << 10)
+    monkeypatch.setattr("tokcli.cache.files.HELD_BYTES", 1 << 10)
     asked.clear()
     for back in (cache := open_cache(tmp_path / "c")):
         assert_same_item(back, items[int(back.id)])

@@ -22,7 +22,7 @@ from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, parquet_file, reading
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM
-from tokcli.cache.small import SmallColumns
+from tokcli.cache.small import HELD_BYTES, SmallColumns
 from tokcli.errors import IntegrityError
 from tokcli.storage import RemotePath
 
@@ -135,7 +135,8 @@ class ShardFiles:
                 if isinstance(path, RemotePath):
                     opened = replace(opened, unchecked=parquet_file(path, file.metadata, checked=False, like=file))
                 else:
-                    small = SmallColumns(file, [name for name in names if name not in DIRECT], starts)
+                    held_bytes = HELD_BYTES // len(self._shards)
+                    small = SmallColumns(file, [name for name in names if name not in DIRECT], starts, held_bytes)
                     opened = replace(opened, direct=(small, BlobPlaces(file.metadata), DirectReader(path)))
         self._open[shard] = opened
         return opened

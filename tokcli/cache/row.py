@@ -22,35 +22,46 @@ if TYPE_CHECKING:
 _HEAVY = frozenset((*BLOBS, "times", "indices", "stats"))
 
 
-_Blobs = tuple[list[int], list[bool], pa.Buffer]
+_Blobs = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], pa.Buffer]
 """Where each value of a binary column starts, the end of the last with them; which are not null; all bytes."""
 
-_Numbers = tuple[list[int], list[bool], npt.NDArray[Any]]
+_Numbers = tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_], npt.NDArray[Any]]
 """The same of a list column, with all numbers."""
+
+_RUN = 128
+"""Rows of which a column's values are turned into Python together."""
 
 
 class Columns(dict[str, pa.Array]):
-    """Columns of row groups. What their rows are asked for again and again is turned into Python once."""
+    """Columns of row groups.
+
+    For who takes rows in order their values are turned into Python a run at a time; who picks rows at random wants one
+    value of many, and gets that one.
+    """
 
     def __init__(self, arrays: Mapping[str, pa.Array]) -> None:
         super().__init__(arrays)
         self.light = [name for name in arrays if name not in _HEAVY]
         """Names of small columns."""
-        self._lists: dict[str, list[Any]] = {}
+        self._runs: dict[str, tuple[int, list[Any]]] = {}
         self._single: dict[str, tuple[int, Any]] = {}
         self._blobs: dict[str, _Blobs] = {}
         self._numbers: dict[str, _Numbers] = {}
 
     def value(self, name: str, number: int) -> Any:
         """A small column's value as a Python object. Raises ``KeyError`` for an unknown column."""
-        if name not in self._lists:
-            # Who picks items at random wants one of many values, and mostly no second one.
-            if name not in self._single:
-                self._single[name] = number, self[name][number].as_py()
-            if self._single[name][0] == number:
-                return self._single[name][1]
-            self._lists[name] = self[name].to_pylist()
-        return self._lists[name][number]
+        run, place = divmod(number, _RUN)
+        known = self._runs.get(name)
+        if known is not None and known[0] == run:
+            return known[1][place]
+        single = self._single.get(name)
+        if single is None or single[0] // _RUN != run:
+            single = self._single[name] = number, self[name][number].as_py()
+        if single[0] == number:
+            return single[1]
+        values = self[name].slice(run * _RUN, _RUN).to_pylist()
+        self._runs[name] = run, values
+        return values[place]
 
     def blob(self, name: str, number: int) -> pa.Buffer | None:
         """A binary column's bytes, not copied: a scalar of Arrow's would own a copy of them."""
@@ -58,18 +69,26 @@ class Columns(dict[str, pa.Array]):
             array = self[name]
             _, offsets, data = array.buffers()
             within = np.frombuffer(offsets, np.int32)[array.offset : array.offset + len(array) + 1]
-            self._blobs[name] = (within.tolist(), array.is_valid().to_pylist(), data or pa.py_buffer(b""))
+            self._blobs[name] = (within, _valid(array), data or pa.py_buffer(b""))
         starts, valid, data = self._blobs[name]
-        return data.slice(starts[number], starts[number + 1] - starts[number]) if valid[number] else None
+        if not valid[number]:
+            return None
+        first, end = starts[number : number + 2].tolist()
+        return data.slice(first, end - first)
 
     def numbers(self, name: str, number: int) -> npt.NDArray[Any] | None:
         """A list column's values, not copied."""
         if name not in self._numbers:
             array = self[name]
-            starts, valid = array.offsets.to_pylist(), array.is_valid().to_pylist()
-            self._numbers[name] = (starts, valid, array.values.to_numpy(zero_copy_only=False))
+            starts, numbers = (part.to_numpy(zero_copy_only=False) for part in (array.offsets, array.values))
+            self._numbers[name] = (starts, _valid(array), numbers)
         starts, valid, values = self._numbers[name]
         return values[starts[number] : starts[number + 1]] if valid[number] else None
+
+
+def _valid(array: pa.Array) -> npt.NDArray[np.bool_]:
+    valid: npt.NDArray[np.bool_] = array.is_valid().to_numpy(zero_copy_only=False)
+    return valid
 
 
 class StoredRow:

@@ -21,7 +21,7 @@ from tokcli.storage import Location
 ROW_GROUP_BYTES = 4 << 20
 """A row group's small columns cost a quarter of a millisecond to read and half of one to write, whatever is in it."""
 
-ROW_GROUP_ROWS = 256
+ROW_GROUP_ROWS = 128
 """Bounds what a random access to a tiny item reads beside it."""
 
 

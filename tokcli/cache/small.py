@@ -11,7 +11,10 @@ from tokcli.cache.parquet import DAMAGE, columns_of
 from tokcli.cache.row import Columns
 
 WINDOW_BYTES = 1 << 20
-"""Of a shard's small columns held at a time; 256 shards may be open."""
+"""Of a shard's small columns read ahead at a time."""
+
+HELD_BYTES = 64 << 20
+"""Of the small columns of all shards of a cache held at a time: those of 200,000 items or so."""
 
 READS = 8
 """Row groups read one by one cost what this many cost that are read together."""
@@ -24,7 +27,11 @@ class SmallColumns:
     and more are read ahead; of a shard that was asked for many at random all are read and held, where they are few.
     """
 
-    def __init__(self, file: pq.ParquetFile, names: Sequence[str], starts: Sequence[int]) -> None:
+    def __init__(
+        self, file: pq.ParquetFile, names: Sequence[str], starts: Sequence[int], held_bytes: int = HELD_BYTES
+    ) -> None:
+        """``held_bytes`` is what may be held of the columns of a shard that is read at random."""
+        self._held_bytes = held_bytes
         self._file, self._names, self._starts = file, list(names), starts
         self._groups = len(starts) - 1
         self._held: tuple[range, Columns, int] | None = None
@@ -51,9 +58,9 @@ class SmallColumns:
         if self._held is None:
             return range(number, number + 1)
         groups, _, num_bytes = self._held
-        most = max(1, WINDOW_BYTES * len(groups) // max(1, num_bytes))
+        most, ahead = (max(1, held * len(groups) // max(1, num_bytes)) for held in (self._held_bytes, WINDOW_BYTES))
         if number == groups.stop:
-            self._width = min(2 * self._width, most)
+            self._width = min(2 * self._width, ahead)
         elif self._reads * READS >= self._groups and self._groups <= most:
             return range(self._groups)
         else:
