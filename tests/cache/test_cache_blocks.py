@@ -16,7 +16,7 @@ from cache_common import make_item, make_manifest, write_cache
 
 import tokcli.cache.shard
 from tokcli.cache import Cache, CacheWriter, open_cache
-from tokcli.cache.bulk import LocalShard
+from tokcli.cache.bulk import group_blobs
 from tokcli.cache.page import is_whole
 from tokcli.errors import IntegrityError
 from tokcli.types import EncodedItem
@@ -62,14 +62,13 @@ def assert_blocks_are_items(cache: Cache, **way: bool) -> int:
 def fast(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of each row group whether it was read past pyarrow."""
     seen: list[bool] = []
-    rows = LocalShard.rows
 
-    def seen_rows(self: LocalShard, *arguments: Any) -> Any:
-        blobs = rows(self, *arguments)
+    def seen_blobs(*arguments: Any, **named: Any) -> Any:
+        blobs = group_blobs(*arguments, **named)
         seen.append(blobs is not None)
         return blobs
 
-    monkeypatch.setattr(LocalShard, "rows", seen_rows)
+    monkeypatch.setattr("tokcli.cache.blocks.group_blobs", seen_blobs)
     return seen
 
 

@@ -6,12 +6,16 @@ the file is mapped, and nothing is done about columns that nobody asks for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tokcli.cache.bulk import LocalShard
+import numpy as np
+
+from tokcli.cache.bulk import group_blobs
+from tokcli.cache.direct import Offsets
+from tokcli.cache.files import ShardFiles
 from tokcli.cache.parquet import reading
 from tokcli.types import EncodedItem
 
@@ -68,40 +72,47 @@ class TokenBlock:
         return tensor
 
 
-def token_blocks(cache: Cache, *, check: bool, memory_map: bool) -> Iterator[TokenBlock]:
-    """See ``Cache.blocks``."""
-    rows_of: dict[int, dict[int, str]] = {}
-    for item_id in cache.ids():
-        place = cache.index.items[item_id]
-        rows = rows_of.setdefault(place.shard, {})
-        rows.update(dict.fromkeys(range(place.first, place.first + place.count), item_id))
-    for number, rows in rows_of.items():
-        shard = cache.index.shards[number]
-        opened = LocalShard.open(shard, cache.manifest, cache.codec, check=check, memory_map=memory_map)
-        if opened is None:
-            for item_id in dict.fromkeys(rows.values()):
-                yield _item_block(cache[item_id])
+def token_blocks(cache: Cache, files: ShardFiles, *, check: bool, memory_map: bool) -> Iterator[TokenBlock]:
+    """See ``Cache.blocks``; ``files`` are those of its shards."""
+    for number, items in groupby(cache.ids(), key=lambda item_id: cache.index.items[item_id].shard):
+        rows, ids = _rows_of(cache, items)
+        if (direct := files.direct(number)) is None:
+            yield from (_item_block(cache[item_id]) for item_id in dict.fromkeys(ids))
             continue
-        for group, (first, end) in enumerate(zip(opened.starts, opened.starts[1:])):
-            wanted = [row for row in range(first, end) if row in rows]
-            if wanted:
-                yield from _group_blocks(cache, opened, group, wanted, rows)
+        places, reader = direct
+        with reading(path := cache.index.shards[number].path):
+            read = reader.mapped() if memory_map else reader.read
+        for group, (first, end) in enumerate(pairwise(np.searchsorted(rows, places.starts).tolist())):
+            if first == end:
+                continue
+            with reading(path, ids[first]):
+                blobs = group_blobs(places, read, group, rows[first:end], check=check)
+            if blobs is None:
+                # Where anything is wrong it is told of the item.
+                yield from _row_blocks(cache, places.counts, rows[first:end], ids[first:end])
+            else:
+                counts = places.counts[rows[first:end]].tolist()
+                for part in blobs.parts():
+                    yield TokenBlock(ids[first:end][part], counts[part], partial(blobs.tensor, part))
 
 
-def _group_blocks(
-    cache: Cache, shard: LocalShard, group: int, wanted: Sequence[int], ids: Mapping[int, str]
-) -> Iterator[TokenBlock]:
-    """One block of these rows; or of each its own, where what is wrong, if anything is, must be told of the item."""
-    with reading(cache.index.shards[cache.index.items[ids[wanted[0]]].shard].path, ids[wanted[0]]):
-        stored = shard.rows(group, wanted)
-    if stored is not None:
-        for part, blobs in stored.parts():
-            yield TokenBlock([ids[row] for row in wanted[part]], shard.counts[wanted[part]].tolist(), blobs.tensor)
-        return
-    for row in wanted:
-        first = cache.index.items[ids[row]].first
-        start, stop = int(shard.counts[first:row].sum()), int(shard.counts[first : row + 1].sum())
-        yield _item_block(cache[ids[row]], slice(start, stop))
+def _rows_of(cache: Cache, items: Iterable[str]) -> tuple[Offsets, list[str]]:
+    """Rows of these items of a shard in order, and of each the item."""
+    rows: list[int] = []
+    ids: list[str] = []
+    for item_id in items:
+        place = cache.index.items[item_id]
+        rows.extend(range(place.first, place.first + place.count))
+        ids.extend([item_id] * place.count)
+    return np.array(rows, np.int64), ids
+
+
+def _row_blocks(cache: Cache, counts: Offsets, rows: Offsets, ids: Sequence[str]) -> Iterator[TokenBlock]:
+    """Of each row its own, read with its item; ``counts`` of tokens in all rows of the shard."""
+    for row, item_id in zip(rows.tolist(), ids):
+        first = cache.index.items[item_id].first
+        start, stop = int(counts[first:row].sum()), int(counts[first : row + 1].sum())
+        yield _item_block(cache[item_id], slice(start, stop))
 
 
 def _item_block(item: EncodedItem, part: slice = slice(None)) -> TokenBlock:

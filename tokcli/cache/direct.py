@@ -8,85 +8,118 @@ row's checksum.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from tokcli.cache.codec import Codec
+from tokcli.cache.parquet import DAMAGE, columns_of
+from tokcli.cache.row import StoredRow
+from tokcli.errors import IntegrityError
+
 DIRECT = ("source", "coords", "tokens")
 """Blobs that every row has, in the order in which they lie in the file."""
+
+_TELLING = ("num_tokens", "dtype", "hidden_size", "deepstack_levels")
+"""What tells the sizes of a row's blobs."""
 
 PREFIX = 4
 """Bytes of a value's length, before it."""
 
-
 Offsets: TypeAlias = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where in a file the blobs of a row group lie."""
-
-    pages: dict[str, tuple[int, int]]
-    """Where the page of all rows' values begins, its header first, and where it ends, by name."""
-    values: dict[str, tuple[Offsets, Offsets]]
-    """Where the value of each row begins, its length first, and how many bytes it has, by name."""
-
-
 class BlobPlaces:
-    """What a shard's footer tells of where ``DIRECT`` blobs lie."""
+    """Where the ``DIRECT`` blobs of a shard's rows lie, where all of these are stored alike; made by ``of``."""
 
-    def __init__(self, metadata: pq.FileMetaData) -> None:
+    def __init__(self, metadata: pq.FileMetaData, counts: Offsets, like: StoredRow) -> None:
+        self.counts = counts
+        """(R,): tokens of every row."""
+        self.like = like
+        """A row of which ``dtype``, ``hidden_size`` and levels were read, which are those of all."""
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        rows = np.array([group.num_rows for group in groups], np.int64)
+        ends = np.cumsum(rows)
+        self.starts: list[int] = [0, *ends.tolist()]
+        """First row of every row group, and the number of rows."""
+        self.pages: dict[str, Offsets] = {}
+        """(G, 2): where the page of all values of a row group begins, its header first, and where it ends, by name."""
+        self.values: dict[str, tuple[Offsets, Offsets]] = {}
+        """(R,): where the value of each row begins, its length first, and how many bytes it has, by name."""
+        plain = rows > 0
         numbers = {metadata.schema.column(number).path: number for number in range(metadata.num_columns)}
-        self._metadata = metadata
-        self._numbers = {name: numbers[name] for name in DIRECT}
+        group_of, sizes = np.repeat(np.arange(len(groups)), rows), like.blob_sizes(counts)
+        for name in DIRECT:
+            chunks = [group.column(numbers[name]) for group in groups]
+            pages = np.array([(c.data_page_offset, c.total_compressed_size) for c in chunks], np.int64).reshape(-1, 2)
+            pages[:, 1] += pages[:, 0]
+            upto = np.cumsum(sizes[name] + PREFIX)
+            begins = (pages[:, 1] - upto[ends - 1])[group_of] + upto - sizes[name] - PREFIX
+            plain &= [c.compression == "UNCOMPRESSED" and not c.has_dictionary_page for c in chunks]
+            plain &= begins[ends - rows] >= pages[:, 0]
+            self.pages[name], self.values[name] = pages, (begins, sizes[name])
+        self.plain: list[bool] = plain.tolist()
+        """Of each row group whether it may be laid out as tokcli writes it."""
 
-    def of_group(self, group: int, sizes: Mapping[str, Offsets]) -> Places | None:
-        """The places in a row group whose rows' blobs have these sizes by name; None where it is not laid out as tokcli
-        writes them."""
-        row_group = self._metadata.row_group(group)
-        places = Places({}, {})
-        for name, number in self._numbers.items():
-            chunk, lengths = row_group.column(number), sizes[name]
-            page = chunk.data_page_offset, chunk.data_page_offset + chunk.total_compressed_size
-            begins = page[1] - np.cumsum((lengths + PREFIX)[::-1])[::-1]
-            plain = chunk.compression == "UNCOMPRESSED" and not chunk.has_dictionary_page
-            if not plain or begins[0] < page[0]:
-                return None
-            places.pages[name], places.values[name] = page, (begins, lengths)
-        return places
+    @classmethod
+    def of(cls, file: pq.ParquetFile, codec: Codec | None) -> Self | None:
+        """None where what tells of the places is damaged or missing: whoever reads the row that it is in says so."""
+        with contextlib.suppress(*DAMAGE, IntegrityError):
+            names = [name for name in _TELLING if name in file.schema_arrow.names]
+            like = StoredRow(columns_of(file.read_row_group(0, columns=names, use_threads=False)), 0, codec)
+            counts = file.read(columns=["num_tokens"], use_threads=False)["num_tokens"]
+            return cls(file.metadata, counts.to_numpy().astype(np.int64), like)
+        return None
 
 
 class DirectReader:
     """A shard of a local disk, open beside pyarrow's reader of it."""
 
-    def __init__(self, path: Path, *, memory_map: bool = False) -> None:
-        """``memory_map`` is about ``read`` alone. Raises ``OSError`` where the file can't be opened."""
+    def __init__(self, path: Path) -> None:
+        """Raises ``OSError`` where the file can't be opened."""
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        # Caches are let go of, not closed.
-        self.close = weakref.finalize(self, os.close, self._file)
-        self._whole = _mapped(path, os.fstat(self._file).st_size) if memory_map else None
+        # Caches are let go of, not closed; and who reads on must not find the file closed, or another in its place.
+        weakref.finalize(self, os.close, self._file)
 
     def read(self, begin: int, end: int) -> npt.NDArray[np.uint8]:
-        """These bytes, in memory of their own, or where the mapped file has them.
+        """These bytes, in memory of their own.
 
         Raises ``OSError`` where the file can't be read, ``ValueError`` where it is shorter than it was.
         """
-        if self._whole is not None:
-            if (size := os.fstat(self._file).st_size) < end:
-                raise ValueError(f"{size} of {end} bytes are left")
-            return self._whole[begin:end]
         content = np.empty(end - begin, np.uint8)
         self._fill([content], begin)
         return content
 
-    def blobs(self, places: Places, row: int) -> dict[str, npt.NDArray[np.uint8]] | None:
+    def mapped(self) -> Callable[[int, int], npt.NDArray[np.uint8]]:
+        """The same as ``read``, from the file mapped into memory anew. What is written there is the process's own.
+
+        The mapping holds no file open, and lives as long as any tensor over it does. Raises ``OSError`` where the file
+        can't be mapped.
+        """
+        import torch
+
+        size = os.fstat(self._file).st_size
+        try:
+            # By the open file: its name may be another's by now.
+            whole = torch.from_file(f"/dev/fd/{self._file}", shared=False, size=size, dtype=torch.uint8).numpy()
+        except RuntimeError as error:
+            raise OSError(f"can't be mapped: {str(error).splitlines()[0]}") from error
+
+        def read(begin: int, end: int) -> npt.NDArray[np.uint8]:
+            if (left := os.fstat(self._file).st_size) < end:
+                raise ValueError(f"{left} of {end} bytes are left")
+            return whole[begin:end]
+
+        return read
+
+    def blobs(self, places: BlobPlaces, row: int) -> dict[str, npt.NDArray[np.uint8]] | None:
         """Blobs of one row by name, in memory of their own; None where a length is not the one that is written there.
 
         Raises ``OSError`` where the file can't be read, ``ValueError`` where it is shorter than it was.
@@ -106,13 +139,3 @@ class DirectReader:
         wanted, found = sum(map(len, parts)), os.preadv(self._file, parts, begin)
         if found < wanted:
             raise ValueError(f"{found} of {wanted} bytes are left at {begin}")
-
-
-def _mapped(path: Path, size: int) -> npt.NDArray[np.uint8]:
-    """A whole file, of which what is written to becomes the process's own.
-
-    Unlike ``mmap`` it holds no file open, and may live as long as any tensor over it does.
-    """
-    import torch
-
-    return torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from bisect import bisect_right
@@ -11,19 +10,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tokcli.cache.codec import Codec
-from tokcli.cache.direct import DIRECT, BlobPlaces, DirectReader, Places
+from tokcli.cache.direct import DIRECT, BlobPlaces, DirectReader
 from tokcli.cache.layout import Shard
 from tokcli.cache.manifest import Manifest
 from tokcli.cache.parquet import columns_of, open_shard, parquet_file, reading
 from tokcli.cache.row import Columns, StoredRow
 from tokcli.cache.schema import BLOBS, CHECKSUM
 from tokcli.cache.small import HELD_BYTES, SmallColumns
-from tokcli.errors import IntegrityError
 from tokcli.storage import RemotePath
 
 MAX_OPEN = 256
@@ -32,14 +29,14 @@ MAX_OPEN = 256
 
 @dataclass(frozen=True)
 class _Group:
-    """A row group whose columns were read, or those of them that ``places`` does not tell of."""
+    """A row group of which columns were read."""
 
     columns: Columns
     first: int
     """Row of the columns at which the group begins."""
     count: int
-    places: Places | None = None
-    """Where the blobs of its rows lie, which are read as they are asked for."""
+    direct: bool = False
+    """Whether ``DIRECT`` blobs of its rows are read as they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +51,16 @@ class _Open:
 
     def close(self) -> None:
         self.file.close()
-        if self.direct is not None:
-            self.direct[-1].close()
         if self.unchecked is not None:
             self.unchecked.close()
 
-    def group(self, number: int, codec: Codec | None) -> _Group:
+    def group(self, number: int) -> _Group:
         """A row group. Blobs that their checksums cover are not checked here as well, which would take as long as
         reading them."""
-        count = self.starts[number + 1] - self.starts[number]
-        if self.direct is not None:
-            small, blobs, _ = self.direct
-            columns, first = small.group(number)
-            # Whoever decodes a row tells what is wrong with it.
-            with contextlib.suppress(IntegrityError):
-                counts = columns["num_tokens"].to_numpy()[first : first + count].astype(np.int64)
-                sizes = StoredRow(columns, first, codec).blob_sizes(counts)
-                if (places := blobs.of_group(number, sizes)) is not None:
-                    return _Group(columns, first, count, places)
-        return self.read(number)
+        if self.direct is None or not self.direct[1].plain[number]:
+            return self.read(number)
+        columns, first = self.direct[0].group(number)
+        return _Group(columns, first, self.starts[number + 1] - self.starts[number], direct=True)
 
     def read(self, number: int) -> _Group:
         """A row group, as pyarrow reads it."""
@@ -99,6 +87,12 @@ class ShardFiles:
             with self._guard():
                 stored = self._row(shard, row, what)
             yield stored
+
+    def direct(self, shard: int) -> tuple[BlobPlaces, DirectReader] | None:
+        """Where the blobs of a shard lie, and what reads them; None where they are left to pyarrow."""
+        with self._guard():
+            opened = self._opened(shard).direct
+        return None if opened is None else opened[1:]
 
     def columns(self, shard: int, *, leave_out: Sequence[str]) -> pa.Table:
         """Whole columns of a shard but for those named."""
@@ -128,16 +122,15 @@ class ShardFiles:
         path, file = self._shards[shard].path, open_shard(self._shards[shard], self._manifest)
         sizes = (file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
         starts = list(accumulate(sizes, initial=0))
-        names = file.schema_arrow.names
         opened = _Open(file, starts)
-        if CHECKSUM in names:
+        if CHECKSUM in file.schema_arrow.names:
             with reading(path):
                 if isinstance(path, RemotePath):
                     opened = replace(opened, unchecked=parquet_file(path, file.metadata, checked=False, like=file))
-                else:
-                    held_bytes = HELD_BYTES // len(self._shards)
-                    small = SmallColumns(file, [name for name in names if name not in DIRECT], starts, held_bytes)
-                    opened = replace(opened, direct=(small, BlobPlaces(file.metadata), DirectReader(path)))
+                elif (places := BlobPlaces.of(file, self._codec)) is not None:
+                    names = [name for name in file.schema_arrow.names if name not in DIRECT]
+                    small = SmallColumns(file, names, starts, HELD_BYTES // len(self._shards))
+                    opened = replace(opened, direct=(small, places, DirectReader(path)))
         self._open[shard] = opened
         return opened
 
@@ -147,9 +140,9 @@ class ShardFiles:
         place = row - opened.starts[number]
         with reading(self._shards[shard].path, what):
             group = self._group(shard, number)
-            if opened.direct is not None and group.places is not None:
-                blobs = opened.direct[-1].blobs(group.places, place)
-                if blobs is not None:
+            if opened.direct is not None and group.direct:
+                _, places, reader = opened.direct
+                if (blobs := reader.blobs(places, row)) is not None:
                     return StoredRow(group.columns, group.first + place, self._codec, blobs, owned=True)
                 group = self._keep(shard, number, opened.read(number))
         return StoredRow(group.columns, group.first + place, self._codec, owned=group.count == 1)
@@ -158,9 +151,9 @@ class ShardFiles:
         if self._last is not None and self._last[:2] == (shard, number):
             return self._last[2]
         self._last = None
-        return self._keep(shard, number, self._opened(shard).group(number, self._codec))
+        return self._keep(shard, number, self._opened(shard).group(number))
 
     def _keep(self, shard: int, number: int, group: _Group) -> _Group:
-        given_away = group.places is None and group.count == 1  # the buffers of a lone row
+        given_away = not group.direct and group.count == 1  # the buffers of a lone row
         self._last = None if given_away else (shard, number, group)
         return group

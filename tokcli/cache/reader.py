@@ -120,7 +120,7 @@ class Cache:
         """
         from tokcli.cache.blocks import token_blocks
 
-        return token_blocks(self, check=check, memory_map=memory_map)
+        return token_blocks(self, self._files, check=check, memory_map=memory_map)
 
     def ids(self) -> list[str]:
         """Ids of the finished items in the order in which they were written."""

@@ -110,7 +110,7 @@ class _HashingFile:
     """A file for writing that hashes what goes through it; what pyarrow asks of a file object, no more."""
 
     def __init__(self, path: Path) -> None:
-        self._file: BinaryIO = path.open("xb", buffering=1 << 20)
+        self._file: BinaryIO = path.open("xb", buffering=4 << 20)
         self._hash = blake3()
 
     @property
