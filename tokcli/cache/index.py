@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tokcli.cache.layout import Shard, list_shards
 from tokcli.cache.manifest import Manifest
@@ -77,7 +76,7 @@ def _places(shard: Shard, number: int, table: pa.Table) -> list[tuple[str, Place
     if shard.table == "errors":
         return [(item_id, Place(number, row, 1)) for row, item_id in enumerate(ids)]
     chunks, totals = table["chunk"].to_pylist(), table["num_chunks"].to_pylist()
-    starts = pc.indices_nonzero(pc.equal(table["chunk"], 0)).to_pylist()
+    starts = [row for row, chunk in enumerate(chunks) if chunk == 0]
     places = []
     for first, stop in zip(starts, [*starts[1:], len(ids)]):
         count = stop - first
