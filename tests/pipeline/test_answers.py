@@ -60,6 +60,18 @@ def test_a_torn_last_line_is_asked_again(tmp_path: Path, suffix: str) -> None:
     assert [entry["id"] for entry in read(path)] == ["clip1", "clip2"]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_run_killed_behind_its_last_answer_is_finished_by_the_next(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"answers{suffix}"
+    killed = AnswerFile(path, IDENTITY, overwrite=False)
+    killed.append([row(1), row(2)])
+    killed.close()
+    again = AnswerFile(path, IDENTITY, overwrite=False)
+    again.finish()  # there is nothing left to ask
+    assert [entry["id"] for entry in read(path)] == ["clip1", "clip2"]
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_answers_about_a_changed_file_are_asked_again(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"answers{suffix}"

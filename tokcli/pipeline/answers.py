@@ -124,13 +124,12 @@ class AnswerFile:
         self.done.update(key_of(row) for row in rows)
 
     def finish(self) -> None:
-        """Make the output complete: csv and parquet are written at once from all rows."""
-        if self._file is None:
-            return
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._file = None
-        if self.journal == self.path:
+        """Make the output complete: csv and parquet are written at once from all rows, an earlier run's too."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._file = None
+        if self.journal == self.path or not self.journal.exists():
             return
         rows = self._read_journal()
         write_atomically(self.path, _as_csv(rows) if self.path.suffix == ".csv" else _as_parquet(rows))
