@@ -166,3 +166,20 @@ def test_run_does_all_steps_and_resumes(tokcli: Tokcli, tmp_path: Path, monkeypa
     second = [json.loads(line) for line in tokcli(*arguments).stdout.splitlines()]
     assert (second[1]["done"], second[1]["skipped"]) == (0, 2)
     assert [row["answer"] for row in second[2:]] == [row["answer"] for row in first[2:]]
+
+
+def test_run_goes_on_behind_a_step_that_some_items_failed_in(
+    tokcli: Tokcli, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("media").mkdir()
+    Path("media/clip.mp4").write_bytes(next(clips.glob("static*.mp4")).read_bytes())
+    Path("media/bad.mp4").write_bytes(b"nothing")
+    Path("recipe.yaml").write_text(
+        "compress: {inputs: [media], output: cache, workers: 1}\n"
+        "infer: {cache: cache, prompt: ['What color is it?'], output: answers.jsonl}\n"
+    )
+    done = tokcli("run", "recipe.yaml")
+    assert done.code == 3
+    rows = [json.loads(line) for line in Path("answers.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["media/clip.mp4"]

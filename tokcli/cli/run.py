@@ -30,6 +30,7 @@ def run(
     """Run a YAML recipe.
 
     Does render, compress, derive, infer and eval as far as it names them; safe to repeat.
+    Items that fail in one step do not keep the next from its work; the exit code is 3 then.
 
     [dim]tokcli run recipes/demo.yaml[/dim]
     [dim]tokcli run nightly.yaml --set compress.keep=0.1 --set compress.output=/data[/dim]
@@ -37,23 +38,24 @@ def run(
     from tokcli.recipe import load_recipe
 
     steps = load_recipe(Path(recipe), key_values(settings or [], example="compress.keep=0.1"))
-    code = 0
+    codes = [0]
     if steps.render is not None:
         _title("render", quiet)
         run_render(steps.render, quiet, as_json)
+    # Every step does its work, whatever failed in one before: the items that are there are worth asking about.
     if steps.compress is not None:
         _title("compress", quiet)
-        code = exit_code(run_compress(steps.compress, quiet, as_json), steps.compress)
+        codes.append(exit_code(run_compress(steps.compress, quiet, as_json), steps.compress))
     if steps.derive is not None:
         _title("derive", quiet)
-        code = code or exit_code(run_derive(steps.derive, quiet, as_json), steps.derive)
+        codes.append(exit_code(run_derive(steps.derive, quiet, as_json), steps.derive))
     if steps.infer is not None:
         _title("infer", quiet)
-        code = code or infer_exit_code(run_infer(steps.infer, quiet, as_json), steps.infer)
+        codes.append(infer_exit_code(run_infer(steps.infer, quiet, as_json), steps.infer))
     if steps.eval is not None:
         _title("eval", quiet)
-        code = code or eval_exit_code(run_eval(steps.eval, quiet, as_json), steps.eval)
-    raise typer.Exit(code)
+        codes.append(eval_exit_code(run_eval(steps.eval, quiet, as_json), steps.eval))
+    raise typer.Exit(max(codes))
 
 
 def _title(step: str, quiet: bool) -> None:
