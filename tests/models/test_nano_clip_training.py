@@ -17,6 +17,7 @@ from tokcli.models.nano.curriculum import ALL
 from tokcli.models.nano.language import answer_scores
 from tokcli.models.nano.prompts import draw_other
 from tokcli.models.nano_clip.bank import change_of, frames_for_tower, sample
+from tokcli.models.nano_clip.evaluate import CHECKPOINT
 from tokcli.models.nano_clip.language import build_prompt
 from tokcli.models.nano_clip.start import cosines, places
 from tokcli.models.nano_clip.tower import LABELS, a_moment, measures
@@ -41,6 +42,15 @@ def untrained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, Any]
     assert [line.split()[0] for line in lines] == ["tower", "tower", "bank", "language", "language", "saved"]
     model = AutoModelForImageTextToText.from_pretrained(out, dtype=torch.float32)
     return out, model.eval(), AutoTokenizer.from_pretrained(out)
+
+
+def test_a_run_writes_the_files_that_are_bundled(untrained: tuple[Path, Any, Any]) -> None:
+    folder, _, _ = untrained
+    assert {file.name for file in folder.iterdir()} == {file.name for file in CHECKPOINT.iterdir()}
+    for file in CHECKPOINT.iterdir():
+        if file.name != "model.safetensors":
+            assert (folder / file.name).read_bytes() == file.read_bytes(), file.name
+    assert (folder / "model.safetensors").stat().st_mode & 0o777 == 0o644
 
 
 def test_questions_packed_together_are_answered_as_if_asked_alone(untrained: tuple[Path, Any, Any]) -> None:

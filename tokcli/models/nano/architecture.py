@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from tokcli.models.settings import Settings
 from tokcli.models.sizing import PixelBounds
@@ -52,25 +59,35 @@ WORDS = (
     "star diamond"
 )
 
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{- '<|im_start|>' + message['role'] + '\n' -}}"
-    "{%- if message['content'] is string -%}{{- message['content'] -}}"
-    "{%- else -%}"
-    "{%- for part in message['content'] -%}"
+
+def chat_template(media: str) -> str:
+    """Return Qwen2.5-VL's, without the system prompt that Qwen adds where the user gives none.
+
+    ``media`` is the ``if`` for a part of a message that is no text, with the placeholder that stands for it.
+    """
+    return (
+        "{%- for message in messages -%}"
+        "{{- '<|im_start|>' + message['role'] + '\n' -}}"
+        "{%- if message['content'] is string -%}{{- message['content'] -}}"
+        "{%- else -%}"
+        "{%- for part in message['content'] -%}"
+        f"{media}"
+        "{%- elif 'text' in part -%}{{- part['text'] -}}"
+        "{%- endif -%}"
+        "{%- endfor -%}"
+        "{%- endif -%}"
+        "{{- '<|im_end|>\n' -}}"
+        "{%- endfor -%}"
+        "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
+    )
+
+
+CHAT_TEMPLATE = chat_template(
     "{%- if part['type'] == 'image' or 'image' in part or 'image_url' in part -%}"
     "{{- '<|vision_start|><|image_pad|><|vision_end|>' -}}"
     "{%- elif part['type'] == 'video' or 'video' in part -%}"
     "{{- '<|vision_start|><|video_pad|><|vision_end|>' -}}"
-    "{%- elif 'text' in part -%}{{- part['text'] -}}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- endif -%}"
-    "{{- '<|im_end|>\n' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
 )
-"""Qwen2.5-VL's, without the system prompt that Qwen adds where the user gives none."""
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
@@ -152,7 +169,17 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
 
 
 def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the whole checkpoint folder; weights as bfloat16, which is what real models are stored in."""
+    """Write the whole checkpoint folder."""
+    write_folder(model, tokenizer, folder, _processor_files())
+
+
+def write_folder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path, files: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint folder, with ``files`` (name to content) as JSON.
+
+    Weights are stored as bfloat16, which is what real models are stored in.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     end = [model.config.text_config.eos_token_id, model.config.text_config.pad_token_id]
     model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=end[1])
@@ -160,7 +187,7 @@ def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokeniz
     # safetensors keeps the file to its owner; a package's files are for all to read.
     (folder / "model.safetensors").chmod(0o644)
     tokenizer.save_pretrained(folder)
-    for name, content in _processor_files().items():
+    for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoModelForImageTextToText, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers import Qwen2_5_VLForConditionalGeneration as Model
 
 from tokcli.models.nano.architecture import REFUSAL
@@ -21,6 +20,7 @@ from tokcli.models.nano.bank import SeenClip, sample, see
 from tokcli.models.nano.clips import frames_of
 from tokcli.models.nano.language import Prompt, answer_scores, build_prompt
 from tokcli.models.nano.prompts import OTHER_PROMPTS
+from tokcli.models.nano.scripts import run_evaluation
 from tokcli.synthetic import QUESTION_KINDS, Question, Scene, make_scene, questions, scene_kinds
 
 CHECKPOINT = Path(__file__).parent / "checkpoint"
@@ -170,18 +170,14 @@ def unseen(model: Model, fps: float, count: int) -> Iterator[SeenClip]:
         yield see(model, scene, frames_of(scene, times, np.random.default_rng(scene.seed)), rate)
 
 
+def tables(model: Model, folder: Path, scenes: int) -> Iterator[str]:
+    """Yield the tables, a line of Markdown at a time."""
+    yield from measure(model, AutoTokenizer.from_pretrained(folder), scenes)
+
+
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT)
-    parser.add_argument("--scenes", type=int, default=2000, help="how many unseen clips and stills (default 2000)")
-    parser.add_argument("--threads", type=int, help="default: all cores")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    model = AutoModelForImageTextToText.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
-    for line in measure(model, AutoTokenizer.from_pretrained(options.checkpoint), options.scenes):
-        print(line, flush=True)
+    run_evaluation(__doc__, CHECKPOINT, tables)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import json
 from pathlib import Path
 
-import torch
-from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
+from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from tokcli.models.nano.architecture import PIXELS as NANO_PIXELS
 from tokcli.models.nano.architecture import build_tokenizer as build_nano_tokenizer
+from tokcli.models.nano.architecture import chat_template, write_folder
 from tokcli.models.settings import Settings
 from tokcli.models.sizing import FixedSize
 
@@ -30,21 +28,7 @@ PIXELS = Settings(
 )
 """Every frame becomes 192 x 192 pixels, whatever its shape, and 8 x 8 tokens."""
 
-CHAT_TEMPLATE = (
-    "{%- for message in messages -%}"
-    "{{- '<|im_start|>' + message['role'] + '\n' -}}"
-    "{%- if message['content'] is string -%}{{- message['content'] -}}"
-    "{%- else -%}"
-    "{%- for part in message['content'] -%}"
-    "{%- if part['type'] in ('image', 'video') -%}{{- '<image>\n' -}}"
-    "{%- elif 'text' in part -%}{{- part['text'] -}}"
-    "{%- endif -%}"
-    "{%- endfor -%}"
-    "{%- endif -%}"
-    "{{- '<|im_end|>\n' -}}"
-    "{%- endfor -%}"
-    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\n' -}}{%- endif -%}"
-)
+CHAT_TEMPLATE = chat_template("{%- if part['type'] in ('image', 'video') -%}{{- '<image>\n' -}}")
 """nano's, with LLaVA's placeholder; a video is the same placeholder."""
 
 
@@ -96,14 +80,7 @@ def build_config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
 
 
 def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write the whole checkpoint folder; weights as bfloat16, which is what real models are stored in."""
-    folder.mkdir(parents=True, exist_ok=True)
-    end = [model.config.text_config.eos_token_id, model.config.text_config.pad_token_id]
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=end, pad_token_id=end[1])
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(folder)
-    # safetensors keeps the file to its owner; a package's files are for all to read.
-    (folder / "model.safetensors").chmod(0o644)
-    tokenizer.save_pretrained(folder)
+    """Write the whole checkpoint folder."""
     processor = {
         "image_processor_type": "CLIPImageProcessor",
         "processor_class": "LlavaProcessor",
@@ -118,6 +95,5 @@ def save(model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFas
         "image_mean": list(PIXELS.mean),
         "image_std": list(PIXELS.std),
     }
-    names = {"preprocessor_config.json": processor, "processor_config.json": {"processor_class": "LlavaProcessor"}}
-    for name, content in names.items():
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    files = {"preprocessor_config.json": processor, "processor_config.json": {"processor_class": "LlavaProcessor"}}
+    write_folder(model, tokenizer, folder, files)

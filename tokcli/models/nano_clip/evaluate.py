@@ -5,16 +5,15 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import AutoModelForImageTextToText, AutoTokenizer, LlavaForConditionalGeneration
+from transformers import AutoTokenizer, LlavaForConditionalGeneration
 
 from tokcli.models.nano.bank import SeenClip
 from tokcli.models.nano.evaluate import Case, keep_all, keep_changed, keep_random, measure, unseen_scenes
+from tokcli.models.nano.scripts import run_evaluation
 from tokcli.models.nano_clip.bank import MAX_FRAMES, frames_for_tower, sample, see
 from tokcli.models.nano_clip.language import build_prompt
 
@@ -44,16 +43,7 @@ def tables(model: LlavaForConditionalGeneration, folder: Path, scenes: int) -> I
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT)
-    parser.add_argument("--scenes", type=int, default=2000, help="how many unseen clips and stills (default 2000)")
-    parser.add_argument("--threads", type=int, help="default: all cores")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    model = AutoModelForImageTextToText.from_pretrained(options.checkpoint, dtype=torch.float32).eval()
-    for line in tables(model, options.checkpoint, options.scenes):
-        print(line, flush=True)
+    run_evaluation(__doc__, CHECKPOINT, tables)
 
 
 if __name__ == "__main__":
