@@ -7,7 +7,7 @@ user's own columns, which other programs may change and turn into other types. `
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,7 +21,7 @@ Bytes: TypeAlias = Any
 """A buffer of Arrow's, an array, or None for a null."""
 
 
-def row_checksum(row: StoredRow, blob: Callable[[str], Bytes], head: dict[str, Any] | None = None) -> int:
+def row_checksum(row: StoredRow, blob: Callable[[str], Bytes], head: Mapping[str, Any] | None = None) -> int:
     """CRC-32 of a row of the data table. ``blob`` gives a binary column's bytes; ``head`` the small columns."""
     head = row.head() if head is None else head
     small = {name: head[name] for name in CHECKED if name in head}
@@ -38,7 +38,7 @@ def row_checksum(row: StoredRow, blob: Callable[[str], Bytes], head: dict[str, A
     return crc
 
 
-def checksum_problem(row: StoredRow, head: dict[str, Any] | None = None) -> str | None:
+def checksum_problem(row: StoredRow, head: Mapping[str, Any] | None = None) -> str | None:
     """What is wrong with a row that carries its checksum; None where nothing is, or where it carries none."""
     head = row.head() if head is None else head
     told = head.get(CHECKSUM)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,7 @@ def decode_item(rows: Iterator[StoredRow]) -> EncodedItem:
     )
 
 
-def _tensors(first: StoredRow, rest: Iterator[StoredRow], head: dict[str, Any]) -> dict[str, torch.Tensor]:
+def _tensors(first: StoredRow, rest: Iterator[StoredRow], head: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """``tokens``, ``coords``, ``mass`` and ``source`` of the whole item."""
     import torch
 
@@ -97,7 +97,7 @@ def _tensors(first: StoredRow, rest: Iterator[StoredRow], head: dict[str, Any]) 
 
 
 def _row_tensors(
-    row: StoredRow, number: int, item_id: str, head: dict[str, Any] | None = None
+    row: StoredRow, number: int, item_id: str, head: Mapping[str, Any] | None = None
 ) -> dict[str, torch.Tensor]:
     """Tensors over one row's buffers, after checking that the row is in its place."""
     import torch

@@ -41,27 +41,28 @@ class Columns(dict[str, pa.Array]):
 
     def __init__(self, arrays: Mapping[str, pa.Array]) -> None:
         super().__init__(arrays)
-        self.light = [name for name in arrays if name not in _HEAVY]
-        """Names of small columns."""
-        self._runs: dict[str, tuple[int, list[Any]]] = {}
-        self._single: dict[str, tuple[int, Any]] = {}
+        self.meta = [name for name in arrays if name.startswith(META_PREFIX)]
+        """Names of the user's own columns."""
+        self._light = [(name, array) for name, array in arrays.items() if name not in _HEAVY]
+        self._run: tuple[int, list[dict[str, Any]]] = -1, []
+        self._single: tuple[int, dict[str, Any]] = -1, {}
         self._blobs: dict[str, _Blobs] = {}
         self._numbers: dict[str, _Numbers] = {}
 
-    def value(self, name: str, number: int) -> Any:
-        """A small column's value as a Python object. Raises ``KeyError`` for an unknown column."""
+    def head(self, number: int) -> Mapping[str, Any]:
+        """All small columns of a row as Python objects, by name."""
         run, place = divmod(number, _RUN)
-        known = self._runs.get(name)
-        if known is not None and known[0] == run:
-            return known[1][place]
-        single = self._single.get(name)
-        if single is None or single[0] // _RUN != run:
-            single = self._single[name] = number, self[name][number].as_py()
-        if single[0] == number:
-            return single[1]
-        values = self[name].slice(run * _RUN, _RUN).to_pylist()
-        self._runs[name] = run, values
-        return values[place]
+        if self._run[0] != run:
+            last, values = self._single
+            if last == number:
+                return values
+            if last < 0 or last // _RUN != run:
+                self._single = number, {name: array[number].as_py() for name, array in self._light}
+                return self._single[1]
+            columns = [array.slice(run * _RUN, _RUN).to_pylist() for _, array in self._light]
+            names = [name for name, _ in self._light]
+            self._run = run, [dict(zip(names, values)) for values in zip(*columns)]
+        return self._run[1][place]
 
     def blob(self, name: str, number: int) -> pa.Buffer | None:
         """A binary column's bytes, not copied: a scalar of Arrow's would own a copy of them."""
@@ -111,20 +112,19 @@ class StoredRow:
 
     def __getitem__(self, name: str) -> Any:
         """The value of a column as a Python object. Raises ``KeyError`` for an unknown column."""
-        return self._columns.value(name, self._number)
+        return self._columns[name][self._number].as_py() if name in _HEAVY else self.head()[name]
 
     def levels(self) -> int:
         """DeepStack levels beside each token."""
         return int(self["deepstack_levels"]) if "deepstack_levels" in self._columns else 0
 
-    def head(self) -> dict[str, Any]:
+    def head(self) -> Mapping[str, Any]:
         """All small columns."""
-        return {name: self._columns.value(name, self._number) for name in self._columns.light}
+        return self._columns.head(self._number)
 
     def metadata(self) -> dict[str, Any]:
         """The user's own columns, without their prefix."""
-        names = (name for name in self._columns if name.startswith(META_PREFIX))
-        return {name.removeprefix(META_PREFIX): self[name] for name in names}
+        return {name.removeprefix(META_PREFIX): self[name] for name in self._columns.meta}
 
     def buffer(self, name: str) -> Bytes | None:
         """The bytes of a blob, not copied."""

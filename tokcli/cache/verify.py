@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -125,7 +125,7 @@ class _RowChecks:
     def __init__(self, shard: Shard, manifest: Manifest) -> None:
         self._shard = shard
         self._digest = manifest.digest
-        self._item: dict[str, Any] | None = None
+        self._item: Mapping[str, Any] | None = None
         self._next_chunk = 0
         self._tokens = 0
         self._last_coords: tuple[int, ...] = ()
@@ -166,7 +166,7 @@ class _RowChecks:
             return
         yield from (f"{where}: {problem}" for problem in self._values(row, head))
 
-    def _values(self, row: StoredRow, head: dict[str, Any]) -> Iterator[str]:
+    def _values(self, row: StoredRow, head: Mapping[str, Any]) -> Iterator[str]:
         grids = np.array([[view["t"], view["h"], view["w"]] for view in head["views"]], np.int64).reshape(-1, 3)
         coords = row.integers("coords").reshape(-1, 4)
         view = coords[:, 0]
