@@ -59,3 +59,41 @@ def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
     )
     os.close(writing)
     assert done.returncode == 2
+
+
+def unheard(*arguments: object) -> int:
+    """The exit code of a command whose output nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([*COMMAND, *map(str, arguments)], stdout=writing, stderr=subprocess.DEVNULL)
+    os.close(writing)
+    return done.returncode
+
+
+def test_what_was_found_out_is_the_exit_code_though_nobody_reads_it(clip_cache: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    shutil.copytree(clip_cache, cache)
+    shard = next((cache / "data").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    assert unheard("verify", cache) == 5
+    assert unheard("repair", cache, "--dry-run") == 5
+    (tmp_path / "bad.mp4").write_bytes(b"nothing")
+    assert unheard("debug", tmp_path / "bad.mp4", "--json") == 3
+
+
+def test_answers_are_written_to_the_last_though_nobody_watches(clip_cache: Path, tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    ask = ("infer", clip_cache, "-p", "What color is it?", "--limit", 3, "--batch-size", 1)
+    assert unheard(*ask, "-o", answers, "--json") == 0
+    assert len(answers.read_text().splitlines()) == 3
+
+
+def test_a_recipe_is_done_to_its_end_though_nobody_watches(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    clips, cache = tmp_path / "clips", tmp_path / "cache"
+    recipe.write_text(
+        f"render: {{output: {clips}, count: 1, format: mp4}}\n"
+        f"compress: {{inputs: [{clips}], output: {cache}, workers: 1}}\n"
+    )
+    assert unheard("run", recipe) == 0
+    assert open_cache(cache).complete

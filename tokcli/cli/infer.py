@@ -8,7 +8,7 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Device, Dtype, Json, Quiet, key_values
-from tokcli.cli.output import counted, human_seconds, note, notices, plain, print_json, results, share, warn
+from tokcli.cli.output import counted, human_seconds, if_read, note, notices, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
     from tokcli.pipeline.infer import InferSummary
@@ -178,15 +178,14 @@ def infer(
         "allow_errors": allow_errors,
     }
     recipe: InferRecipe = check(InferRecipe, values, "infer", flags=True)
-    raise typer.Exit(exit_code(run_infer(recipe, quiet, as_json), recipe))
+    raise typer.Exit(run_infer(recipe, quiet, as_json))
 
 
-def exit_code(summary: InferSummary, recipe: InferRecipe) -> int:
-    return 3 if summary.failed and not recipe.allow_errors else 0
+def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> int:
+    """Run with rows on stdout (or in the recipe's output) and counts on stderr; shared with `tokcli run`.
 
-
-def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> InferSummary:
-    """Run with rows on stdout (or in the recipe's output) and counts on stderr; shared with `tokcli run`."""
+    Returns the exit code.
+    """
     from tokcli.cli.stopping import check_stop, stoppable
     from tokcli.pipeline.infer import infer as run
 
@@ -201,14 +200,17 @@ def run_infer(recipe: InferRecipe, quiet: bool, as_json: bool) -> InferSummary:
 
     def row(values: dict[str, Any]) -> None:
         check_stop()
-        if show_rows:
-            show(values)
+        if show_rows and recipe.output is None:
+            show(values)  # as long as somebody reads: they go nowhere else
+        elif show_rows:
+            with if_read():
+                show(values)
 
     with stoppable():
         summary = run(recipe, on_row=row, on_begin=begin)
     if not quiet:
         _print_summary(summary, recipe)
-    return summary
+    return 3 if summary.failed and not recipe.allow_errors else 0
 
 
 def _print_row(row: dict[str, Any]) -> None:

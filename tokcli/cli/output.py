@@ -157,8 +157,9 @@ def share(part: float, whole: float) -> str:
 
 
 def show(document: Any, as_json: bool, draw: Callable[[], None]) -> None:
-    """Print the document for machines or draw it for people."""
-    if as_json:
-        print_json(document)
-    else:
-        draw()
+    """Print the document for machines or draw it for people; what is done behind it is done though nobody reads it."""
+    with if_read():
+        if as_json:
+            print_json(document)
+        else:
+            draw()

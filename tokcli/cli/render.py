@@ -8,9 +8,10 @@ import typer
 from rich.markup import escape
 
 from tokcli.cli.options import Json, Quiet
-from tokcli.cli.output import counted, human_bytes, human_seconds, note, plain, print_json, results
+from tokcli.cli.output import counted, human_bytes, human_seconds, note, plain, results, show
 
 if TYPE_CHECKING:
+    from tokcli.pipeline.render import RenderSummary
     from tokcli.recipe import RenderRecipe
 
 
@@ -54,9 +55,10 @@ def run_render(recipe: RenderRecipe, quiet: bool, as_json: bool) -> None:
     if not quiet:
         note(f"rendering {counted(recipe.count, 'file')} of kind {recipe.kind}, seed {recipe.seed}")
     summary = run(recipe)
-    if as_json:
-        print_json(vars(summary))
-        return
+    show(vars(summary), as_json, lambda: _draw(summary))
+
+
+def _draw(summary: RenderSummary) -> None:
     results.print(
         f"[bold]{escape(plain(summary.output))}[/bold]: {counted(summary.files, 'file')},"
         f" {human_seconds(summary.media_seconds)} of video, {human_bytes(summary.bytes)},"

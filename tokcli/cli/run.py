@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tokcli.cli.compress import exit_code, run_compress
+from tokcli.cli.compress import run_compress
 from tokcli.cli.derive import run_derive
-from tokcli.cli.evaluate import exit_code as eval_exit_code
 from tokcli.cli.evaluate import run_eval
-from tokcli.cli.infer import exit_code as infer_exit_code
 from tokcli.cli.infer import run_infer
 from tokcli.cli.options import Json, Quiet, key_values
-from tokcli.cli.output import notices
+from tokcli.cli.output import if_read, notices
 from tokcli.cli.render import run_render
 
 
@@ -45,16 +43,17 @@ def run(
     # Every step does its work, whatever failed in one before: the items that are there are worth asking about.
     if steps.compress is not None:
         _title("compress", quiet)
-        codes.append(exit_code(run_compress(steps.compress, quiet, as_json), steps.compress))
+        codes.append(run_compress(steps.compress, quiet, as_json))
     if steps.derive is not None:
         _title("derive", quiet)
-        codes.append(exit_code(run_derive(steps.derive, quiet, as_json), steps.derive))
+        codes.append(run_derive(steps.derive, quiet, as_json))
     if steps.infer is not None:
         _title("infer", quiet)
-        codes.append(infer_exit_code(run_infer(steps.infer, quiet, as_json), steps.infer))
+        with if_read():  # without an output it ends when nobody reads the answers
+            codes.append(run_infer(steps.infer, quiet, as_json))
     if steps.eval is not None:
         _title("eval", quiet)
-        codes.append(eval_exit_code(run_eval(steps.eval, quiet, as_json), steps.eval))
+        codes.append(run_eval(steps.eval, quiet, as_json))
     raise typer.Exit(max(codes))
 
 
