@@ -112,8 +112,10 @@ class LlavaNextVideo(LlavaNext):
 
     def pooled_features(self, model: Any, planes: torch.Tensor) -> torch.Tensor:
         """Projected tokens (n, tokens, D) of frames (n, 3, h, w), pooled before the projector."""
-        pooled: torch.Tensor = model.model.get_video_features(planes[None], return_dict=True).pooler_output
-        return pooled.unflatten(1, (len(planes), -1))[0]
+        (frames,) = model.model.get_video_features(planes[None], return_dict=True).pooler_output
+        # Of each video (n, tokens, D), later one run of (n * tokens, D): transformers changed it.
+        tokens: torch.Tensor = frames.reshape(len(planes), -1, frames.shape[-1])
+        return tokens
 
     def placeholder(self, config: Any, kind: MediaKind) -> int:
         return AnyresAdapter.placeholder(self, config, kind)
