@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 
 from tokcli.errors import UsageError
-from tokcli.pipeline.prompts import Prompt, load_prompts, questions
+from tokcli.pipeline.prompts import ItemNames, Prompt, load_prompts, questions
 from tokcli.recipe import InferRecipe
 
 
@@ -61,6 +63,31 @@ def test_questions_pair_items_and_prompts() -> None:
         ("clips/b.mp4", "only b?"),
     ]
     assert missing == ["c.mp4"]
+
+
+def test_many_items_whose_files_have_the_same_name_are_found_at_once() -> None:
+    ids = [f"data/{number:05d}/clip.mp4" for number in range(8000)]
+    prompts = [Prompt("What?", item=item_id.removeprefix("data/")) for item_id in ids]
+    started = time.monotonic()
+    asked, missing = questions(prompts, ids)
+    assert time.monotonic() - started < 5, "in a moment, not each name by a look at all"
+    assert [question.item_id for question in asked] == ids and not missing
+
+
+def test_a_name_is_the_end_of_an_id_or_an_id_the_end_of_a_name() -> None:
+    names = ItemNames(["a/b/clip.mp4", "b/other.mp4", "lone.mp4"])
+    assert names.find("b/clip.mp4") == names.find("clip.mp4") == "a/b/clip.mp4"
+    assert names.find("/data/b/other.mp4") == "b/other.mp4"
+    assert names.find("anywhere/lone.mp4") == "lone.mp4"
+    assert names.find("c/clip.mp4") is names.find("ip.mp4") is names.find("xb/clip.mp4") is None
+
+
+def test_a_line_ends_where_a_file_has_it_and_at_no_other_sign(tmp_path: Path) -> None:
+    told = "One\u2028two\x0bthree\x85four"
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": told}, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    (tmp_path / "p.txt").write_text(f"{told}\nWhat?\n", encoding="utf-8")
+    assert [prompt.text for prompt in load(tmp_path / "p.jsonl")] == [told]
+    assert [prompt.text for prompt in load(tmp_path / "p.txt")] == [told, "What?"]
 
 
 def test_a_name_that_fits_two_items_is_not_guessed() -> None:

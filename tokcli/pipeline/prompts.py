@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,16 @@ def load_prompts(recipe: InferRecipe) -> list[Prompt]:
         raise UsageError(f"{path}: cannot read the prompts: {reason}") from None
     if path.suffix == ".json":
         return [_parse_object(text, str(path))]
-    lines = text.splitlines()
+    lines = lines_of(text)
     if not lines:
         raise UsageError(f"{path}: no prompts in it; write one a line")
     parse = _parse_object if path.suffix in (".jsonl", ".ndjson") else _parse_line
     return [parse(line, f"{path}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as files have them: what else Unicode calls the end of a line, ``str.splitlines`` too, may be in a text."""
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _parse_line(line: str, where: str) -> Prompt:
@@ -132,13 +138,24 @@ class ItemNames:
 
     def __init__(self, ids: Iterable[str]) -> None:
         self.ids = set(ids)
-        self.by_name: dict[str, list[str]] = {}
-        for item_id in self.ids:
-            self.by_name.setdefault(item_id.rsplit("/", 1)[-1], []).append(item_id)
 
     def find(self, name: str) -> str | None:
+        """The one id that ``name`` is, that ends with it, or that it ends with; None for none or several."""
         if name in self.ids:
             return name
-        candidates = self.by_name.get(name.rsplit("/", 1)[-1], [])
-        matching = [item_id for item_id in candidates if item_id.endswith("/" + name) or name.endswith("/" + item_id)]
+        matching = [*self._by_end.get(name, ()), *(end for end in _ends(name) if end in self.ids)]
         return matching[0] if len(matching) == 1 else None
+
+    @cached_property
+    def _by_end(self) -> dict[str, list[str]]:
+        """Ids by each of their ends, so that a name costs no look at all ids whose files are called alike."""
+        found: dict[str, list[str]] = {}
+        for item_id in self.ids:
+            for end in _ends(item_id):
+                found.setdefault(end, []).append(item_id)
+        return found
+
+
+def _ends(path: str) -> Iterator[str]:
+    """What follows each slash."""
+    return (path[place + 1 :] for place, sign in enumerate(path) if sign == "/")

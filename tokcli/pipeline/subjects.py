@@ -12,7 +12,7 @@ from blake3 import blake3
 
 from tokcli.cache import Cache
 from tokcli.errors import UsageError, nearest
-from tokcli.pipeline.prompts import ItemNames
+from tokcli.pipeline.prompts import ItemNames, lines_of
 from tokcli.pipeline.templates import listed
 from tokcli.recipe import InferRecipe
 
@@ -102,7 +102,7 @@ def named(rows: Sequence[Mapping[str, Any]], texts: Sequence[str], cache: str) -
 
 def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read the ids: {getattr(error, 'strerror', None) or error}") from None
     return [line.strip() for line in lines if line.strip()]
