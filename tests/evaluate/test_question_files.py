@@ -19,6 +19,15 @@ def read(path: Path, *rows: dict[str, Any], labelled: bool = True) -> list[Quest
     return read_questions(file, labelled=labelled)
 
 
+def test_a_row_ends_where_the_file_has_a_line(tmp_path: Path) -> None:
+    told = "One\u2028two\x85three"
+    file = tmp_path / "qa.jsonl"
+    row = {"id": "a.mp4", "question": told, "answer": told}
+    file.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    (question,) = read_questions(file, labelled=True)
+    assert (question.text, question.answers) == (told, (told,))
+
+
 def test_rendered_rows(tmp_path: Path) -> None:
     row = {"id": "pan-1.mp4", "kind": "count", "scene": "pan", "question": "How many? ", "answer": "3", "chance": 0.2}
     (question,) = read(tmp_path, row)

@@ -19,7 +19,7 @@ from idefics_tiny import IDEFICS3
 from llava_tiny import tiny_llava
 from native_reference import keep_rows, original_positions
 from qwen3_vl_tiny import QWEN3_VL
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiles_tiny import INTERNVL, ONEVISION
 from tiny_checkpoints import Halves, encode_item, make_checkpoint, make_info, native_model
 
@@ -28,6 +28,7 @@ from tokcli.errors import UsageError
 from tokcli.models import Request
 from tokcli.pipeline.export.as_sglang import README as SGLANG
 from tokcli.pipeline.export.as_vllm import README as VLLM
+from tokcli.pipeline.export.engine import Lines
 from tokcli.types import EncodedItem
 
 QUESTION = "what happens ?"
@@ -75,10 +76,22 @@ def requests_of(readme: str, folder: Path) -> Iterator[tuple[dict[str, Any], Any
     assert code in (folder / "README.md").read_text()
     names: dict[str, Any] = {}
     exec(code, names)
-    rows = [json.loads(line) for line in (folder / "requests.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "requests.jsonl").open(encoding="utf-8")]
     made = list(names["requests"](folder))
     assert [row["id"] for row in rows] == [item_id for item_id, _ in made]
     return zip(rows, [request for _, request in made], strict=True)
+
+
+@pytest.mark.parametrize("readme", [VLLM, SGLANG], ids=["vllm", "sglang"])
+def test_a_question_may_hold_what_unicode_calls_the_end_of_a_line(tmp_path: Path, readme: str) -> None:
+    row = {"id": "a", "question": "One\u2028two?", "file": "a.safetensors"}
+    engine = {"form": "items", "modality": "image", "prompt": "One\u2028two?", "input_ids": [1]}
+    lines = Lines(tmp_path / "requests.jsonl")
+    lines.add({**row, **engine})
+    lines.close()
+    save_file({"image": torch.zeros(1, 2), "feature": torch.zeros(1, 2)}, tmp_path / "a.safetensors")
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    assert [found["question"] for found, _ in requests_of(readme, tmp_path)] == [row["question"]]
 
 
 @torch.no_grad()

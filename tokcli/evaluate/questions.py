@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokcli.errors import UsageError
+from tokcli.pipeline.prompts import lines_of
 
 TEXT_KEYS = ("question", "prompt")
 ANSWER_KEYS = ("answer", "answers")
@@ -48,7 +49,7 @@ def read_questions(path: Path, *, labelled: bool) -> list[Question]:
     be used.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: cannot read the questions: {getattr(error, 'strerror', None) or error}") from None
     rows = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

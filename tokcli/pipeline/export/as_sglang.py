@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 def requests(folder):
     \"\"\"(id, what `Engine.generate` takes) for every request.\"\"\"
-    for line in (Path(folder) / "requests.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (Path(folder) / "requests.jsonl").open(encoding="utf-8"):
         row = json.loads(line)
         data = {"format": "precomputed_embedding", **load_file(Path(folder) / row["file"])}
         yield row["id"], {"input_ids": row["input_ids"], "image_data": [data]}

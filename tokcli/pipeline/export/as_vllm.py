@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 
 def requests(folder):
     \"\"\"(id, what `LLM.generate` takes) for every request.\"\"\"
-    for line in (Path(folder) / "requests.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (Path(folder) / "requests.jsonl").open(encoding="utf-8"):
         row = json.loads(line)
         tensors = load_file(Path(folder) / row["file"])
         if row["form"] == "prompt_embeds":
