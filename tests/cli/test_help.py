@@ -7,6 +7,8 @@ import sys
 
 import pytest
 from rich.text import Text
+from typer.core import TyperGroup, TyperOption
+from typer.main import get_command
 
 from tokcli.cli.app import app
 from tokcli.cli.help_text import help_of
@@ -50,6 +52,19 @@ def test_every_command_has_help_with_an_example(tokcli, command: str) -> None:  
     assert "--json" in result.stdout
     if command != "doctor":
         assert f"tokcli {command}" in result.stdout or command == "models"
+
+
+def test_commands_that_read_media_describe_what_they_share_alike() -> None:
+    """What one of them says of an option holds for all of them: they scan, decode and encode by the same code."""
+    group, said = get_command(app), dict[str, set[tuple[str, str | None]]]()
+    assert isinstance(group, TyperGroup)
+    for command in ("compress", "plan", "eval", "tune"):
+        for option in group.commands[command].params:
+            if isinstance(option, TyperOption):
+                said.setdefault(str(option.name), set()).add((str(option.help), option.rich_help_panel))
+    shared = ("dtype", "device", "path_col", "id_col", "limit", "fps", "num_frames", "max_frames", "resize")
+    for name in (*shared, "workers", "timeout", "retry_errors"):
+        assert len(said[name]) == 1, (name, said[name])
 
 
 def test_lines_of_prose_are_joined_and_examples_are_not() -> None:

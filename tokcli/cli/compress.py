@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,40 +21,45 @@ from tokcli.cli.guards import (
     OnError,
 )
 from tokcli.cli.options import (
+    INPUT,
     METHOD,
     RUNNING,
+    SAMPLING,
     AllowErrors,
     Also,
     Device,
     Dtype,
+    Fps,
+    IdCol,
+    Inputs,
     Json,
     Keep,
+    Limit,
+    MaxFrames,
     MaxTokens,
+    Model,
+    NumFrames,
     OneMethodImportance,
     OneMethodOptions,
+    PathCol,
     Quiet,
+    Resize,
     RetryErrors,
     Threshold,
-    key_values,
-    with_importance,
+    Workers,
+    listed,
+    method_options,
+    sampling,
 )
-from tokcli.cli.summary import print_summary
+from tokcli.cli.summary import make_caches
 from tokcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from tokcli.pipeline.progress import CompressSummary
-    from tokcli.recipe import CompressRecipe, DeriveRecipe
-
-INPUT, SAMPLING = "Input", "Sampling and limits"
+    from tokcli.recipe import CompressRecipe
 
 
 def compress(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT", help="Files, folders, globs, manifests (csv, jsonl, parquet), or URLs of these."
-        ),
-    ],
+    inputs: Inputs,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder of the token cache, or a URL.")],
     method: Annotated[
         str,
@@ -78,9 +84,7 @@ def compress(
         str | None,
         typer.Option(help="For auto: questions, .jsonl. (default: general prompts)", rich_help_panel=METHOD),
     ] = None,
-    model: Annotated[
-        str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
-    ] = "nano",
+    model: Model = "nano",
     dtype: Dtype = "auto",
     device: Device = "auto",
     tokens_dtype: Annotated[
@@ -97,24 +101,15 @@ def compress(
         str | None,
         typer.Option(help="With --codec pq4 or pq8: take the codebook of this cache.", rich_help_panel="Model"),
     ] = None,
-    fps: Annotated[float, typer.Option(help="Frames per second of video to encode.", rich_help_panel=SAMPLING)] = 1.0,
-    num_frames: Annotated[
-        int | None, typer.Option(help="This many frames of each video instead of --fps.", rich_help_panel=SAMPLING)
-    ] = None,
-    max_frames: Annotated[
-        int | None, typer.Option(help="Lower the rate of long videos to this many frames.", rich_help_panel=SAMPLING)
-    ] = None,
+    fps: Fps = 1.0,
+    num_frames: NumFrames = None,
+    max_frames: MaxFrames = None,
     limit_pixels: LimitPixels = None,
     limit_seconds: LimitSeconds = None,
     limit_frames: LimitFrames = None,
     limit_bytes: LimitBytes = None,
     decoder: Annotated[str, typer.Option(help="auto, pyav, decord or torchcodec.", rich_help_panel=SAMPLING)] = "auto",
-    resize: Annotated[
-        str,
-        typer.Option(
-            help="hf: the model's own kernel, exact; swscale: faster, other pixels.", rich_help_panel=SAMPLING
-        ),
-    ] = "hf",
+    resize: Resize = "hf",
     reuse_unchanged: Annotated[
         float | None,
         typer.Option(
@@ -124,10 +119,8 @@ def compress(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
-    path_col: Annotated[str, typer.Option(help="Manifest column with the path.", rich_help_panel=INPUT)] = "path",
-    id_col: Annotated[
-        str | None, typer.Option(help="Manifest column with the id (default: the path).", rich_help_panel=INPUT)
-    ] = None,
+    path_col: PathCol = "path",
+    id_col: IdCol = None,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +130,7 @@ def compress(
             rich_help_panel=INPUT,
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first N inputs.", rich_help_panel=INPUT)] = None,
+    limit: Limit = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an existing cache and begin anew.", rich_help_panel=RUNNING)
     ] = False,
@@ -151,10 +144,7 @@ def compress(
     min_decoded: MinDecoded = None,
     max_error_rate: MaxErrorRate = None,
     allow_errors: AllowErrors = False,
-    workers: Annotated[
-        int | None,
-        typer.Option("--num-workers", help="Decoder processes (default: the cores).", rich_help_panel=RUNNING),
-    ] = None,
+    workers: Workers = None,
     timeout: FileTimeout = 60.0,
     heartbeat: Heartbeat = 60.0,
     decoder_memory: DecoderMemory = "4GiB",
@@ -211,12 +201,12 @@ def compress(
         "keep": keep,
         "max_tokens": max_tokens,
         "threshold": threshold,
-        "options": _options(method, key_values(settings or []), importance, keep_signals),
+        "options": _options(method, settings, importance, keep_signals),
         "also": also or [],
         "seed": seed,
         "retain": retain,
         "qa": qa,
-        "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
+        "sampling": sampling(fps, num_frames, max_frames),
         "reuse_unchanged": reuse_unchanged,
         "limits": {
             "max_pixels": limit_pixels,
@@ -232,7 +222,7 @@ def compress(
         "codebook": codebook,
         "path_col": path_col,
         "id_col": id_col,
-        "columns": None if columns is None else [name.strip() for name in columns.split(",") if name.strip()],
+        "columns": listed(columns),
         "limit": limit,
         "overwrite": overwrite,
         "prune": prune,
@@ -253,15 +243,16 @@ def compress(
         "actor_gpus": actor_gpus,
     }
     recipe: CompressRecipe = check(CompressRecipe, values, "compress", flags=True)
-    summary = run_compress(recipe, quiet, as_json)
-    raise typer.Exit(exit_code(summary, recipe))
+    raise typer.Exit(run_compress(recipe, quiet, as_json))
 
 
-def _options(method: str, options: dict[str, str], importance: str | None, keep_signals: str | None) -> dict[str, str]:
+def _options(
+    method: str, settings: list[str] | None, importance: str | None, keep_signals: str | None
+) -> dict[str, str]:
     """The options of ``--set``, and those that have a flag of their own."""
     if method == "auto" and importance is not None:
         raise UsageError("method auto chooses a method with its options; leave --importance out")
-    options = with_importance(options, importance, (name.strip() for name in method.split(",")))
+    options = method_options(settings, importance, method.split(","))
     if keep_signals is None:
         return options
     if method != "none":
@@ -274,22 +265,12 @@ def _options(method: str, options: dict[str, str], importance: str | None, keep_
     return {**options, "none.signals": keep_signals}
 
 
-def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> CompressSummary:
-    """Run with progress on stderr and the summary on stdout; shared with `tokcli run`."""
-    from tokcli.cli.display import ProgressDisplay
-    from tokcli.cli.stopping import stoppable
+def run_compress(recipe: CompressRecipe, quiet: bool, as_json: bool) -> int:
+    """Run, report, and return the exit code; shared with `tokcli run`."""
     from tokcli.pipeline.compress import compress as run
 
     if recipe.method == "auto":
         from tokcli.cli.auto import with_method
 
         recipe = with_method(recipe, quiet)
-    with stoppable(), ProgressDisplay(quiet) as display:
-        summary = run(recipe, display)
-    print_summary(summary, quiet, as_json)
-    return summary
-
-
-def exit_code(summary: CompressSummary, recipe: CompressRecipe | DeriveRecipe) -> int:
-    failed = any(one.failed for one in (summary, *summary.also))
-    return 3 if failed and not recipe.allow_errors else 0
+    return make_caches(partial(run, recipe), recipe.allow_errors, quiet=quiet, as_json=as_json)

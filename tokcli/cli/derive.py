@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokcli.cli.compress import exit_code
 from tokcli.cli.options import (
     METHOD,
     RUNNING,
@@ -20,13 +20,11 @@ from tokcli.cli.options import (
     OnError,
     Quiet,
     Threshold,
-    key_values,
-    with_importance,
+    method_options,
 )
-from tokcli.cli.summary import print_summary
+from tokcli.cli.summary import make_caches
 
 if TYPE_CHECKING:
-    from tokcli.pipeline.progress import CompressSummary
     from tokcli.recipe import DeriveRecipe
 
 
@@ -103,9 +101,7 @@ def derive(
         "keep": keep,
         "max_tokens": max_tokens,
         "threshold": threshold,
-        "options": with_importance(
-            key_values(settings or []), importance, (name.strip() for name in method.split(","))
-        ),
+        "options": method_options(settings, importance, method.split(",")),
         "seed": seed,
         "also": also or [],
         "tokens_dtype": tokens_dtype,
@@ -118,17 +114,11 @@ def derive(
         "allow_errors": allow_errors,
     }
     recipe: DeriveRecipe = check(DeriveRecipe, values, "derive", flags=True)
-    summary = run_derive(recipe, quiet, as_json)
-    raise typer.Exit(exit_code(summary, recipe))
+    raise typer.Exit(run_derive(recipe, quiet, as_json))
 
 
-def run_derive(recipe: DeriveRecipe, quiet: bool, as_json: bool) -> CompressSummary:
-    """Run with progress on stderr and the summary on stdout; shared with `tokcli run`."""
-    from tokcli.cli.display import ProgressDisplay
-    from tokcli.cli.stopping import stoppable
+def run_derive(recipe: DeriveRecipe, quiet: bool, as_json: bool) -> int:
+    """Run, report, and return the exit code; shared with `tokcli run`."""
     from tokcli.pipeline.derive import derive as run
 
-    with stoppable(), ProgressDisplay(quiet) as display:
-        summary = run(recipe, display)
-    print_summary(summary, quiet, as_json)
-    return summary
+    return make_caches(partial(run, recipe), recipe.allow_errors, quiet=quiet, as_json=as_json)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokcli.cli.guards import FileTimeout
 from tokcli.cli.options import (
     ASKING,
     RUNNING,
@@ -28,11 +29,10 @@ from tokcli.cli.options import (
     Resize,
     RetryErrors,
     System,
-    Timeout,
     Workers,
-    key_values,
-    named_methods,
-    with_importance,
+    listed,
+    method_options,
+    sampling,
 )
 from tokcli.cli.output import if_read, note, print_json
 
@@ -107,7 +107,7 @@ def evaluate(
     retry_errors: RetryErrors = False,
     allow_errors: AllowErrors = False,
     workers: Workers = None,
-    timeout: Timeout = 60.0,
+    timeout: FileTimeout = 60.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -133,15 +133,14 @@ def evaluate(
     from tokcli.evaluate.settings import DEFAULT_METHODS
     from tokcli.recipe import EvalRecipe
 
-    options = key_values(settings or [], example="dtd.reference=kept")
-    named = _listed(methods)
+    named = listed(methods)
     values = {
         "inputs": inputs,
         "qa": qa,
         "prompt": prompt or [],
         "methods": named,
-        "keep": _listed(keep),
-        "options": with_importance(options, importance, named_methods(named or DEFAULT_METHODS)),
+        "keep": listed(keep),
+        "options": method_options(settings, importance, named or DEFAULT_METHODS, example="dtd.reference=kept"),
         "output": output,
         "model": model,
         "against": against,
@@ -150,7 +149,7 @@ def evaluate(
         "positions": positions,
         "max_new_tokens": max_new_tokens,
         "system": system,
-        "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
+        "sampling": sampling(fps, num_frames, max_frames),
         "resize": resize,
         "dtype": dtype,
         "device": device,
@@ -165,15 +164,11 @@ def evaluate(
         "timeout": timeout,
     }
     recipe: EvalRecipe = check(EvalRecipe, values, "eval", flags=True)
-    raise typer.Exit(exit_code(run_eval(recipe, quiet, as_json), recipe))
+    raise typer.Exit(run_eval(recipe, quiet, as_json))
 
 
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def run_eval(recipe: EvalRecipe, quiet: bool, as_json: bool) -> Evaluation:
-    """Run with progress on stderr and the table on stdout; shared with `tokcli run`."""
+def run_eval(recipe: EvalRecipe, quiet: bool, as_json: bool) -> int:
+    """Run with progress on stderr and the table on stdout, return the exit code; shared with `tokcli run`."""
     from tokcli.cli.eval_display import EvalDisplay
     from tokcli.cli.eval_table import draw_results
     from tokcli.cli.stopping import stoppable
@@ -188,7 +183,7 @@ def run_eval(recipe: EvalRecipe, quiet: bool, as_json: bool) -> Evaluation:
             print_json(evaluation.document)
         elif not quiet:
             draw_results(evaluation)
-    return evaluation
+    return 3 if evaluation.failed and not recipe.allow_errors else 0
 
 
 def _write_plots(evaluation: Evaluation, quiet: bool) -> None:
@@ -199,7 +194,3 @@ def _write_plots(evaluation: Evaluation, quiet: bool) -> None:
     from tokcli.report import write_plots
 
     write_plots(evaluation.rows, evaluation.folder)
-
-
-def exit_code(evaluation: Evaluation, recipe: EvalRecipe) -> int:
-    return 3 if evaluation.failed and not recipe.allow_errors else 0

@@ -104,12 +104,11 @@ def _command(cache: str) -> tuple[str | None, str]:
 
 def _make_again(cache: str, inputs: list[str], quiet: bool, as_json: bool) -> int:
     from tokcli.cache.manifest import read_manifest
-    from tokcli.cli.compress import exit_code, run_compress
+    from tokcli.cli.compress import run_compress
     from tokcli.pipeline.recorded import recorded_recipe
     from tokcli.storage import location
 
-    recipe = recorded_recipe(read_manifest(location(cache)), cache, inputs)
-    return exit_code(run_compress(recipe, quiet, as_json), recipe)
+    return run_compress(recorded_recipe(read_manifest(location(cache)), cache, inputs), quiet, as_json)
 
 
 def compact(cache: CachePath, dry_run: DryRun = False, as_json: Json = False) -> None:

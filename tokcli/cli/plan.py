@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from tokcli.cli.guards import FileTimeout
 from tokcli.cli.options import (
     METHOD,
     Device,
     Dtype,
     Fps,
     IdCol,
+    Inputs,
     Json,
     MaxFrames,
+    Model,
     NumFrames,
     PathCol,
     Quiet,
     Resize,
-    Timeout,
     Workers,
+    sampling,
 )
 from tokcli.cli.output import counted, human_bytes, human_seconds, plain, results, share, show, table
 
@@ -30,9 +33,7 @@ if TYPE_CHECKING:
 
 
 def plan(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or manifests (csv, jsonl, parquet).")
-    ],
+    inputs: Inputs,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,9 +46,7 @@ def plan(
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="How many items to try, of all sizes.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the draw, and of methods that draw.")] = 0,
-    model: Annotated[
-        str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
-    ] = "nano",
+    model: Model = "nano",
     dtype: Dtype = "auto",
     device: Device = "auto",
     tokens_dtype: Annotated[
@@ -63,7 +62,7 @@ def plan(
     path_col: PathCol = "path",
     id_col: IdCol = None,
     workers: Workers = None,
-    timeout: Timeout = 60.0,
+    timeout: FileTimeout = 60.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +94,7 @@ def plan(
         "dtype": dtype,
         "device": device,
         "tokens_dtype": tokens_dtype,
-        "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
+        "sampling": sampling(fps, num_frames, max_frames),
         "resize": resize,
         "path_col": path_col,
         "id_col": id_col,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -9,10 +10,22 @@ from rich.markup import escape
 from tokcli.cli.output import counted, human_bytes, human_seconds, if_read, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
-    from tokcli.pipeline.progress import CompressSummary
+    from tokcli.pipeline.progress import CompressSummary, Observer
 
 SHOWN = 5
 """Ids that a line names; --json has all."""
+
+
+def make_caches(run: Callable[[Observer], CompressSummary], allow_errors: bool, *, quiet: bool, as_json: bool) -> int:
+    """Run with progress on stderr and the summary on stdout; return the exit code."""
+    from tokcli.cli.display import ProgressDisplay
+    from tokcli.cli.stopping import stoppable
+
+    with stoppable(), ProgressDisplay(quiet) as display:
+        summary = run(display)
+    print_summary(summary, quiet, as_json)
+    failed = any(one.failed for one in (summary, *summary.also))
+    return 3 if failed and not allow_errors else 0
 
 
 def print_summary(summary: CompressSummary, quiet: bool, as_json: bool) -> None:

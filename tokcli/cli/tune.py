@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokcli.cli.guards import FileTimeout
 from tokcli.cli.options import (
     ASKING,
     RUNNING,
@@ -16,10 +17,12 @@ from tokcli.cli.options import (
     Fps,
     IdCol,
     Importance,
+    Inputs,
     Json,
     Limit,
     MaxFrames,
     MethodOptions,
+    Model,
     NumFrames,
     PathCol,
     Positions,
@@ -27,11 +30,10 @@ from tokcli.cli.options import (
     Resize,
     RetryErrors,
     System,
-    Timeout,
     Workers,
-    key_values,
-    named_methods,
-    with_importance,
+    listed,
+    method_options,
+    sampling,
 )
 from tokcli.cli.output import print_json
 from tokcli.errors import UsageError
@@ -44,9 +46,7 @@ GOAL = "What is enough"
 
 
 def tune(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT", help="Files, folders, globs, or manifests (csv, jsonl, parquet).")
-    ],
+    inputs: Inputs,
     retain: Annotated[float, typer.Option(help="Share of the answers to keep, below 1.", rich_help_panel=GOAL)] = 0.98,
     confidence: Annotated[
         float, typer.Option(help="How sure to be of it: a one-sided bound.", rich_help_panel=GOAL)
@@ -95,9 +95,7 @@ def tune(
     path_col: PathCol = "path",
     id_col: IdCol = None,
     limit: Limit = None,
-    model: Annotated[
-        str, typer.Option(help="'nano' (bundled), a checkpoint folder, or a hub name.", rich_help_panel="Model")
-    ] = "nano",
+    model: Model = "nano",
     dtype: Dtype = "auto",
     device: Device = "auto",
     output: Annotated[
@@ -119,7 +117,7 @@ def tune(
     ] = False,
     retry_errors: RetryErrors = False,
     workers: Workers = None,
-    timeout: Timeout = 60.0,
+    timeout: FileTimeout = 60.0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -142,8 +140,7 @@ def tune(
     from tokcli.evaluate.tune_settings import DEFAULT_METHODS
     from tokcli.recipe import TuneRecipe
 
-    options = key_values(settings or [], example="dtd.reference=kept")
-    named = _listed(methods)
+    named = listed(methods)
     values = {
         "inputs": inputs,
         "qa": qa,
@@ -153,7 +150,7 @@ def tune(
         "methods": named,
         "keep": _numbers("--keep", keep),
         "threshold": _numbers("--threshold", threshold),
-        "options": with_importance(options, importance, named_methods(named or DEFAULT_METHODS)),
+        "options": method_options(settings, importance, named or DEFAULT_METHODS, example="dtd.reference=kept"),
         "sample": sample,
         "questions": questions,
         "answer_time": answer_time,
@@ -165,7 +162,7 @@ def tune(
         "positions": positions,
         "max_new_tokens": max_new_tokens,
         "system": system,
-        "sampling": {"fps": None if num_frames else fps, "num_frames": num_frames, "max_frames": max_frames},
+        "sampling": sampling(fps, num_frames, max_frames),
         "resize": resize,
         "dtype": dtype,
         "device": device,
@@ -195,10 +192,6 @@ def run_tune(recipe: TuneRecipe, quiet: bool) -> Tuning:
 
     with stoppable():
         return run(recipe, TuneDisplay(quiet))
-
-
-def _listed(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _numbers(flag: str, text: str | None) -> list[float] | None:
