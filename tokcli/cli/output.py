@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 from rich.cells import cell_len
@@ -14,20 +14,56 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tokcli.errors import TokcliError
+
 
 class UnreadError(SystemExit):
     """Ends a command quietly whose reader has what it wanted (`tokcli ... | head`): that is no failure."""
 
 
 class _Results(Console):
+    def _check_buffer(self) -> None:  # all that is printed passes here
+        with _to_stdout():
+            super()._check_buffer()
+
     def on_broken_pipe(self) -> None:
         close_stdout()
 
 
 class _Notices(Console):
+    """Goes on without a word where stderr is a closed pipe, a full disk or a terminal that is gone: work is not to be
+    lost because nobody can read about it."""
+
+    def _check_buffer(self) -> None:
+        try:
+            super()._check_buffer()
+        except OSError:
+            _to_nowhere(sys.stderr)
+
     def on_broken_pipe(self) -> None:
-        """Go on without a word: work is not to be lost because nobody reads about it any more."""
         _to_nowhere(sys.stderr)
+
+
+@contextlib.contextmanager
+def _to_stdout() -> Iterator[None]:
+    """Around what writes there. Raises ``UnreadError`` where nobody reads it, ``TokcliError`` where it cannot be."""
+    try:
+        yield
+    except BrokenPipeError:
+        close_stdout()
+    except OSError as error:
+        _to_nowhere(sys.stdout)
+        raise TokcliError(f"cannot write to stdout: {error.strerror}") from error
+
+
+def _open_missing_streams() -> None:
+    """Open to nowhere what this process was started without (`>&-`): else the next files that it opens, a shard too,
+    would get the numbers 1 and 2, and libraries print there."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8"))
 
 
 def _to_nowhere(stream: TextIO) -> None:
@@ -54,6 +90,7 @@ def width_of_pipe() -> int:
     return min(max(80, int(columns)), 120) if columns.isdigit() else 120
 
 
+_open_missing_streams()
 results = _Results(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else width_of_pipe())
 """stdout: what was asked for."""
 notices = _Notices(stderr=True, highlight=False)
@@ -62,11 +99,9 @@ notices = _Notices(stderr=True, highlight=False)
 
 def print_json(document: object) -> None:
     """One JSON document on one line of stdout; never wrapped or coloured."""
-    try:
+    with _to_stdout():
         sys.stdout.write(json.dumps(document, ensure_ascii=False, default=str) + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        close_stdout()
 
 
 def note(text: str) -> None:
