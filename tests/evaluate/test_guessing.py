@@ -1,5 +1,7 @@
 """A guess knows what was asked about other items, and nothing of its own."""
 
+import time
+
 from tokcli.evaluate.guessing import Guesser
 from tokcli.evaluate.questions import Question
 
@@ -42,3 +44,17 @@ def test_a_question_of_ones_own_is_no_help() -> None:
     guesser = Guesser(asked)
     right = sum(guesser.guess(item, asked[item][0]) == asked[item][0].answers[0] for item in asked)
     assert right == 0  # one less of the own answer is left, so the other one is guessed
+
+
+def test_ties_go_to_the_earliest() -> None:
+    asked = {str(n): [question(n, "Which?", answer)] for n, answer in enumerate(["red", "blue", "blue", "red", "red"])}
+    assert [Guesser(asked).guess(item, asked[item][0]) for item in asked] == ["red", "red", "red", "red", "red"]
+
+
+def test_many_answers_that_nobody_else_gives_are_guessed_at_once() -> None:
+    asked = {str(n): [question(n, f"What is this, {n}?", f"thing {n}")] for n in range(4000)}
+    started = time.monotonic()
+    guesser = Guesser(asked)
+    found = [guesser.guess(item, asked[item][0]) for item in asked]
+    assert time.monotonic() - started < 2, "in a moment, not each by a look at all answers"
+    assert found == ["thing 1", *["thing 0"] * 3999]

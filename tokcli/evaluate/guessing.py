@@ -22,6 +22,7 @@ class Guesser:
     def __init__(self, asked: Mapping[str, Sequence[Question]]) -> None:
         self._all: dict[str, Counter[str]] = defaultdict(Counter)
         self._own: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+        self._orders: dict[str, tuple[list[str], dict[str, int]]] = {}
         for item, questions in asked.items():
             for question in questions:
                 answers = dict.fromkeys((normalised(answer) for answer in question.answers), 1)
@@ -32,10 +33,23 @@ class Guesser:
     def guess(self, item: str, question: Question) -> str:
         """The guess, "" where nothing like it is asked about other items."""
         for group in _groups(question):
-            others = self._all[group] - self._own[item, group]
-            if others:
-                return others.most_common(1)[0][0]
+            counts, own = self._all[group], self._own[item, group]
+            ranked, places = self._order(group)
+            # Only the item's own answers count for less than their rank, so few have to be looked at.
+            first = next((answer for answer in ranked if answer not in own), None)
+            answers = sorted([*own, *([] if first is None else [first])], key=places.__getitem__)
+            left = {answer: counts[answer] - own[answer] for answer in answers}
+            if any(left.values()):
+                return max(left, key=left.__getitem__)
         return ""
+
+    def _order(self, group: str) -> tuple[list[str], dict[str, int]]:
+        """A group's answers, the most frequent first, and the place of each by when it was first given."""
+        if group not in self._orders:
+            counts = self._all[group]
+            ranked = [answer for answer, _ in counts.most_common()]
+            self._orders[group] = ranked, {answer: place for place, answer in enumerate(counts)}
+        return self._orders[group]
 
 
 def _groups(question: Question) -> tuple[str, str]:
