@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -75,6 +76,22 @@ def test_a_number_falls_among_the_likeliest_first() -> None:
     rows = torch.tensor([[0.2, 0.5, 0.0, 0.3]] * 5)
     numbers = torch.tensor([0.0, 0.49, 0.51, 0.81, 1.0], dtype=torch.float64)
     assert draw(rows, numbers) == [1, 1, 3, 0, 0]
+
+
+class OnMps(torch.Tensor):
+    """As tensors on Apple's GPUs, which have no float64, until they are on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.double:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        given = args[0].as_subclass(torch.Tensor) if func is torch.Tensor.cpu else None
+        return super().__torch_function__(func, types, args, kwargs or {}) if given is None else given
+
+
+def test_numbers_are_drawn_on_the_cpu_for_there_is_no_float64_elsewhere() -> None:
+    rows = torch.tensor([[0.2, 0.5, 0.0, 0.3]]).as_subclass(OnMps)
+    assert draw(rows, torch.tensor([0.6], dtype=torch.float64)) == [3]
 
 
 def test_answers_are_json_of_the_schema(speaker: Halves, item: EncodedItem) -> None:

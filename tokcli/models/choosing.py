@@ -93,7 +93,8 @@ def draw(probabilities: torch.Tensor, numbers: torch.Tensor) -> list[int]:
 
     Numbers close to each other give equal tokens, so the rounding of the probabilities seldom changes what is drawn.
     """
-    ordered, order = torch.sort(probabilities.double().cpu(), dim=-1, descending=True, stable=True)
+    # In this order: Apple's GPUs have no float64.
+    ordered, order = torch.sort(probabilities.cpu().double(), dim=-1, descending=True, stable=True)
     reached = ordered.cumsum(dim=-1)
     places = torch.searchsorted(reached, (numbers * reached[:, -1])[:, None], right=True)
     # The product may round up to the whole: never beyond the last token that is possible.
