@@ -146,3 +146,13 @@ def test_the_command(odd_cache: Path, tmp_path: Path) -> None:
     assert {"compact", "--allow-approx-positions", "gemma3"} <= {*drawn.replace(",", " ").split()}
     for arguments in (["export"], ["export", str(odd_cache)]):
         assert isinstance(runner.invoke(app, arguments).exception, UsageError)
+
+
+def test_what_was_replaced_is_put_back_whatever_the_folder_is_called(odd_cache: Path, tmp_path: Path) -> None:
+    """An export of another folder, whose name the brackets would match as a pattern, is left alone."""
+    run(odd_cache, tmp_path / "out[1]", "safetensors")
+    (tmp_path / "out[1]").rename(tmp_path / ".out[1].tmp-0-old")  # killed between the two renames
+    (tmp_path / ".out1.tmp-0-old").mkdir()
+    with pytest.raises(UsageError, match="holds an export already"):
+        run(odd_cache, tmp_path / "out[1]", "safetensors")
+    assert names(tmp_path) == [".out1.tmp-0-old", "out[1]"]

@@ -8,6 +8,7 @@ still being filled.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -86,15 +87,20 @@ def _prefix(output: Path) -> str:
     return f".{output.name}.tmp-"
 
 
+def _temporaries(output: Path, end: str = "") -> Iterator[Path]:
+    """What exports to ``output`` have left, or are filling."""
+    return output.parent.glob(f"{glob.escape(_prefix(output))}*{end}")
+
+
 def _restore(output: Path) -> None:
     """Put back what an export replaced that was killed between the two renames of doing so."""
-    replaced = next(output.parent.glob(f"{_prefix(output)}*{_OLD}"), None) if not output.exists() else None
+    replaced = next(_temporaries(output, _OLD), None) if not output.exists() else None
     if replaced is not None:
         replaced.rename(output)
 
 
 def _remove_stale(output: Path) -> None:
-    for left in output.parent.glob(f"{_prefix(output)}*"):
+    for left in _temporaries(output):
         with contextlib.suppress(Timeout), FileLock(left / _LOCK, timeout=0):
             shutil.rmtree(left, ignore_errors=True)
 
