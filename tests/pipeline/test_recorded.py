@@ -64,7 +64,8 @@ def test_the_command_says_all_that_the_recipe_says(monkeypatch: pytest.MonkeyPat
         raise SystemExit(0)
 
     monkeypatch.setattr("tokcli.cli.compress.run_compress", take)
-    for sampling in ({"fps": 2.0, "num_frames": None, "max_frames": 7}, {"fps": None, "num_frames": 8}):
+    ntsc = {"fps": 30000 / 1001, "num_frames": None, "max_frames": None}
+    for sampling in ({"fps": 2.0, "num_frames": None, "max_frames": 7}, {"fps": None, "num_frames": 8}, ntsc):
         made = manifest(resolve("dtd,uniform", keep=0.1), sampling=sampling)
         made = Manifest({**made.configuration, "reuse_unchanged": 0.25}, made.information)
         recipe = recorded_recipe(made, Path("a cache"))

@@ -20,6 +20,7 @@ from tokcli.evaluate.tune_board import Board
 from tokcli.evaluate.tune_bounds import Retained, retained
 from tokcli.evaluate.tune_settings import Candidate
 from tokcli.models.checkpoints import canonical_name
+from tokcli.pipeline.recorded import exact
 from tokcli.recipe import CompressRecipe, TuneRecipe
 
 DOCUMENT, RECIPE = "tune.json", "recipe.yaml"
@@ -132,7 +133,7 @@ def command_line(recipe: CompressRecipe) -> str:
     flags["--num-workers"] = recipe.workers
     for flag, value in flags.items():
         if value is not None:
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [flag, exact(value) if isinstance(value, float) else str(value)]
     for key, value in recipe.options.items():
         words += ["--set", f"{key}={value}"]
     return shlex.join(words)

@@ -62,7 +62,7 @@ def command_line(recipe: CompressRecipe) -> str:
         "--model": recipe.model,
         "--dtype": recipe.dtype,
         "--tokens-dtype": recipe.tokens_dtype,
-        "--fps": None if sampling.fps is None else f"{sampling.fps:g}",
+        "--fps": None if sampling.fps is None else exact(sampling.fps),
         "--num-frames": sampling.num_frames,
         "--max-frames": sampling.max_frames,
         "--reuse-unchanged": recipe.reuse_unchanged,
@@ -75,6 +75,15 @@ def command_line(recipe: CompressRecipe) -> str:
     for flag, setting in flags.items():
         words += [] if setting is None else [flag, str(setting)]
     return shlex.join(words)
+
+
+def exact(number: float) -> str:
+    """A number as it is written on a command line, in full: a cache made at another rate would be refused.
+
+    >>> exact(2.0), exact(30000 / 1001)
+    ('2', '29.97002997002997')
+    """
+    return repr(number).removesuffix(".0")
 
 
 def _options(compressor: Compressor) -> dict[str, str]:
