@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tokcli.models.idefics3 import SmolVLM
 from tokcli.models.llava_next import LlavaNextVideo
 
 FRAMES, TOKENS, WIDTH = 3, 4, 5
@@ -28,3 +29,18 @@ def test_pooled_frames_of_a_video(given: Callable[[torch.Tensor], Any]) -> None:
 
     model = SimpleNamespace(model=SimpleNamespace(get_video_features=get_video_features))
     assert torch.equal(LlavaNextVideo().pooled_features(model, torch.zeros(FRAMES, 3, 2, 2)), features)
+
+
+def test_tokens_of_stills_go_into_a_prompt_block_by_block() -> None:
+    """As SmolVLM 5.18 does it: a tensor (blocks, tokens of a block, D), and each prompt has whole blocks."""
+    items = [
+        SimpleNamespace(views=[None], kept=SimpleNamespace(tokens=torch.full((count, WIDTH), float(count))))
+        for count in (3, 4)
+    ]
+    blocks = SmolVLM().encoder_outputs(items, torch.zeros(1))["image"].pooler_output.to(torch.float32)
+    visual = torch.tensor([[0, 1, 1, 0, 1, 0], [1, 1, 1, 1, 0, 0]], dtype=torch.bool)
+    assert all(visual.sum(dim=1) % blocks.shape[1] == 0)
+    first = torch.nn.functional.pad((visual.sum(dim=1) // blocks.shape[1]).cumsum(dim=0), (1, 0))[:-1, None]
+    place = visual.cumsum(dim=1) - 1
+    block, inside = (first + place // blocks.shape[1])[visual], (place % blocks.shape[1])[visual]
+    assert blocks[block, inside].mean(dim=1).tolist() == [3.0] * 3 + [4.0] * 4

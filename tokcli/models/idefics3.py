@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokcli.errors import ModelError
-from tokcli.models.base import ONE_SIZE, PROJECTOR_SIGNALS, Part, as_stills, kept_tokens
+from tokcli.models.base import ONE_SIZE, PROJECTOR_SIGNALS, Part, kept_tokens
 from tokcli.models.number_words import in_words
 from tokcli.models.pictures import PictureAdapter
 from tokcli.models.qwen3_vl import frame_seconds
@@ -209,11 +209,17 @@ class Idefics3(PictureAdapter):
         return [""] * item.views[-1].grid[0]
 
     def encoder_outputs(self, items: Sequence[EncodedItem], like: torch.Tensor) -> dict[str, Any]:
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+        if not items:
+            return {}
         tokens = []
         for item in items:
             order, rows = self.reading_order(item), kept_tokens(item, like)
             tokens.append(rows if order is None else rows[order[item.kept.source].argsort(stable=True)])
-        return as_stills(tokens)
+        # Not a list: older versions of transformers take (blocks, tokens of a block, D), and a token may be a block.
+        return {"image": BaseModelOutputWithPooling(pooler_output=torch.cat(tokens).unsqueeze(1))}
 
 
 class SmolVLM(Idefics3):
