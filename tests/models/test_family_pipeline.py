@@ -18,8 +18,10 @@ from tokcli.errors import MethodError, ModelError
 from tokcli.models import Request, load_language_model
 from tokcli.pipeline.compress import compress
 from tokcli.pipeline.preflight import check_request, load_job
+from tokcli.pipeline.reduction import Reduction
 from tokcli.pipeline.restore import visual_tokens
 from tokcli.recipe import CompressRecipe
+from tokcli.types import VisualTokens
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +125,30 @@ def test_towers_of_one_size_refuse_smaller_frames(media: Path, tmp_path: Path) -
                 )
             )
         )
+
+
+def test_a_method_that_fails_on_the_separator_takes_none_from_the_others(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "clip.mp4").write_bytes((media / "clip.mp4").read_bytes())
+    model = str(make_family(tmp_path / "model", ONEVISION))
+    push = Reduction.push
+
+    def failing(self: Reduction, chunk: VisualTokens) -> None:
+        if self.compressor.name == "dtd" and bool(chunk.structural.any()):
+            raise MethodError("no separators, please")
+        push(self, chunk)
+
+    monkeypatch.setattr(Reduction, "push", failing)
+    outputs = {name: str(tmp_path / name) for name in ("dtd", "none", "uniform")}
+    also = [f"none={outputs['none']}", f"uniform@0.5={outputs['uniform']}"]
+    inputs = [str(tmp_path / "clips")]
+    summary = compress(
+        CompressRecipe(inputs=inputs, output=outputs["dtd"], method="dtd", model=model, workers=1, also=also)
+    )
+    assert (summary.failed, *(one.failed for one in summary.also)) == (1, 0, 0)
+    (all_tokens,), (half,) = open_cache(outputs["none"]), open_cache(outputs["uniform"])
+    assert len(all_tokens.kept) == all_tokens.source_tokens == half.source_tokens
+    assert all_tokens.source_tokens == sum(view.num_tokens for view in all_tokens.views) + 1
+    assert int(half.kept.source.max()) == all_tokens.source_tokens - 1

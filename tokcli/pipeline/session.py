@@ -66,6 +66,7 @@ class ItemSession:
         self.levels = 0
         self._whole: VisualTokens | None = None
         self._closed = False
+        self._failed_at_end: dict[Target, Exception] = {}
 
     @property
     def targets(self) -> list[Target]:
@@ -117,7 +118,7 @@ class ItemSession:
         """Whether calls of ``chosen_runs`` have yet to come back."""
         return self.keyframing is not None and self.keyframing.outstanding > 0
 
-    def _take(self, visual: VisualTokens, errors: tuple[type[Exception], ...] = ()) -> dict[Target, Exception]:
+    def _take(self, visual: VisualTokens, errors: tuple[type[Exception], ...]) -> dict[Target, Exception]:
         if visual.reduced is not None:
             self.reduced.append(visual.reduced)
         self.tokens_seen += len(visual) if visual.reduced is None else visual.reduced.rows
@@ -139,12 +140,17 @@ class ItemSession:
         return failed
 
     def finish(self, target: Target, done: Finished) -> EncodedItem:
-        """The item as the target keeps it. The session must stay open until it is written; see ``close``."""
+        """The item as the target keeps it. The session must stay open until it is written; see ``close``.
+
+        Raises what the target's method raised, also where it could not take the separator behind the last frame."""
         if not self._closed:
             self._closed = True
             closing = self.encoding.closing()
             if closing is not None:
-                self._take(closing)
+                # Every other target gets it all the same: without it an item would be stored one token short.
+                self._failed_at_end = self._take(closing, (Exception,))
+        if target in self._failed_at_end:
+            raise self._failed_at_end[target]
         kept = after_tower(self.reduced, self.reductions[target].finish(self._all_tokens))
         if self.keyframing is not None:
             kept = self.keyframing.in_clip(kept, self.tokens_seen)
