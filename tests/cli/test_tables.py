@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
-from tokcli.cli import output
+from tokcli.cli import output, tune_display
 from tokcli.models import list_models
 
 Tokcli = Callable[..., Any]
@@ -45,3 +46,32 @@ def test_words_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith(f"{name}       7  one")
     assert [line.split() for line in lines[2:]] == [["two"], ["three"]]
+
+
+def test_doctor_cuts_no_word(tokcli: Tokcli) -> None:
+    lines = tokcli("doctor").stdout.splitlines()
+    assert any(line.split()[:2] == ["transformers", "ok"] for line in lines)
+    assert max(map(len, lines)) <= 120
+
+
+def test_titles_and_cells_may_have_brackets(capsys: pytest.CaptureFixture[str]) -> None:
+    output.results.print(output.table("in/[a] 'b'.mov", ("", ""), [("[red]", Text("[bold]", style="green"))]))
+    assert capsys.readouterr().out.split() == ["in/[a]", "'b'.mov", "[red]", "[bold]"]
+
+
+def test_tune_names_every_setting_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    tried = {
+        "kept_share": 0.168,
+        "kept_tokens": 60.5,
+        "items": 2,
+        "questions": 4,
+        "retained": 1.0,
+        "ci": (0.316, 1.0),
+        "tested": True,
+    }
+    settings = ["dtd:reference=kept;threshold=0.75", "keyframes:threshold=0.2;coverage=0.9+dtd:threshold=0.5@0.25"]
+    rows = [{**tried, "setting": name, "verdict": "round 1: others keep fewer tokens"} for name in settings]
+    output.results.print(tune_display._table({"confidence": 0.9, "table": rows}))
+    words = capsys.readouterr().out.split()
+    assert set(settings) <= set(words)
+    assert {"16.8%", "60.5", "answers", "tokens"} <= set(words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from tokcli.cli.options import Json
 from tokcli.cli.output import results, show, table
@@ -25,11 +25,10 @@ def doctor(as_json: Json = False) -> None:
 
     def draw() -> None:
         colours = {"ok": "green", "missing": "red", "optional": "yellow"}
-        rows = table("", ("part", "state", "found", "what to do"), [])
-        for check in checks:
-            state = f"[{colours[check.status]}]{check.status}[/]"
-            rows.add_row(check.name, state, escape(check.found), escape(check.remedy))
-        results.print(rows)
+        rows = [
+            (check.name, Text(check.status, style=colours[check.status]), check.found, check.remedy) for check in checks
+        ]
+        results.print(table("", ("part", "state", "found", "what to do"), rows))
         results.print("ready" if not bad else "[red]not ready[/red]: see the last column")
 
     show(document, as_json, draw)

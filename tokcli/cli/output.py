@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from tokcli.errors import TokcliError
 
@@ -116,23 +118,35 @@ def fail(text: str) -> None:
     notices.print(f"[bold red]error:[/bold red] {escape(text)}", soft_wrap=True)
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]], right: Iterable[str] = ()) -> Table:
-    """A plain table; columns named in ``right`` are aligned right, as numbers are.
+def table(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    right: Iterable[str] = (),
+    styles: Iterable[str] = (),
+) -> Table:
+    """A plain table; columns named in ``right`` are aligned right, as numbers are. A cell may be a ``Text``, a row have
+    a style.
 
     Elsewhere than on a terminal no name and no word is cut, however long: whoever searches the lines has to find
     it.
     """
-    columns, cells = list(columns), [[plain(str(cell)) for cell in row] for row in rows]
-    named = any(columns)
+    columns, right = list(columns), set(right)
+    cells = [[cell if isinstance(cell, Text) else Text(plain(str(cell))) for cell in row] for row in rows]
     drawn = Table(
-        title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=named
+        title=Text(title) if title else None,
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="bold",
+        show_header=any(columns),
     )
     for name in columns:
-        drawn.add_column(name, justify="right" if name in set(right) else "left", overflow="fold")
-    for row in cells:
-        drawn.add_row(*map(escape, row))
+        drawn.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
+    for row, style in itertools.zip_longest(cells, styles, fillvalue=""):
+        drawn.add_row(*row, style=style)
     if not results.is_terminal:
-        widths = _widths([columns, *cells], results.width)
+        widths = _widths([columns, *([cell.plain for cell in row] for row in cells)], results.width)
         drawn.width = sum(widths) + 2 * (len(widths) - 1)
         for column, width in zip(drawn.columns, widths):
             column.width = width

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokcli.cli.eval_display import EvalDisplay, _Steps
-from tokcli.cli.output import counted, human_seconds, plain, results
+from tokcli.cli.output import counted, human_seconds, plain, results, table
 
 if TYPE_CHECKING:
     from tokcli.evaluate.observer import EvalSteps
@@ -53,27 +53,23 @@ def draw_tuning(tuning: Tuning) -> None:
 
 
 def _table(document: Row) -> Table:
-    drawn = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    sure = f"{100 * document['confidence']:g}%"
-    for name in ("setting", "kept", "tokens", "items", "answers", f"retained [{sure} either way]", "verdict"):
-        left = name in ("setting", "verdict")
-        drawn.add_column(escape(name), justify="left" if left else "right", no_wrap=True, overflow="ellipsis")
-    rows = sorted(document["table"], key=_order)
-    for row in rows:
-        if not row["items"]:
-            continue
-        chosen = row["verdict"].startswith("chosen")
-        drawn.add_row(
-            escape(plain(row["setting"])),
+    retained = f"retained [{100 * document['confidence']:g}% either way]"
+    numbers = ("kept", "tokens", "items", "answers", retained)
+    rows = [row for row in sorted(document["table"], key=_order) if row["items"]]
+    cells = [
+        (
+            row["setting"],
             _percent(row["kept_share"]),
             "-" if row["kept_tokens"] is None else f"{row['kept_tokens']:.1f}",
-            str(row["items"]),
-            str(row["questions"]),
-            escape(_retained(row)),
-            escape(row["verdict"]),
-            style="bold" if chosen else "" if row["tested"] else "dim",
+            row["items"],
+            row["questions"],
+            _retained(row),
+            row["verdict"],
         )
-    return drawn
+        for row in rows
+    ]
+    styles = ["bold" if row["verdict"].startswith("chosen") else "" if row["tested"] else "dim" for row in rows]
+    return table("", ("setting", *numbers, "verdict"), cells, right=numbers, styles=styles)
 
 
 def _order(row: Row) -> tuple[bool, int, float]:
