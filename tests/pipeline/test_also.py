@@ -12,7 +12,7 @@ from cache_sameness import assert_same_caches
 from tokcli.cache import open_cache
 from tokcli.errors import CacheConflictError, MethodError, UsageError
 from tokcli.pipeline import session
-from tokcli.pipeline.compress import compress
+from tokcli.pipeline.compress import MAX_ENCODER_FAILURES_IN_A_ROW, compress
 from tokcli.pipeline.progress import CompressSummary
 from tokcli.pipeline.spool import TokenSpool
 from tokcli.pipeline.targets import parse_also
@@ -64,6 +64,14 @@ def test_a_method_that_fails_takes_no_other_along(media: Path, tmp_path: Path) -
     assert open_cache(tmp_path / "dtd").complete and open_cache(tmp_path / "pool").complete
     again = run(media, tmp_path / "dtd", method="dtd", also=[f"pool2d@1={tmp_path / 'pool'}"])
     assert (again.skipped, again.failed, again.also[0].failed) == (2, 1, 3)
+
+
+def test_one_item_that_many_methods_fail_on_ends_no_run(media: Path, tmp_path: Path) -> None:
+    """Ten items in a row would: then the fault is not theirs."""
+    also = [f"pool2d@1={tmp_path / str(number)}" for number in range(MAX_ENCODER_FAILURES_IN_A_ROW)]
+    summary = run(media, tmp_path / "dtd", method="dtd", also=also)
+    assert (summary.done, summary.failed) == (2, 1)
+    assert [one.failed for one in summary.also] == [3] * len(also)
 
 
 def test_streaming_methods_hold_no_item_whole(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

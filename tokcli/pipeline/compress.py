@@ -84,7 +84,8 @@ class Run:
         self.ledger = Ledger(job.recipe, outputs, self.progress, observer)
         self.sessions: dict[str, ItemSession] = {}
         self.retries: deque[tuple[MediaItem, int]] = deque()
-        self.encoder_failures = 0
+        self.failed_in_encoder: set[str] = set()
+        """Items that failed there since one came out: one that many methods fail on is one."""
         self.jobs: deque[EncodingJob] = deque()
         self.fetcher = Fetcher(job.decode.limits, ahead=len(pool.decoders) + FETCH_AHEAD, on_ready=pool.wake)
         self.lanes = EncoderLanes(job.tower.device, job.cores, on_ready=pool.wake)
@@ -224,7 +225,7 @@ class Run:
             except ITEM_ERRORS as error:
                 self._encode_failed(event, error, [target])
                 continue
-            self.encoder_failures = 0
+            self.failed_in_encoder.clear()
             if written is None:
                 written = item
                 self.progress.kept_tokens += len(item.kept)
@@ -255,11 +256,11 @@ class Run:
             return
         stage: Stage = "method" if isinstance(error, MethodError) else "encode"
         message = " ".join(str(error).split()) or type(error).__name__
-        self.encoder_failures += 1
+        self.failed_in_encoder.add(event.item.id)
         self.ledger.fail(event, targets, Failed(stage, type(error).__name__, message))
         if not due:
             self._close_session(event.item)
-        if self.encoder_failures >= MAX_ENCODER_FAILURES_IN_A_ROW:
+        if len(self.failed_in_encoder) >= MAX_ENCODER_FAILURES_IN_A_ROW:
             raise GivenUpError(
-                f"{self.encoder_failures} items in a row failed in the encoder; the last: {message}"
+                f"{len(self.failed_in_encoder)} items in a row failed in the encoder; the last: {message}"
             ) from error
