@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from tokcli.errors import CacheError, IntegrityError, UsageError
 from tokcli.methods import Query
@@ -51,7 +52,8 @@ class Asker:
         self.model, self.reader, self.recipe = model, reader, recipe
         self.choice, self.schema = choice, schema
         self._subjects = {subject.id: subject for subject in subjects}
-        self._queries: dict[str, Query] = {}
+        # Prompts of their own for each item may be any number: few are asked again, and not long after.
+        self._query = lru_cache(MOST_OF_ONE)(lambda text: Query(model.text_embeddings(text)))
 
     def replies(self, questions: Sequence[Question]) -> Iterator[list[Reply]]:
         """All replies, as many at once as are there. Raises ``IntegrityError`` for a damaged cache."""
@@ -94,11 +96,9 @@ class Asker:
     def _focus(self, reply: Reply) -> None:
         if self.reader.selection is None:
             return
-        text = reply.question.prompt.text
-        if text not in self._queries:
-            self._queries = {text: Query(self.model.text_embeddings(text)), **self._queries}
+        query = self._query(reply.question.prompt.text)
         try:
-            reply.items = [self.reader.focus(item, self._queries[text]) for item in reply.items]
+            reply.items = [self.reader.focus(item, query) for item in reply.items]
         except UsageError as error:
             reply.error = str(error)
 
