@@ -13,6 +13,7 @@ from tokcli.cache import open_cache
 from tokcli.errors import CacheConflictError, MethodError, UsageError
 from tokcli.pipeline import session
 from tokcli.pipeline.compress import MAX_ENCODER_FAILURES_IN_A_ROW, compress
+from tokcli.pipeline.ledger import GivenUpError
 from tokcli.pipeline.progress import CompressSummary
 from tokcli.pipeline.spool import TokenSpool
 from tokcli.pipeline.targets import parse_also
@@ -72,6 +73,15 @@ def test_one_item_that_many_methods_fail_on_ends_no_run(media: Path, tmp_path: P
     summary = run(media, tmp_path / "dtd", method="dtd", also=also)
     assert (summary.done, summary.failed) == (2, 1)
     assert [one.failed for one in summary.also] == [3] * len(also)
+
+
+def test_many_items_in_a_row_that_fail_in_the_encoder_end_the_run(media: Path, tmp_path: Path) -> None:
+    clip = next(path for path in media.iterdir() if path.name != "bad.mp4")
+    (tmp_path / "many").mkdir()
+    for number in range(MAX_ENCODER_FAILURES_IN_A_ROW + 1):
+        (tmp_path / "many" / f"{number:02d}{clip.suffix}").write_bytes(clip.read_bytes())
+    with pytest.raises(GivenUpError, match=rf"^{MAX_ENCODER_FAILURES_IN_A_ROW} items in a row failed in the encoder"):
+        run(tmp_path / "many", tmp_path / "pool", method="pool2d", max_tokens=1)
 
 
 def test_streaming_methods_hold_no_item_whole(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
