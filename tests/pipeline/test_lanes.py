@@ -30,6 +30,19 @@ def test_as_many_calls_at_once_as_there_are_lanes(device: str, cores: int, lanes
     running.close()
 
 
+def test_the_caller_has_its_threads_back_at_the_end() -> None:
+    """Who compresses and then answers, in a recipe, an evaluation or a script, would do so on one core."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        lanes = EncoderLanes(torch.device("cpu"), 2)
+        assert torch.get_num_threads() == 1
+        lanes.close()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_whoever_waits_for_decoders_is_woken_by_a_call_that_ends() -> None:
     """Else an accelerator would idle until the next look at deadlines."""
     with DecoderPool(0, Supervision()) as pool:

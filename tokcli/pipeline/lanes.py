@@ -46,12 +46,16 @@ class EncodingJob:
 
 
 class EncoderLanes:
-    """Runs tower calls in threads. ``on_ready`` is called, in any thread, whenever one has ended."""
+    """Runs tower calls in threads, until ``close``. ``on_ready`` is called, in any thread, whenever one has ended.
+
+    On a CPU the thread that makes it has one torch thread meanwhile, as it compresses beside them.
+    """
 
     def __init__(self, device: torch.device, cores: int, on_ready: Callable[[], None] = lambda: None) -> None:
+        self._threads = torch.get_num_threads()
         if device.type == "cpu":
             self.count = min(cores, MAX_LANES)
-            torch.set_num_threads(1)  # of this thread, which compresses
+            torch.set_num_threads(1)
         else:
             self.count = 1 if device.type in ONE_LANE else ACCELERATOR_LANES
         self._on_ready = on_ready
@@ -66,5 +70,6 @@ class EncoderLanes:
         return future
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for what has."""
+        """Drop what has not begun, wait for what has, and give the caller its torch threads back."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(self._threads)
