@@ -135,7 +135,7 @@ def test_conditions_samples_and_ids_leave_items_out(labelled_cache: Path, tmp_pa
     for settings, message in (
         ({"where": "lable = 'cat'"}, "--where .*Referenced column .*lable"),
         ({"where": "label ="}, "--where .*Parser Error"),
-        ({"where": "label = 'cow'"}, "no item to ask"),
+        ({"where": "label = 'cow'"}, "no item to ask: none passes --where .*cow.*--items` lists them"),
         ({"where": "id in (select content from read_text('/etc/hostname'))"}, "Permission Error"),
         ({"ids": ["nobody"]}, "no item 'nobody'"),
         ({"group_by": "lable"}, "no such column.*did you mean 'label'"),

@@ -120,7 +120,8 @@ def _open(path: str) -> Any:
     except UnidentifiedImageError:
         raise MediaError("is not a picture that Pillow can read; the file may be cut or damaged") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise MediaError("is over the limit of pixels by its header; raise it with --limit-pixels") from None
+        limit = f"{Image.MAX_IMAGE_PIXELS:,}"  # ours, while files are opened
+        raise MediaError(f"is over the limit of {limit} pixels by its header; raise it with --limit-pixels") from None
     except Exception as error:  # Pillow's plugins raise whatever the damage leads to
         raise MediaError(f"cannot be opened as a picture: {error or type(error).__name__}") from None
 

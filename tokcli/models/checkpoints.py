@@ -110,7 +110,8 @@ def _from_hub(name: str) -> Path:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"model {name!r} is not in the local hub cache and can't be downloaded: {lines[0][:200]}{_nearest(name)}"
+            f"model {name!r} is not in the local hub cache and can't be downloaded: {lines[0][:200]}{_nearest(name)}; "
+            "download it where the hub can be reached, and give its folder with --model"
         ) from error
 
 
@@ -128,4 +129,4 @@ def _snapshot(name: str, *, local_files_only: bool) -> Path:
 def _nearest(name: str) -> str:
     by_lower = {known.lower(): known for known in known_models()}
     nearest = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
-    return f"; nearest: {by_lower[nearest[0]]}" if nearest else ""
+    return f"; nearest: {by_lower[nearest[0]]}" if nearest and by_lower[nearest[0]] != name else ""

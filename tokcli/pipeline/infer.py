@@ -63,8 +63,10 @@ def infer(
     asked, missing = questions(prompts, [subject.id for subject in about])
     asked = _filled(asked, about)
     if not asked:
-        names = f"; not in it: {', '.join(missing[:3])}" if missing else ""
-        raise UsageError(f"{recipe.cache}: no item to ask{names}. `tokcli inspect {recipe.cache}` lists its ids")
+        why = f": not in it: {', '.join(missing[:3])}" if missing else ""
+        if recipe.where is not None and not about:
+            why = f": none passes --where {recipe.where!r}"
+        raise UsageError(f"{recipe.cache}: no item to ask{why}; `tokcli inspect {recipe.cache} --items` lists them")
     identity = {
         "model": recipe.model or str(cache.manifest.configuration["model"]["model"]),
         "cache_fingerprint": cache.manifest.digest,
