@@ -129,6 +129,18 @@ def write_manifest(folder: Path, kind: str, rows: list[dict]) -> str:
     return str(path)
 
 
+def test_words_that_others_take_for_nothing_are_words(tree):
+    """NA is Namibia, and an answer may be "none" or "nan"; of numbers they do mean that there is none."""
+    Path("list.csv").write_text(
+        "path,key,country,score\ndata/b.mp4,NA,NA,NA\ndata/a.JPG,null,,0.5\ndata/sub/c.webm,k,DE,2\n"
+    )
+    result = scan_inputs(["list.csv"], id_col="key")
+    assert not result.failures
+    found = {item.id: item.metadata for item in result.items}
+    assert found.pop("k") == {"country": "DE", "score": 2.0}
+    assert found == {"NA": {"country": "NA", "score": None}, "null": {"country": None, "score": 0.5}}
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 def test_manifests_carry_their_other_columns_with_types(tree, kind):
     rows = [

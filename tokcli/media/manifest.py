@@ -102,6 +102,7 @@ def _parquet(path: str, path_col: str, id_col: str | None) -> tuple[list[str], _
 
 def _csv(path: str, path_col: str, id_col: str | None) -> tuple[list[str], _Rows]:
     import pyarrow as pa
+    import pyarrow.compute as pc
     from pyarrow import csv
 
     bad: list[tuple[int, str]] = []
@@ -120,9 +121,15 @@ def _csv(path: str, path_col: str, id_col: str | None) -> tuple[list[str], _Rows
             invalid_row_handler=skip,
         ),
         convert_options=csv.ConvertOptions(
-            column_types={column: pa.string() for column in (path_col, id_col) if column}, strings_can_be_null=True
+            column_types={column: pa.string() for column in (path_col, id_col) if column}
         ),
     )
+    for number, (name, column) in enumerate(zip(table.column_names, table.columns)):
+        if column.type == pa.string():
+            # Of texts only the empty one is none: "NA" and "null" are words.
+            table = table.set_column(
+                number, name, pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+            )
     return table.column_names, _interleave(table.to_pylist(), dict(bad))
 
 
