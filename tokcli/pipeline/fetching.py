@@ -20,7 +20,7 @@ from tokcli.errors import TokcliError
 from tokcli.media import Limits
 from tokcli.pipeline.messages import Failed
 from tokcli.storage import Scratch, is_url
-from tokcli.storage.fetch import Fetch, FetchStoppedError
+from tokcli.storage.fetch import Fetch
 from tokcli.types import MediaItem
 
 REQUESTS_AT_ONCE = 4
@@ -158,7 +158,7 @@ class Fetcher:
                     "name a larger disk in TMPDIR",
                 )
             copy.run()
-        except (OSError, TokcliError, FetchStoppedError) as error:
+        except (OSError, TokcliError) as error:
             return Ready(item, "", max(1, copy.tries), _failure(item, error))
         return Ready(item, str(path), copy.tries)
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tokcli.errors import TokcliError
 from tokcli.storage.failures import read
 from tokcli.storage.scratch import Scratch
 from tokcli.storage.urls import filesystem_of, is_s3, is_url
 
 
-class FetchStoppedError(Exception):
+class FetchStoppedError(TokcliError):
     """The run ends; the copy is not wanted any more."""
 
 
@@ -35,7 +36,7 @@ class Fetch:
         """Copy it.
 
         Raises ``OSError``: it is gone, may not be read, has another size, or could not be read in ``TRIES`` tries.
-        Nothing is left at ``target`` then. ``UsageError`` for a URL of no known kind.
+        Nothing is left at ``target`` then, nor after ``FetchStoppedError``. ``UsageError`` for a URL of no known kind.
         """
         try:
             read(self._once)
