@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tokcli.cli.display import ProgressDisplay
 from tokcli.cli.summary import print_summary
-from tokcli.pipeline.progress import CompressSummary, OverBudget
+from tokcli.pipeline.progress import CompressSummary, OverBudget, Progress
 
 SUMMARY = CompressSummary(
     items=3,
@@ -66,3 +67,29 @@ def test_a_budget_that_is_not_met_is_said(capsys: pytest.CaptureFixture[str]) ->
 def test_one_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(replace(SUMMARY, items=1, done=1, skipped=0), quiet=False, as_json=False)
     assert capsys.readouterr().out.startswith("cache: 1 of 1 item (1 new")
+
+
+def test_the_size_of_a_cache_with_other_items_is_no_share_of_these(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(SUMMARY, quiet=False, as_json=False)
+    assert "cache 100 B: 25.0% of all tokens (400 B), 10.0% of the source files" in capsys.readouterr().out
+    print_summary(replace(SUMMARY, others=1), quiet=False, as_json=False)
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line == "  tokens 100 -> 25 (25.0% kept)   cache 100 B, with 1 item that is not among these inputs"
+    print_summary(replace(SUMMARY, others=7), quiet=False, as_json=False)
+    assert "cache 100 B, with 7 items that are not among these inputs" in capsys.readouterr().out
+
+
+def test_a_run_that_did_nothing_claims_no_speed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_summary(replace(SUMMARY, done=0, skipped=3), quiet=False, as_json=False)
+    assert capsys.readouterr().out.splitlines()[0] == "cache: 3 of 3 items (0 new, 3 before, 0 failed), 6.0s of media"
+
+
+def test_what_failed_before_is_counted_and_can_be_tried_again(capsys: pytest.CaptureFixture[str]) -> None:
+    display = ProgressDisplay(quiet=False)
+    display.begin(Progress(items=22, skipped=7, failed=15), [])
+    assert "22 inputs: 7 already in the cache, 15 failed, 0 to do" in capsys.readouterr().err
+    display.begin(Progress(items=7, skipped=7), [])
+    assert "7 inputs: 7 already in the cache, 0 to do" in capsys.readouterr().err
+    print_summary(replace(SUMMARY, failed=1), quiet=False, as_json=False)
+    told = "1 failed: `tokcli inspect cache --errors` says why, --retry-errors tries again"
+    assert told in capsys.readouterr().out

@@ -71,6 +71,7 @@ def test_a_second_run_does_nothing(clips: Path, tmp_path: Path) -> None:
     same = ("items", "source_tokens", "kept_tokens", "source_bytes", "cache_bytes", "media_seconds")
     assert all(getattr(first, name) == getattr(second, name) for name in same)
     assert (cache / "_SUCCESS").exists()
+    assert (second.others, run(clips, cache, limit=2).others) == (0, 4)
 
 
 def test_new_changed_and_touched_files(copied: Callable[..., Path], clip_files: list[Path], tmp_path: Path) -> None:

@@ -185,10 +185,11 @@ def compress(
     With --json the last line of stdout is an object:
     items (all inputs), done (in this run), skipped (done before), failed, seconds,
     and, of all inputs in the cache: source_tokens, kept_tokens, source_bytes,
-    cache_bytes, media_seconds; removed (ids in the cache that are no inputs any more), pruned
+    media_seconds; of the whole cache: cache_bytes; others (how many of its items are no inputs);
+    removed (ids in the cache that are no inputs any more), pruned
     (whether they were dropped); over_budget (null, or how many items keep clearly more than --keep
     asks for, and the worst); under also the same of each --also. With --shard all of it is of that
-    part but cache_bytes and missing, the inputs of other parts that the cache does not have yet.
+    part but cache_bytes, others and missing, the inputs of other parts that the cache lacks yet.
     """
     from tokcli.checking import check
     from tokcli.recipe import CompressRecipe

@@ -88,7 +88,8 @@ class ProgressDisplay(StatusLine):
             for text in notes:
                 note(text)
             inputs = counted(progress.items, "input")
-            note(f"{inputs}: {progress.skipped:,} already in the cache, {todo:,} to do")
+            failed = f" {progress.failed:,} failed," if progress.failed else ""
+            note(f"{inputs}: {progress.skipped:,} already in the cache,{failed} {todo:,} to do")
         if todo:
             self.start()
 

@@ -45,10 +45,11 @@ def _print_cache(summary: CompressSummary) -> None:
     in_cache = summary.items - summary.failed
     name = escape(plain(summary.output))
     of_part = f", shard {summary.shard}" if summary.shard else ""
+    took = f" in {human_seconds(summary.seconds)}" if summary.done else ""
     results.print(
         f"[bold]{name}[/bold]{of_part}: {in_cache} of {counted(summary.items, 'item')}"
         f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
-        f" {human_seconds(summary.media_seconds)} of media in {human_seconds(summary.seconds)}"
+        f" {human_seconds(summary.media_seconds)} of media{took}"
     )
     tokens = (
         f"  tokens {summary.source_tokens:,} -> {summary.kept_tokens:,}"
@@ -57,6 +58,9 @@ def _print_cache(summary: CompressSummary) -> None:
     if summary.shard:  # the folder holds more than this part, so its bytes say nothing of the part's
         missing = f"{counted(summary.missing, 'input')} of other shards not there yet"
         results.print(f"{tokens}: {missing if summary.missing else 'all inputs are there'}")
+    elif summary.others:  # neither do they of these inputs
+        which = "that is" if summary.others == 1 else "that are"
+        results.print(f"{tokens}, with {counted(summary.others, 'item')} {which} not among these inputs")
     else:
         results.print(
             f"{tokens}: {share(summary.cache_bytes, summary.token_bytes)}"
@@ -80,4 +84,5 @@ def _print_cache(summary: CompressSummary) -> None:
 
 
 def _failed(summary: CompressSummary) -> str:
-    return f"{summary.failed} failed: `tokcli inspect {plain(summary.output)} --errors` says why"
+    how = f"`tokcli inspect {plain(summary.output)} --errors` says why, --retry-errors tries again"
+    return f"{summary.failed} failed: {how}"

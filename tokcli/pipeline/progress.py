@@ -110,9 +110,11 @@ class CompressSummary:
     also: tuple[CompressSummary, ...] = ()
     """The same of the other caches that were filled by the same run."""
     shard: str | None = None
-    """``3/8`` for a run that did one part: all but ``cache_bytes`` and ``missing`` is of that part."""
+    """``3/8`` for a run that did one part: all but ``cache_bytes``, ``missing`` and ``others`` is of that part."""
     missing: int = 0
     """Inputs that the cache does not have at the end of the run: those of other parts that are not done."""
+    others: int = 0
+    """Items in the cache that are no inputs of this run; ``cache_bytes`` is what it takes with them."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

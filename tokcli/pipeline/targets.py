@@ -236,4 +236,5 @@ def _summary(output: Output, items: int, ids: Collection[str], seconds: float, p
         over_budget=over_budget(target.compressor, table),
         shard=None if part is None else str(part),
         missing=output.missing,
+        others=len(cache) - len(found),
     )
