@@ -200,3 +200,18 @@ def test_what_a_killed_run_leaves_is_removed_by_the_next(
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     assert remove_stale() == 1
     assert list(folder.iterdir()) == []
+
+
+def test_a_system_without_what_decoders_need_is_told_so() -> None:
+    """Windows has neither module; tokcli is tried on none, so it says what it needs."""
+    script = (
+        "import sys, filelock, psutil, torch; sys.modules['resource'] = sys.modules['fcntl'] = None\n"
+        "from tokcli.pipeline.compress import compress\n"
+        "from tokcli.pipeline.decoder_pool import DecoderPool\n"
+        "from tokcli.pipeline.decoder import Supervision\n"
+        "sys.platform = 'win32'\n"
+        "try:\n    DecoderPool(1, Supervision())\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.startswith("UsageError") and "Linux or macOS" in done.stdout, done.stderr

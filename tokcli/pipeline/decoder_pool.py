@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
+from tokcli.errors import UsageError
 from tokcli.pipeline.decoder import Decoder, Event, Supervision
 from tokcli.pipeline.messages import DecodeSettings
 
@@ -28,6 +30,9 @@ class DecoderPool:
     """
 
     def __init__(self, workers: int, supervision: Supervision, *, alone: bool = False) -> None:
+        """Raises ``UsageError`` on systems without process groups and signals."""
+        if sys.platform == "win32":
+            raise UsageError("files are decoded in processes that need Linux or macOS; on Windows run tokcli in WSL")
         self.decoders = [Decoder(supervision, alone=alone) for _ in range(workers)]
         self._woken, self._wakes = socket.socketpair()
         self._woken.setblocking(False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import resource
 import signal
 import sys
 from collections import deque
@@ -59,6 +58,8 @@ def decoder_main(connection: Connection, memory: FrameMemory, log: DecoderLog) -
 
 def _die_before_others() -> None:
     """Be the one that Linux ends when memory runs out, and leave no core dump: there may be thousands of bad files."""
+    import resource
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
