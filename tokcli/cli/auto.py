@@ -45,7 +45,7 @@ def _last_search(recipe: CompressRecipe, stored: dict[str, Any]) -> dict[str, An
     from tokcli.methods import resolve
 
     try:
-        document: dict[str, Any] = json.loads((Path(_search_folder(recipe)) / DOCUMENT).read_text())
+        document: dict[str, Any] = json.loads((Path(_search_folder(recipe)) / DOCUMENT).read_text(encoding="utf-8"))
         chosen = dict(document["chosen"])
         chose = resolve(chosen.pop("method"), **chosen, seed=document["seed"]).to_json()
     except (OSError, ValueError, KeyError, TypeError, MethodError):

@@ -114,7 +114,8 @@ def _document(cache: Cache, path: str, items: bool, errors: bool) -> dict[str, A
     return document
 
 
-def _draw(document: dict[str, Any]) -> None:
+def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """What stands in the table at the top."""
     from tokcli.pipeline.progress import describe_method
 
     stats, configuration = document["stats"], document["manifest"]["configuration"]
@@ -122,7 +123,7 @@ def _draw(document: dict[str, Any]) -> None:
     rate = f"{sampling['num_frames']} frames" if sampling.get("num_frames") else f"{sampling['fps']:g} fps"
     seconds = stats["media_seconds"]
     kinds = {kind: part["items"] for kind, part in stats["kinds"].items()}
-    facts = [
+    return [
         ("model", f"{model['model']} ({model['family']}, tower {model['fingerprint'][:12]})"),
         ("method", describe_method(configuration["method"])),
         ("sampling", f"{rate}, resized by {configuration['resize']}, decoder {configuration['decoder']}"),
@@ -139,15 +140,18 @@ def _draw(document: dict[str, Any]) -> None:
             f"{human_bytes(stats['source_bytes'])} -> {human_bytes(stats['cache_bytes'])}"
             f" ({share(stats['cache_bytes'], stats['source_bytes'])} of the source files)",
         ),
+        *table_facts(document["statistics"]),
         ("complete", "yes" if document["complete"] else "no: run the same compress command again to go on"),
     ]
+
+
+def _draw(document: dict[str, Any]) -> None:
     results.print(
         f"[bold]{escape(plain(document['cache']))}[/bold]: token cache, format {document['manifest']['format']}"
     )
-    facts[-1:-1] = table_facts(document["statistics"])
-    results.print(table("", ("", ""), facts))
+    results.print(table("", ("", ""), _facts(document)))
     if sample := document["statistics"]["sample"]:
-        title = f"From the tokens of {sample['items']:,} of {counted(stats['items'], 'item')}"
+        title = f"From the tokens of {sample['items']:,} of {counted(document['stats']['items'], 'item')}"
         draw_statistics(title, sample_facts(sample))
     if "items" in document:
         rows = [

@@ -106,23 +106,31 @@ def infer(
     finally:
         if output is not None:
             output.close()
+    seconds = time.monotonic() - started if pending else 0.0
+    return _summary(rows, len(asked), len(pending), failed, len(missing), seconds)
+
+
+_COUNTED = ("visual_tokens", "source_tokens", "new_tokens", "right", "error")
+
+
+def _summary(
+    rows: Sequence[Row], asked: int, pending: int, failed_before: int, missing: int, seconds: float
+) -> InferSummary:
+    """Counts of the rows of this run, and what is known of the others."""
     judged = [row["right"] for row in rows if row["right"] is not None]
     return InferSummary(
-        questions=len(asked),
+        questions=asked,
         answered=sum(row["error"] is None for row in rows),
-        skipped=len(asked) - len(pending),
-        failed=failed + sum(row["error"] is not None for row in rows),
-        missing=len(missing),
+        skipped=asked - pending,
+        failed=failed_before + sum(row["error"] is not None for row in rows),
+        missing=missing,
         right=sum(judged) if judged else None,
         expected=len(judged),
         visual_tokens=sum(row["visual_tokens"] for row in rows),
         source_tokens=sum(row["source_tokens"] for row in rows),
         new_tokens=sum(row["new_tokens"] for row in rows),
-        seconds=round(time.monotonic() - started, 3) if pending else 0.0,
+        seconds=round(seconds, 3),
     )
-
-
-_COUNTED = ("visual_tokens", "source_tokens", "new_tokens", "right", "error")
 
 
 def _model(recipe: InferRecipe, cache: Cache, name: str, choice: Choice) -> LanguageModel:

@@ -18,7 +18,7 @@ LONGEST_WAIT_SECONDS = 8.0
 
 _BUSY = (408, 429)
 _PASSING = {
-    getattr(errno, name, -1)
+    getattr(errno, name, -1)  # macOS has no EREMOTEIO
     for name in ("EIO", "EREMOTEIO", "EBUSY", "EAGAIN", "ETIMEDOUT", "ECONNRESET", "ECONNREFUSED", "ECONNABORTED")
 }
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError)
