@@ -43,6 +43,26 @@ def test_an_error_leaves_nothing_and_what_was_there(
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
+FULL = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))
+from tokcli.cli.app import main
+main()
+"""
+
+
+@pytest.mark.parametrize("format", ["safetensors", "webdataset", "hf-datasets"])
+def test_a_disk_that_refuses_ends_an_export_of_any_format_with_one_line(
+    odd_cache: Path, tmp_path: Path, format: str
+) -> None:
+    command = [sys.executable, "-B", "-c", FULL, "export", odd_cache, "-o", tmp_path / "out", "--format", format, "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: cannot write {tmp_path / 'out'}: ") and done.stderr.count("\n") == 1
+    assert "File too large" in done.stderr and "then run the same command again" in done.stderr
+    assert names(tmp_path) == []
+
+
 def test_only_exports_are_replaced_and_only_when_asked(odd_cache: Path, tmp_path: Path) -> None:
     run(odd_cache, tmp_path / "out", "safetensors")
     with pytest.raises(UsageError, match=r"holds an export already; .* --overwrite"):

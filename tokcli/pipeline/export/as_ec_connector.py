@@ -12,6 +12,7 @@ from blake3 import blake3
 
 from tokcli.pipeline.export.engine import Lines
 from tokcli.pipeline.export.items import as_dtype
+from tokcli.pipeline.export.writer import save_tensors
 from tokcli.types import EncodedItem
 
 FILE, TENSOR, ITEMS = "encoder_cache.safetensors", "ec_cache", "items.jsonl"
@@ -36,13 +37,11 @@ class EncoderCacheWriter:
         self._lines = Lines(folder / ITEMS)
 
     def write(self, item: EncodedItem) -> None:
-        from safetensors.torch import save_file
-
         # Another tower or another file must never meet an old entry.
         uuid = "tokcli-" + blake3(f"{self._fingerprint} {item.source_hash} {item.id}".encode()).hexdigest()[:32]
         tokens = as_dtype(item.kept.tokens, self._dtype, item.id).contiguous()
         (self._folder / uuid).mkdir()
-        save_file({TENSOR: tokens}, self._folder / uuid / FILE)
+        save_tensors({TENSOR: tokens}, self._folder / uuid / FILE)
         self._lines.add({"id": item.id, "path": item.path, "uuid": uuid, "tokens": len(tokens)})
 
     def close(self) -> None:

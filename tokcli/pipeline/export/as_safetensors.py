@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tokcli.pipeline.export.writer import Sharded
+from tokcli.pipeline.export.writer import Sharded, save_tensors
 
 INDEX = "index.json"
 
@@ -42,9 +42,7 @@ class SafetensorsWriter(Sharded):
         self._first = False
 
     def end(self) -> None:
-        from safetensors.torch import save_file
-
-        save_file(self._tensors, self.folder / self._file, metadata=self._metadata)
+        save_tensors(self._tensors, self.folder / self._file, self._metadata)
         self._tensors = {}
 
     def close(self) -> None:

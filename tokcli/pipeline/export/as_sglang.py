@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokcli.pipeline.export.engine import REQUESTS, Asking, Lines
 from tokcli.pipeline.export.items import safe_name
+from tokcli.pipeline.export.writer import save_tensors
 from tokcli.types import EncodedItem
 
 README = """# Requests for SGLang
@@ -57,14 +58,12 @@ class SglangWriter:
         self._number = 0
 
     def write(self, item: EncodedItem) -> None:
-        from safetensors.torch import save_file
-
         file = f"items/{safe_name(self._number, item.id)}.safetensors"
         self._number += 1
         tensors = {"feature": self._asking.tokens(item)}
         if self._grids:
             tensors["image_grid_thw"] = self._asking.patch_grid(item)
-        save_file(tensors, self._folder / file)
+        save_tensors(tensors, self._folder / file)
         for request in self._asking.requests(item):
             ids = self._asking.layout.prompt(request, "compact").ids.tolist()
             row = {"id": item.id, "question": request.prompt, "file": file, "input_ids": ids}

@@ -9,6 +9,7 @@ import torch
 from tokcli.models import Request
 from tokcli.pipeline.export.engine import REQUESTS, Asking, Lines
 from tokcli.pipeline.export.items import safe_name
+from tokcli.pipeline.export.writer import save_tensors
 from tokcli.types import EncodedItem
 
 README = """# Requests for vLLM
@@ -90,9 +91,7 @@ class VllmWriter:
         self._lines.close()
 
     def _save(self, file: str, tensors: dict[str, torch.Tensor]) -> None:
-        from safetensors.torch import save_file
-
-        save_file(tensors, self._folder / file)
+        save_tensors(tensors, self._folder / file)
 
     def _add(self, item: EncodedItem, request: Request, file: str, told: dict[str, str]) -> None:
         positions = self._asking.plan[item.id].word

@@ -12,6 +12,17 @@ from tokcli.pipeline.export.items import facts_of_item, safe_name, tensors_of
 from tokcli.types import EncodedItem
 
 
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises ``OSError`` where the disk refuses, as all other writing does."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
 class Writer(Protocol):
     """Writes items into a folder that is there already, in the order in which they come."""
 
