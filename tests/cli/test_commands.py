@@ -43,7 +43,8 @@ def test_failures_end_with_3_unless_allowed(tokcli: Tokcli, clips: Path, tmp_pat
     listed = tokcli("inspect", tmp_path / "cache", "--errors", "--json").document
     assert [Path(row["id"]).name for row in listed["errors"]] == [bad.name]
     assert listed["failed_by_stage"] == {"open": 1}
-    assert "bad [1]" in tokcli("inspect", tmp_path / "cache", "--errors").stdout
+    shown = tokcli("inspect", tmp_path / "cache", "--errors").stdout
+    assert shown.count("bad [1]") == 1 < listed["errors"][0]["message"].count(bad.name) + 1
 
 
 def test_inspect_and_verify(tokcli: Tokcli, clip_cache: Path) -> None:
@@ -140,6 +141,17 @@ def test_doctor(tokcli: Tokcli) -> None:
     checks = {check["name"]: check for check in result.document["checks"]}
     assert checks["torch"]["status"] == checks["nano"]["status"] == "ok"
     assert "GPL" in checks["ffmpeg"]["found"]
+
+
+def test_doctor_names_the_accelerator_that_is_not_taken_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from tokcli.pipeline.doctor import diagnose
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    gpu = next(check for check in diagnose() if check.name == "gpu")
+    assert gpu.status == "optional" and "--device mps" in gpu.remedy
 
 
 def test_render_is_repeatable(tokcli: Tokcli, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from tokcli.cache import CacheWriter, Manifest, open_cache
 from tokcli.errors import CacheConflictError, UsageError
 from tokcli.pipeline.compress import compress
+from tokcli.pipeline.preflight import machine_of
 from tokcli.pipeline.reencode import compare, verify_deep
 from tokcli.recipe import CompressRecipe
 from tokcli.types import EncodedItem
@@ -134,3 +135,9 @@ def test_what_is_compared(media: Path) -> None:
     assert found.outcome == "different" and "of the rows are the same" in found.detail
     near = compare(item, replace(item, kept=replace(kept, tokens=kept.tokens * (1 + 1e-6))), "float32", exact=True)
     assert near.outcome == "close" and "would do between versions, but these are the same" in near.detail
+
+
+def test_tokens_of_an_accelerator_need_not_be_those_of_the_cpu_beside_it() -> None:
+    """Else a cache made on Apple's GPU would be held against the CPU of the same machine bit for bit."""
+    cpu, mps = (machine_of(torch.device(name)) for name in ("cpu", "mps"))
+    assert cpu != mps and mps["device"].startswith("mps")

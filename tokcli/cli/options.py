@@ -17,7 +17,9 @@ Model = Annotated[
 Dtype = Annotated[
     str, typer.Option(help="Type to compute in: auto, float32, bfloat16 or float16.", rich_help_panel="Model")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel="Model")]
+Device = Annotated[
+    str, typer.Option(help="auto (cuda if there, else cpu), cpu, cuda, cuda:N or mps.", rich_help_panel="Model")
+]
 
 INPUT, SAMPLING, RUNNING = "Input", "Sampling", "Running"
 """Panels of the commands that read media."""

@@ -81,6 +81,8 @@ def _gpu() -> Check:
 
     if torch.cuda.is_available():
         return Check("gpu", "ok", torch.cuda.get_device_name(0))
+    if torch.backends.mps.is_available():
+        return Check("gpu", "optional", "Apple's, which is not taken by itself", "say --device mps to use it")
     return Check("gpu", "optional", "none: the encoder runs on the CPU")
 
 

@@ -228,8 +228,11 @@ def _manifest(
 
 def machine_of(device: torch.device) -> dict[str, str]:
     """What of the machine may change the last bits of a token, for the manifest's information."""
+    if device.type == "cuda":
+        return {"device": torch.cuda.get_device_name(device)}
     processor = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor}
+    # An accelerator of the same machine, as Apple's, rounds in its own way.
+    return {"device": processor if device.type == "cpu" else f"{device.type} {processor}"}
 
 
 def library_versions() -> dict[str, str]:
