@@ -28,7 +28,7 @@ class Retained:
     asked: int
     lost: int
     worth: float
-    """Of each answer: as many different items' answers."""
+    """What each answer counts for: so many answers about different items."""
     confidence: float
 
     @property

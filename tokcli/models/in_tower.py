@@ -1,8 +1,8 @@
 """A vision tower run block by block, with a method inside that leaves fewer rows after some of the blocks.
 
-Every family's tower is the same to the loop here: something that norms, projects to heads, rotates, and so on. What is
-left out of nothing is what the family's own code computes, bit by bit: with a plan without steps the tokens are those
-of a plain run.
+Every family's tower is the same to the loop here: something that norms, projects to heads, rotates, and so on. Where
+nothing is left out, the result is what the family's own code computes, bit for bit: by a plan without steps, tokens are
+those of a plain run.
 """
 
 from __future__ import annotations

@@ -30,8 +30,8 @@ Mask = npt.NDArray[np.bool_]
 class ReusingEncoding(Encoding):
     """A video on its way through the tower, in which tokens whose pixels are unchanged are taken from before.
 
-    Which are is known when frames are taken, in order; calling what ``prepare`` gives encodes the others at once and
-    then asks the run before for the rest, so calls may still be made in any order and in several threads.
+    Which tokens those are is known as soon as frames are taken, in order; calling what ``prepare`` gives encodes the
+    others at once and asks the run before for the rest, so calls may still be made in any order and in several threads.
     """
 
     def __init__(

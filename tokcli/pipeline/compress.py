@@ -145,7 +145,7 @@ class Run:
         while (ready := self.fetcher.take()) is not None:
             if ready.failed is None:
                 if ready.tries > 1:
-                    self.observer.warning(ready.item.id, f"read from the server at the {ready.tries}. try")
+                    self.observer.warning(ready.item.id, f"read from the server on try {ready.tries}")
                 return ready.item, ready.path
             self.fetcher.release(ready.item)
             event = Event(ready.item, ready.tries, ready.failed, None, lambda: None)

@@ -62,7 +62,7 @@ def render(recipe: RenderRecipe, on_file: Callable[[Path], None] | None = None) 
 
 
 def _planned(recipe: RenderRecipe) -> Iterator[tuple[str, Scene]]:
-    """Yield the names of the files and what they show."""
+    """The names of the files, and what each shows."""
     kinds = chosen_kinds(recipe)
     for number in range(recipe.count):
         kind = kinds[number % len(kinds)]
@@ -79,7 +79,7 @@ def _suffix(scene: Scene, format: str, number: int) -> str:
 
 
 def _rows(name: str, scene: Scene, seed: int) -> list[dict[str, str | float]]:
-    """Return the lines of ``qa.jsonl`` about a file: id, kind of question, kind of scene, question, answer, chance."""
+    """The lines of ``qa.jsonl`` about a file: id, kind of question, kind of scene, question, answer, chance."""
     return [
         {
             "id": name,
@@ -94,7 +94,7 @@ def _rows(name: str, scene: Scene, seed: int) -> list[dict[str, str | float]]:
 
 
 def chosen_kinds(recipe: RenderRecipe) -> tuple[str, ...]:
-    """Return the kinds that the recipe names, "a,b" or all; ``UsageError`` for an unknown one."""
+    """The kinds that the recipe names, "a,b" or all; ``UsageError`` for an unknown one."""
     if recipe.kind == "all":
         return TIMELESS if recipe.format == "png" else scene_kinds()
     return tuple(name.strip() for name in recipe.kind.split(","))

@@ -61,7 +61,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
 
 
 def is_s3(filesystem: Any) -> bool:
-    """Whether it is that of s3fs, some of whose ways are to be gone around."""
+    """Whether it is that of s3fs, some of whose habits have to be worked around."""
     protocol = filesystem.protocol
     return "s3" in (protocol if isinstance(protocol, tuple | list) else (protocol,))
 

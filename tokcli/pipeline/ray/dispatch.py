@@ -121,6 +121,6 @@ class Dispatcher:
         return guilty
 
     def had(self, actor: int) -> list[Order]:
-        """All orders of an actor that it has not told to be committed."""
+        """All orders of an actor that it has not reported as committed."""
         hand = self.hand(actor)
         return [*hand.in_work.values(), *(order for order, _ in hand.uncommitted.values())]
