@@ -44,7 +44,7 @@ def test_failures_end_with_3_unless_allowed(tokcli: Tokcli, clips: Path, tmp_pat
     assert [Path(row["id"]).name for row in listed["errors"]] == [bad.name]
     assert listed["failed_by_stage"] == {"open": 1}
     shown = tokcli("inspect", tmp_path / "cache", "--errors").stdout
-    assert shown.count("bad [1]") == 1 < listed["errors"][0]["message"].count(bad.name) + 1
+    assert " ".join(shown.split()).count(bad.name) == 1
 
 
 def test_inspect_and_verify(tokcli: Tokcli, clip_cache: Path) -> None:

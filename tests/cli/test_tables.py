@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from tokcli.cli import output, tune_display
+from tokcli.cli import catalog, output, tune_display
 from tokcli.models import list_models
 
 Tokcli = Callable[..., Any]
@@ -75,3 +75,15 @@ def test_tune_names_every_setting_whole(capsys: pytest.CaptureFixture[str]) -> N
     words = capsys.readouterr().out.split()
     assert set(settings) <= set(words)
     assert {"16.8%", "60.5", "answers", "tokens"} <= set(words)
+
+
+def test_a_model_page_leaves_room_for_what_it_says(tokcli: Tokcli) -> None:
+    lines = tokcli("models", "nano").stdout.splitlines()
+    family = next(line for line in lines if line.startswith("family"))
+    assert family.index("qwen2_5_vl") < 60
+    assert sum(line.startswith("equality ") for line in lines) == 2
+
+
+def test_pages_of_models_show_brackets_as_they_are(monkeypatch: pytest.MonkeyPatch, tokcli: Tokcli) -> None:
+    monkeypatch.setattr(catalog, "model_facts", lambda _page: [("media", "[video]")])
+    assert "[video]" in tokcli("models", "qwen2_vl").stdout and "\\[" not in tokcli("models", "qwen2_vl").stdout

@@ -131,7 +131,7 @@ def _draw_model(page: dict[str, Any]) -> None:
             ("of the language model", human_bytes(checkpoint["language_bytes"])),
             *((f"tokens of a {example}", f"{tokens:,}") for example, tokens in checkpoint["tokens"].items()),
         ]
-    results.print(table("", ("", ""), [(name, escape(fact)) for name, fact in facts if fact]))
+    results.print(table("", ("", ""), [(name, fact) for name, fact in facts if fact]))
 
 
 def model_facts(page: dict[str, Any]) -> list[tuple[str, str]]:
@@ -146,6 +146,6 @@ def model_facts(page: dict[str, Any]) -> list[tuple[str, str]]:
         ("a cache holds", page["stored"]),
         ("position schemes", ", ".join(page["position_schemes"])),
         ("signals", ", ".join(page["signals"]) or "none"),
-        *((f"equality: {FIGURES[key]}", f"{largest:.1g}") for key, largest in page["equality"].items()),
+        *(("equality", f"{FIGURES[key]}: {largest:.1g}") for key, largest in page["equality"].items()),
         ("tested with", ", ".join(f"{name} {version}" for name, version in tested.items())),
     ]

@@ -168,8 +168,14 @@ def _draw(document: dict[str, Any]) -> None:
         columns = ("id", "kind", "seconds", "tokens", "kept", "share")
         results.print(table("", columns, rows, right=columns[2:]))
     if "errors" in document:
-        failed = [(row["id"], row["stage"], row["error_class"], row["message"]) for row in document["errors"]]
+        failed = [(row["id"], row["stage"], row["error_class"], _reason(row)) for row in document["errors"]]
         results.print(table("", ("id", "stage", "error", "message"), failed))
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """Its message, without the path where the id beside it is that."""
+    message: str = row["message"]
+    return message.removeprefix(f"{row['path']}: ") if row["path"] == row["id"] else message
 
 
 def _parts(counts: Mapping[str, Any]) -> str:
