@@ -107,3 +107,15 @@ def test_every_real_file(tokcli: Tokcli, real_media: Path) -> None:
     }
     assert {name for name in healthy - sound if not name.endswith(".heic")} == set()
     assert "corrupt/decord__corrupted.mp4" not in sound
+
+
+def test_sizes_and_times_are_for_people(tokcli: Tokcli, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.mp4"
+    path.write_bytes(b"nothing")
+    os.utime(path, (1_795_758_108.9, 1_795_758_108.9))
+    result = tokcli("debug", path)
+    assert result.code == 3
+    facts = [line.split() for line in result.stdout.splitlines()]
+    assert ["file", "bytes", "7"] in facts
+    assert ["modified", "2026-11-27", "05:41:48", "UTC"] in facts
+    assert document(tokcli, path)[1]["steps"]["file"]["modified_ns"] // 10**9 == 1_795_758_108

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -70,7 +71,9 @@ def debug(
 
 def _draw(document: dict[str, Any]) -> None:
     rows = [
-        (step, name, _text(name, value)) for step, facts in document["steps"].items() for name, value in facts.items()
+        (step, name.removesuffix("_ns"), _text(name, value))
+        for step, facts in document["steps"].items()
+        for name, value in facts.items()
     ]
     shown = [
         (step if number == 0 or rows[number - 1][0] != step else "", *rest) for number, (step, *rest) in enumerate(rows)
@@ -92,7 +95,9 @@ def _draw(document: dict[str, Any]) -> None:
 
 def _text(name: str, value: Any) -> str:
     if name in ("bytes", "limit_bytes"):
-        return f"{value:,} ({human_bytes(value)})"
+        return f"{value:,}" if value < 1024 else f"{value:,} ({human_bytes(value)})"
+    if name == "modified_ns":
+        return f"{datetime.fromtimestamp(value // 10**9, UTC):%Y-%m-%d %H:%M:%S} UTC"
     if isinstance(value, list):
         return "; ".join(map(str, value)) or "none"
     return (
