@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from tokcli.cli.display import ProgressDisplay
+from tokcli.cli.display import ProgressDisplay, _parts
 from tokcli.cli.summary import print_summary
 from tokcli.pipeline.progress import CompressSummary, OverBudget, Progress
 
@@ -93,3 +93,13 @@ def test_what_failed_before_is_counted_and_can_be_tried_again(capsys: pytest.Cap
     print_summary(replace(SUMMARY, failed=1), quiet=False, as_json=False)
     told = "1 failed: `tokcli inspect cache --errors` says why, --retry-errors tries again"
     assert told in capsys.readouterr().out
+
+
+def test_thousands_of_items_are_parted_alike_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    counts, _ = _parts(Progress(items=40000, skipped=10000, done=2345, failed=1400))
+    assert counts[:2] == ["13,745/40,000 items", "1,400 failed"]
+    gone = replace(SUMMARY, items=40000, done=30000, skipped=8600, failed=1400, removed=("a.mp4",) * 2000)
+    print_summary(gone, quiet=False, as_json=False)
+    out = capsys.readouterr().out
+    assert "cache: 38,600 of 40,000 items (30,000 new, 8,600 before, 1,400 failed)" in out
+    assert "2,000 in the cache, no longer among" in out and "1,400 failed: " in out

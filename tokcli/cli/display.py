@@ -127,8 +127,8 @@ def _parts(progress: Progress) -> tuple[list[str], list[str]]:
     left = progress.seconds_left
     finished = progress.skipped + progress.done + progress.failed
     counts = [
-        f"{finished}/{counted(progress.items, 'item')}",
-        f"{progress.failed} failed",
+        f"{finished:,}/{counted(progress.items, 'item')}",
+        f"{progress.failed:,} failed",
         *([f"{human_seconds(left)} left"] if left is not None else []),
     ]
     rest = [

@@ -127,8 +127,8 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("model", f"{model['model']} ({model['family']}, tower {model['fingerprint'][:12]})"),
         ("method", describe_method(configuration["method"])),
         ("sampling", f"{rate}, resized by {configuration['resize']}, decoder {configuration['decoder']}"),
-        ("items", f"{stats['items']}{_parts(kinds)}"),
-        ("failed", f"{stats['failed']}{_parts(document['failed_by_stage'])}"),
+        ("items", f"{stats['items']:,}{_parts(kinds)}"),
+        ("failed", f"{stats['failed']:,}{_parts(document['failed_by_stage'])}"),
         ("media", human_seconds(seconds)),
         (
             "tokens",
@@ -180,4 +180,4 @@ def _reason(row: dict[str, Any]) -> str:
 
 def _parts(counts: Mapping[str, Any]) -> str:
     """`` (2 video, 1 image)``; nothing where there is none."""
-    return f" ({', '.join(f'{count} {name}' for name, count in counts.items())})" if counts else ""
+    return f" ({', '.join(f'{count:,} {name}' for name, count in counts.items())})" if counts else ""

@@ -47,8 +47,8 @@ def _print_cache(summary: CompressSummary) -> None:
     of_part = f", shard {summary.shard}" if summary.shard else ""
     took = f" in {human_seconds(summary.seconds)}" if summary.done else ""
     results.print(
-        f"[bold]{name}[/bold]{of_part}: {in_cache} of {counted(summary.items, 'item')}"
-        f" ({summary.done} new, {summary.skipped} before, {summary.failed} failed),"
+        f"[bold]{name}[/bold]{of_part}: {in_cache:,} of {counted(summary.items, 'item')}"
+        f" ({summary.done:,} new, {summary.skipped:,} before, {summary.failed:,} failed),"
         f" {human_seconds(summary.media_seconds)} of media{took}"
     )
     tokens = (
@@ -78,11 +78,11 @@ def _print_cache(summary: CompressSummary) -> None:
         named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])
         named += ", ..." if len(summary.removed) > SHOWN else ""
         what = "dropped" if summary.pruned else "in the cache, no longer among the inputs (--prune drops them)"
-        results.print(f"  {len(summary.removed)} {what}: {escape(named)}", style="yellow")
+        results.print(f"  {len(summary.removed):,} {what}: {escape(named)}", style="yellow")
     if summary.failed:
         results.print(f"  {escape(_failed(summary))}", style="yellow")
 
 
 def _failed(summary: CompressSummary) -> str:
     how = f"`tokcli inspect {plain(summary.output)} --errors` says why, --retry-errors tries again"
-    return f"{summary.failed} failed: {how}"
+    return f"{summary.failed:,} failed: {how}"
