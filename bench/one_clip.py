@@ -98,5 +98,5 @@ def one_clip(folder: Path, keeps: Iterable[float], *, large: bool) -> OneClip:
         compress(recipe_of([clip], model, folder / f"cache{keep:g}", FPS, method="uniform", keep=keep))
     tower = load_tower(str(model), dtype="float32", device="cpu")
     language = load_language_model(str(model), dtype="float32", device="cpu")
-    torch.set_num_threads(1)  # compressing may have set it
+    torch.set_num_threads(1)
     return OneClip(folder, tower, language)

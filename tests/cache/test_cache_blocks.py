@@ -107,6 +107,7 @@ def test_what_was_replaced_or_not_selected_is_left_out(tmp_path: Path) -> None:
     cache = open_cache(tmp_path / "c")
     assert_blocks_are_items(cache)
     assert [block.ids for block in cache.blocks()] == [("0", "1", "2"), ("3", "4", "5")]
+    assert repr(next(cache.blocks())) == "TokenBlock(21 tokens of 3 items)"
     some = cache.select(["1", "4", "5"])
     assert_blocks_are_items(some)
     assert [block.ids for block in some.blocks()] == [("1",), ("4", "5")]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from tokcli import __version__
 from tokcli.cache import open_cache
 
 Tokcli = Callable[..., Any]
@@ -28,6 +31,14 @@ def test_compress_json_has_the_promised_keys(tokcli: Tokcli, clips: Path, tmp_pa
     assert summary["cache_bytes"] == pytest.approx(stored, rel=0.05)
     assert summary["media_seconds"] > 20
     assert summary["seconds"] > 0
+
+
+def test_the_package_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["tokcli", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("tokcli", run_name="__main__")
+    assert ended.value.code == 0
+    assert __version__ in capsys.readouterr().out
 
 
 def test_failures_end_with_3_unless_allowed(tokcli: Tokcli, clips: Path, tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ class TokenBlock:
     def __len__(self) -> int:
         return self.starts[-1]
 
+    def __repr__(self) -> str:
+        return f"TokenBlock({len(self)} tokens of {len(set(self.ids))} items)"
+
     @cached_property
     def tokens(self) -> torch.Tensor:
         """(N, D), in the cache's dtype or what its codec decodes to."""
