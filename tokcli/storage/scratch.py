@@ -26,9 +26,15 @@ class Scratch:
 
     def __init__(self) -> None:
         remove_stale()
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
-        self._lock = FileLock(self.path / _LOCK)
-        self._lock.acquire(timeout=0)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+            self._lock = FileLock(self.path / _LOCK)
+            # Between the lock's file and the lock another process may take the folder for one that was left behind.
+            with contextlib.suppress(FileNotFoundError, Timeout):
+                self._lock.acquire(timeout=0)
+                if (self.path / _LOCK).exists():
+                    return
+                self._lock.release()
 
     def __enter__(self) -> Self:
         return self
