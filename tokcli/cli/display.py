@@ -141,7 +141,7 @@ def _parts(progress: Progress) -> tuple[list[str], list[str]]:
 
 
 def _drawn(progress: Progress) -> Group:
-    bar = ProgressBar(total=max(1, progress.bytes_total), completed=progress.bytes_done, width=28)
+    bar = ProgressBar(total=1.0, completed=progress.share_done, width=28)
     counts, rest = _parts(progress)
     row = Table.grid(padding=(0, 1))
     row.add_row(bar, Text(" | ".join(counts)))

@@ -96,7 +96,7 @@ class Run:
     def run(self) -> None:
         # Longest first: a long file that starts last would leave the other decoders idle at the end.
         waiting = sorted(self.ledger.pending(self.job.scan), key=lambda item: -item.size_bytes)
-        self.progress.bytes_total = sum(item.size_bytes for item in waiting)
+        self.progress.expect([item.size_bytes for item in waiting])
         self.observer.begin(self.progress, notes_of(self.job.targets, self.job.scan))
         self.fetcher.add(waiting)
         try:

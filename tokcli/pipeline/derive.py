@@ -64,7 +64,7 @@ class _Run:
         for row in self.job.failures:
             self._carry_over(row)
         due = self._due()
-        self.progress.bytes_total = sum(item.size_bytes for item, _ in due)
+        self.progress.expect([item.size_bytes for item, _ in due])
         self.observer.begin(self.progress, self._notes())
         for item, outputs, made in self._made(due):
             self.progress.current = [item.id]
@@ -157,7 +157,7 @@ class _Run:
             failed = True
             self._fail(item, output, result)
         progress = self.progress
-        progress.bytes_done += item.size_bytes
+        progress.finish(item.size_bytes)
         progress.failed += failed
         progress.done += not failed
         if good is not None:

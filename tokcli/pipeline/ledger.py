@@ -83,7 +83,7 @@ class Ledger:
         if item.id not in self._failed:
             self._done += 1
             self.progress.done += 1
-            self.progress.bytes_done += item.source_bytes
+            self.progress.finish(item.source_bytes)
         self.progress.media_seconds += item.duration_seconds
         self.progress.source_tokens += item.source_tokens
 
@@ -93,7 +93,7 @@ class Ledger:
         if item.id not in self._failed:
             self._failed.add(item.id)
             progress.failed += 1
-            progress.bytes_done += item.size_bytes
+            progress.finish(item.size_bytes)
         row = ErrorRow(
             item.id,
             item.path,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
+from time import monotonic
 from typing import Any, Protocol
+
+from tokcli.pipeline.pace import Pace
 
 
 @dataclass
@@ -23,21 +25,53 @@ class Progress:
     source_tokens: int = 0
     kept_tokens: int = 0
     """Of a run that fills several caches: what the first of them got that missed the item."""
-    bytes_done: int = 0
-    bytes_total: int = 0
-    """Source bytes of the items that this run has to do: the measure for the time left."""
+    bytes_done: int = field(default=0, init=False)
+    bytes_total: int = field(default=0, init=False)
+    """Source bytes of the items that this run has to do."""
+    finished: int = field(default=0, init=False)
+    due: int = field(default=0, init=False)
+    """Of these items, those that are done or failed, and all."""
     current: list[str] = field(default_factory=list)
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: monotonic())
+
+    def __post_init__(self) -> None:
+        self.expect(())
+
+    def expect(self, sizes: Collection[int]) -> None:
+        """Say how many bytes each item has that this run has to do; the time left counts from here."""
+        self.due, self.bytes_total = len(sizes), sum(sizes)
+        self._pace = Pace(max(1.0, self.bytes_total / max(1, self.due)))
+        self._began = self._last = monotonic()
+
+    def finish(self, num_bytes: int) -> None:
+        """Count an item of ``expect`` as done or failed."""
+        self.finished += 1
+        self.bytes_done += num_bytes
+        now = monotonic()
+        self._pace.add(num_bytes, now - self._last)
+        self._last = now
+
+    def take_back(self, num_bytes: int) -> None:
+        """Undo ``finish`` for an item that has to be done again; how long it took stays known."""
+        self.finished -= 1
+        self.bytes_done -= num_bytes
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self.started
+        return monotonic() - self.started
+
+    @property
+    def share_done(self) -> float:
+        """Of the work that this run has to do, in [0, 1]."""
+        whole = self._pace.work(self.due, self.bytes_total)
+        # A file that grew since it was looked at must not make more than the whole.
+        return min(1.0, self._pace.work(self.finished, self.bytes_done) / whole) if whole else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        if not self.bytes_done:
-            return None
-        return self.seconds / self.bytes_done * (self.bytes_total - self.bytes_done)
+        """None before anything is done."""
+        share = self.share_done
+        return (monotonic() - self._began) * (1 - share) / share if share else None
 
 
 class Observer(Protocol):

@@ -118,7 +118,7 @@ class Driver:
         orders = [Order(item, tuple(self._numbers[target] for target in self.ledger.due[item.id])) for item in pending]
         self._samples = [item.path for item in pending[:SAMPLES]]
         self.dispatcher = Dispatcher(orders, self.fleet.setup.decoders)
-        self.progress.bytes_total = sum(item.size_bytes for item in pending)
+        self.progress.expect([item.size_bytes for item in pending])
         self.observer.begin(self.progress, [*notes_of(targets, self.scan), f"on Ray: {self.fleet.describe()}"])
 
     def _turn(self) -> None:

@@ -84,7 +84,7 @@ class RunLedger(Ledger):
         else:
             self._done += sign
             progress.done += sign
-        progress.bytes_done += sign * item.size_bytes
+        (progress.finish if sign > 0 else progress.take_back)(item.size_bytes)
         progress.media_seconds += sign * outcome.media_seconds
         progress.source_tokens += sign * outcome.source_tokens
         progress.kept_tokens += sign * outcome.kept_tokens
