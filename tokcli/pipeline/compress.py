@@ -97,7 +97,7 @@ class Run:
         # Longest first: a long file that starts last would leave the other decoders idle at the end.
         waiting = sorted(self.ledger.pending(self.job.scan), key=lambda item: -item.size_bytes)
         self.progress.expect([item.size_bytes for item in waiting])
-        self.observer.begin(self.progress, notes_of(self.job.targets, self.job.scan))
+        self.observer.begin(self.progress, notes_of(self.ledger.outputs, self.job.scan, self.job.recipe.prune))
         self.fetcher.add(waiting)
         try:
             while self.busy:

@@ -54,7 +54,7 @@ def run_settled(request: Request, targets: tuple[Target, ...], observer: Observe
             return None
         outputs = [Output(target, writer) for target, writer in zip(targets, writers)]
         Ledger(recipe, outputs, progress, observer).pending(scan)
-        observer.begin(progress, notes_of(targets, scan))
+        observer.begin(progress, notes_of(outputs, scan, recipe.prune))
         finish(outputs, recipe, scan, request.part)
     return summarize(outputs, progress.items, [item.id for item in scan.items], progress.seconds, request.part)
 

@@ -184,18 +184,36 @@ def finish(outputs: Sequence[Output], recipe: CompressRecipe, scan: ScanResult, 
         output.finish(scan.ids)
 
 
-def notes_of(targets: Sequence[Target], scan: ScanResult) -> list[str]:
+def notes_of(outputs: Sequence[Output], scan: ScanResult, prune: bool = False) -> list[str]:
     """What a run says of itself before it begins."""
-    model = targets[0].manifest.configuration["model"]
+    model = outputs[0].target.manifest.configuration["model"]
     notes = [f"model {model['model']} ({model['family']}, {model['dtype']})"]
-    for target in targets:
+    for output in outputs:
+        target = output.target
         notes.append(f"method {describe_method(target.compressor.to_json())}")
         notes.append(f"tokens stored as {target.tokens_dtype} in {target.folder}")
     if scan.passed_over:
         notes.append(f"passed over in folders: {scan.passed_over}, not media by their names")
     if scan.elsewhere:
         notes.append(f"inputs of other shards: {len(scan.elsewhere)}")
-    return notes
+    return notes + [text for output in outputs if (text := _nothing_shared(output, scan, prune))]
+
+
+def _nothing_shared(output: Output, scan: ScanResult, prune: bool) -> str | None:
+    """For a cache that has items and none of the inputs: they may be there already, under other ids."""
+    there = output.writer.others(failure.id for failure in scan.failures)
+    here = [clean_text(item.id) for item in scan.items]
+    if not there or not here or not set(there).isdisjoint(here):
+        return None
+    by_name = {item_id.rpartition("/")[2]: item_id for item_id in there}
+    pairs = ((by_name[name], item_id) for item_id in here if (name := item_id.rpartition("/")[2]) in by_name)
+    old, new = next(pairs, (there[0], here[0]))
+    fate = "then --prune drops those that it has" if prune else "beside those that it has"
+    return (
+        f"{output.target.folder} has {len(there):,} items and none of these inputs (it has {old}, this run {new}): all "
+        f"are encoded and stored, {fate}. If they are the same files, stop now and write their paths as they "
+        "were written then"
+    )
 
 
 def summarize(

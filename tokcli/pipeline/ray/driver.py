@@ -119,7 +119,9 @@ class Driver:
         self._samples = [item.path for item in pending[:SAMPLES]]
         self.dispatcher = Dispatcher(orders, self.fleet.setup.decoders)
         self.progress.expect([item.size_bytes for item in pending])
-        self.observer.begin(self.progress, [*notes_of(targets, self.scan), f"on Ray: {self.fleet.describe()}"])
+        self.observer.begin(
+            self.progress, [*notes_of(self.outputs, self.scan, self.recipe.prune), f"on Ray: {self.fleet.describe()}"]
+        )
 
     def _turn(self) -> None:
         """Give everybody work, and take what has come."""
