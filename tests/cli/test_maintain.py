@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from tokcli.cache import open_cache
 from tokcli.cache.manifest import read_manifest
@@ -167,3 +168,21 @@ def test_plan_with_files_that_do_not_open(tokcli: Tokcli, clips: Path, tmp_path:
     result = tokcli("plan", clips, bad, "--sample", 7, "--num-workers", 1, "--json")
     assert (result.code, result.document["failed"]) == (3, [str(bad)])
     assert tokcli("plan", bad, "--num-workers", 1).code == 1
+
+
+def test_plan_says_that_a_budget_will_not_be_met(tokcli: Tokcli, clip_files: list[Path], tmp_path: Path) -> None:
+    """evs keeps stills whole: the note that compress gives at its end comes before it is begun."""
+    media, options = tmp_path / "media", ("--dtype", "float32", "--num-workers", 1)
+    media.mkdir()
+    shutil.copy(clip_files[0], media)
+    Image.new("RGB", (96, 96), "red").save(media / "still.png")
+    result = tokcli("plan", media, "-m", "evs@0.2", "-m", "uniform@0.2", *options)
+    run = tokcli("compress", media, "-o", tmp_path / "cache", "--method", "evs", "--keep", 0.2, *options)
+    (told,) = (line.strip() for line in run.stdout.splitlines() if "over the budget" in line)
+    assert "up to 100.0%" in told and "still.png" in told
+    (noted,) = (line for line in result.stdout.splitlines() if "over the budget" in line)
+    assert noted == f"evs@0.2: of those tried, {told}"
+    document = tokcli("plan", media, "-m", "evs@0.2", "-m", "uniform@0.2", *options, "--json").document
+    over, met = (method["over_budget"] for method in document["methods"])
+    assert over["worst"] == str(media / "still.png") and over["largest_share"] == 1.0
+    assert met is None

@@ -27,6 +27,7 @@ from tokcli.cli.options import (
     sampling,
 )
 from tokcli.cli.output import counted, human_bytes, human_seconds, plain, results, share, show, table
+from tokcli.cli.summary import budget_note
 
 if TYPE_CHECKING:
     from tokcli.pipeline.plan import Estimate, Plan
@@ -77,8 +78,8 @@ def plan(
     [dim]tokcli plan list.csv -m dtd -m evs@0.2 -m dtd,uniform@0.1 --sample 20[/dim]
 
     With --json: items, source_bytes, unusable, sample, failed, and under
-    methods for each: codec, and kept_tokens, source_tokens, cache_bytes, hours,
-    all with value, low and high.
+    methods for each: codec, over_budget (of the items tried, as of compress), and
+    kept_tokens, source_tokens, cache_bytes, hours, all with value, low and high.
     """
     from tokcli.checking import check
     from tokcli.cli.display import ProgressDisplay
@@ -133,6 +134,9 @@ def _draw(found: Plan) -> None:
         )
     columns = ("method", "tokens", "kept", "codec", "cache", "time")
     results.print(table("", columns, rows, right=columns[1:]))
+    for one in found.methods:
+        if one.over_budget:
+            results.print(escape(f"{one.method}: of those tried, {budget_note(one.over_budget)}"), style="yellow")
     for item_id in found.failed:
         results.print(f"[yellow]failed[/yellow]: {escape(plain(item_id))}: so may others like it")
 

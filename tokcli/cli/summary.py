@@ -10,7 +10,7 @@ from rich.markup import escape
 from tokcli.cli.output import counted, human_bytes, human_seconds, if_read, plain, print_json, results, share, warn
 
 if TYPE_CHECKING:
-    from tokcli.pipeline.progress import CompressSummary, Observer
+    from tokcli.pipeline.progress import CompressSummary, Observer, OverBudget
 
 SHOWN = 5
 """Ids that a line names; --json has all."""
@@ -69,11 +69,7 @@ def _print_cache(summary: CompressSummary) -> None:
             f" ({human_bytes(summary.source_bytes)})"
         )
     if over := summary.over_budget:
-        results.print(
-            f"  {counted(over.items, 'item')} over the budget: the method kept more than --keep {over.keep:g} asks for,"
-            f" up to {over.largest_share:.1%} ({escape(plain(over.worst))})",
-            style="yellow",
-        )
+        results.print(f"  {escape(budget_note(over))}", style="yellow")
     if summary.removed:
         named = ", ".join(plain(item_id) for item_id in summary.removed[:SHOWN])
         named += ", ..." if len(summary.removed) > SHOWN else ""
@@ -81,6 +77,14 @@ def _print_cache(summary: CompressSummary) -> None:
         results.print(f"  {len(summary.removed):,} {what}: {escape(named)}", style="yellow")
     if summary.failed:
         results.print(f"  {escape(_failed(summary))}", style="yellow")
+
+
+def budget_note(over: OverBudget) -> str:
+    """How many items keep more than was asked for, and the worst of them."""
+    return (
+        f"{counted(over.items, 'item')} over the budget: the method kept more than --keep {over.keep:g} asks for,"
+        f" up to {over.largest_share:.1%} ({plain(over.worst)})"
+    )
 
 
 def _failed(summary: CompressSummary) -> str:

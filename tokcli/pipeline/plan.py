@@ -22,8 +22,9 @@ from tokcli.models import VisionTower, load_tower
 from tokcli.pipeline.compress import Run
 from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.feasible import check_method
+from tokcli.pipeline.over_budget import over_budget
 from tokcli.pipeline.preflight import Request, check_request, load_job, supervision
-from tokcli.pipeline.progress import Observer, Silent, describe_method
+from tokcli.pipeline.progress import Observer, OverBudget, Silent, describe_method
 from tokcli.pipeline.targets import Output, parse_also
 from tokcli.recipe import CompressRecipe
 from tokcli.types import MediaItem
@@ -54,6 +55,8 @@ class MethodPlan:
     cache_bytes: Estimate
     hours: Estimate
     """On this machine, from the first file to the last; loading the model is not in it."""
+    over_budget: OverBudget | None = None
+    """Of the items that were tried; None where all keep what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -179,8 +182,8 @@ def _method_plan(
     if not len(cache):
         message = next(iter(cache.errors()["message"].to_pylist()), "no reason was noted")
         raise MediaError(f"nothing of the sample could be compressed with {text}; the first reason: {message}")
-    names = ("id", "kept_tokens", "source_tokens")
-    rows = {row["id"]: row for row in cache.table(columns=names).to_pylist()}
+    table = cache.table(columns=("id", "kept_tokens", "source_tokens", "views"))
+    rows = {row["id"]: row for row in table.drop_columns(["views"]).to_pylist()}
     sizes = _stored_bytes(cache)
     all_source = sum(row["source_tokens"] for row in rows.values())
 
@@ -196,6 +199,7 @@ def _method_plan(
         total(lambda row: sizes[row["id"]]),
         # The sample runs on all decoders at once, so that no item has a time of its own: frames decide, as tokens do.
         total(lambda row: seconds / 3600 * row["source_tokens"] / all_source),
+        over_budget(compressor, table),
     )
 
 
