@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def warned(inputs: list[str], **changes: Any) -> list[str]:
 def test_another_spelling_of_the_same_paths_is_said_before_work_begins(media: Path) -> None:
     assert warned([str(media)]) == []
     assert warned([str(media)]) == []
-    first = min(os.listdir(media))
+    first = min(media.iterdir()).name
     (text,) = warned(["media"])
     assert text == (
         f"cache has 2 items and none of these inputs (it has {media / first}, this run media/{first}): all are encoded "
@@ -69,7 +68,7 @@ def test_a_single_shared_input_is_enough(media: Path, clip_files: list[Path]) ->
 
 def test_inputs_that_cannot_be_opened_share_nothing(media: Path) -> None:
     listing = Path("list.txt")
-    listing.write_text("missing.mp4\nmedia/" + min(os.listdir(media)))
+    listing.write_text(f"missing.mp4\nmedia/{min(media.iterdir()).name}")
     warned([str(media)])
     assert len(warned([str(listing)])) == 1
 

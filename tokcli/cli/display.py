@@ -86,7 +86,7 @@ class ProgressDisplay(StatusLine):
         todo = progress.items - progress.skipped - progress.failed
         if self.notes:
             for text in notes:
-                note(text)
+                note(plain(text))
             inputs = counted(progress.items, "input")
             failed = f" {progress.failed:,} failed," if progress.failed else ""
             note(f"{inputs}: {progress.skipped:,} already in the cache,{failed} {todo:,} to do")

@@ -209,10 +209,10 @@ def _nothing_shared(output: Output, scan: ScanResult, prune: bool) -> str | None
     pairs = ((by_name[name], item_id) for item_id in here if (name := item_id.rpartition("/")[2]) in by_name)
     old, new = next(pairs, (there[0], here[0]))
     fate = "then --prune drops those that it has" if prune else "beside those that it has"
+    items = f"{len(there):,} item" + "s" * (len(there) != 1)
     return (
-        f"{output.target.folder} has {len(there):,} items and none of these inputs (it has {old}, this run {new}): all "
-        f"are encoded and stored, {fate}. If they are the same files, stop now and write their paths as they "
-        "were written then"
+        f"{output.target.folder} has {items} and none of these inputs (it has {old}, this run {new}): all are encoded "
+        f"and stored, {fate}. If they are the same files, stop now and write their paths as they were written then"
     )
 
 
