@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from tokcli.cli import catalog, output, tune_display
@@ -37,6 +39,74 @@ def test_lists_fit_and_hold_every_name(tokcli: Tokcli, monkeypatch: pytest.Monke
     if command == "models":
         named = {checkpoint for row in list_models() for checkpoint in row["checkpoints"]}
         assert named <= {word.rstrip(",") for word in narrow.split()}
+
+
+COLUMNS = ("id", "tokens", "state", "what it does")
+ROWS = [
+    (
+        "a/very long/猫/one file.mp4",
+        7,
+        Text("ok", style="green"),
+        "one two  three four, and more than fits in the line",
+    ),
+    ("[red]b\n.mov", "12,345", Text("missing", style="red"), ""),
+    ("c [1] é.mkv", 0, Text("[bold]", style="yellow"), "猫猫猫 猫猫 猫猫猫猫 as wide as two signs each"),
+]
+STYLES = ("", "bold", "dim")
+
+
+def by_rich(title: str, columns: tuple[str, ...], widths: list[int]) -> Table:
+    """The same table as Rich draws it, a row at a millisecond."""
+    drawn = Table(title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False)
+    drawn.header_style, drawn.show_header, drawn.width = "bold", any(columns), sum(widths) + 2 * (len(widths) - 1)
+    for name, width in zip(columns, widths):
+        drawn.add_column(Text(name), justify="right" if name == "tokens" else "left", overflow="fold", width=width)
+    for row, style in zip(ROWS, STYLES):
+        drawn.add_row(*(cell if isinstance(cell, Text) else Text(output.plain(str(cell))) for cell in row), style=style)
+    return drawn
+
+
+def on_screen(console: Console, drawn: Any) -> list[tuple[str, object]]:
+    """Each sign with its style; a blank has none to be seen."""
+    segments = console.render(drawn)
+    return [(sign, segment.style or None if sign.strip() else None) for segment in segments for sign in segment.text]
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, ("", "tokens", "", ""), ("", "", "", "")])
+@pytest.mark.parametrize(
+    "title", ["", "A [title]", "A title that is wider than the table, and nevertheless on one line" * 2]
+)
+@pytest.mark.parametrize(("width", "last"), [(120, 51), (80, 34), (60, 14), (30, 8)])
+def test_a_pipe_gets_what_rich_would_print(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    title: str,
+    columns: tuple[str, ...],
+    width: int,
+    last: int,
+) -> None:
+    monkeypatch.setattr(output, "results", Console(width=width, soft_wrap=True, highlight=False))
+    output.results.print(output.table(title, columns, ROWS, right=["tokens"], styles=STYLES))
+    printed = capsys.readouterr().out
+    output.results.print(by_rich(title, columns, [27, 6, 7, last]))
+    assert printed == capsys.readouterr().out
+    assert len(printed.splitlines()) >= 3
+
+
+@pytest.mark.parametrize(("width", "widths"), [(100, [27, 6, 7, 51]), (40, [11, 6, 7, 10]), (12, [2, 2, 1, 1])])
+def test_a_terminal_shows_what_rich_would_draw(monkeypatch: pytest.MonkeyPatch, width: int, widths: list[int]) -> None:
+    """Of these widths: where not all fits, names are folded as well."""
+    console = Console(width=width, soft_wrap=True, highlight=False, force_terminal=True, color_system="truecolor")
+    monkeypatch.setattr(output, "results", console)
+    drawn = output.table("", COLUMNS, ROWS, right=["tokens"], styles=STYLES)
+    assert on_screen(console, drawn) == on_screen(console, by_rich("", COLUMNS, widths))
+
+
+def test_many_rows_are_drawn_at_once() -> None:
+    rows = [(f"videos/{number:05d}.mp4", "video", number, "1.5%") for number in range(20_000)]
+    started = time.process_time()
+    output.results.print(output.table("", ("id", "kind", "tokens", "share"), rows, right=["tokens", "share"]))
+    assert time.process_time() - started < 5, "in a second, not a millisecond for each"
 
 
 def test_words_are_never_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

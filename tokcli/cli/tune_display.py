@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.segment import Segments
 
 from tokcli.cli.eval_display import EvalDisplay, _Steps
 from tokcli.cli.output import counted, human_seconds, plain, results, table
@@ -52,7 +52,7 @@ def draw_tuning(tuning: Tuning) -> None:
     )
 
 
-def _table(document: Row) -> Table:
+def _table(document: Row) -> Segments:
     retained = f"retained [{100 * document['confidence']:g}% either way]"
     numbers = ("kept", "tokens", "items", "answers", retained)
     rows = [row for row in sorted(document["table"], key=_order) if row["items"]]
