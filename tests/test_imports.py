@@ -28,6 +28,7 @@ ROWS = {
     "report": 5,
     "api": 6,
     "cli": 6,
+    "__main__": 7,
 }
 # Foreign packages that one part of the package alone may import.
 OWNERS = {

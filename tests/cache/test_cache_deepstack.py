@@ -100,8 +100,8 @@ def test_levels_count_when_float16_is_too_small(tmp_path: Path) -> None:
 @pytest.mark.parametrize("levels", [-1, 4])
 def test_levels_that_do_not_divide_the_width_are_damage(tmp_path: Path, levels: int) -> None:
     write_cache(tmp_path, stacked_item(), manifest=stacked_manifest())
-    columns = columns_of(pq.read_table(next((tmp_path / "data").glob("*.parquet"))))
-    columns["deepstack_levels"] = pa.array([levels], pa.int32())
+    table = pq.read_table(next((tmp_path / "data").glob("*.parquet"))).drop_columns("deepstack_levels")
+    columns = columns_of(table.append_column("deepstack_levels", pa.array([levels], pa.int32())))
     problem = StoredRow(columns, 0).lengths_problem()
     assert problem == f"32 numbers per token can't be a token and {levels} levels"
     with pytest.raises(IntegrityError, match="can't be a token"):
