@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -93,6 +96,15 @@ def tokcli_command(
         os.environ["TOKCLI_DEBUG"] = "1"
 
 
+def _remove_if_empty() -> None:
+    """Remove the folder for compiled code that torch makes, and names here, when transformers is imported.
+
+    Nothing of ours compiles; a folder that a method compiled into is not empty, and stays.
+    """
+    with contextlib.suppress(KeyError, OSError):
+        Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]).rmdir()
+
+
 def main() -> None:
     """Entry point: run the command, and turn every failure into one line and an exit code."""
     # Nothing to keep yet: a stop during start-up ends the process at once.
@@ -101,6 +113,8 @@ def main() -> None:
     # that made the encoder forty times slower (two threads, one core taken); sleeping instead costs nothing measurable.
     # Must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:  # else the folder was asked for
+        atexit.register(_remove_if_empty)
     try:
         app(standalone_mode=True)
     except TokcliError as error:
