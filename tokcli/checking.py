@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from tokcli.errors import RecipeError, nearest
 
@@ -22,6 +22,17 @@ _KINDS = {
     **dict.fromkeys(("list_type", "too_short"), "a list that is not empty"),
     **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a mapping"),
 }
+
+
+def no_pipe(output: str) -> str:
+    """``output``, where that is no ``-``. Raises ``ValueError``."""
+    if output == "-":
+        raise ValueError("a cache, and all else that is written here, is a folder, not a stream; name one (./- is one)")
+    return output
+
+
+Folder = Annotated[str, Field(min_length=1), AfterValidator(no_pipe)]
+"""What is written into."""
 
 
 def check(model: type[BaseModel], values: dict[str, Any], where: str, *, flags: bool = False) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
-from tokcli.checking import check
+from tokcli.checking import Folder, check
 from tokcli.errors import RecipeError
 
 TokensDtype = Literal["auto", "exact", "float16", "bfloat16", "float32", "int8", "int8c", "int4", "fp8", "pq4", "pq8"]
@@ -26,7 +26,7 @@ class _Step(BaseModel):
 class RenderRecipe(_Step):
     """Write synthetic clips and their questions."""
 
-    output: NonEmpty
+    output: Folder
     kind: str = "static"
     count: Annotated[int, Field(ge=1)] = 20
     seed: Annotated[int, Field(ge=0)] = 0
@@ -68,7 +68,7 @@ class GuardRecipe(_Step):
 class _MakingCaches(_Step):
     """What compressing and deriving have in common: a cache or several, each by a method."""
 
-    output: NonEmpty
+    output: Folder
     method: str = "dtd"
     keep: float | None = None
     max_tokens: int | None = None
@@ -218,7 +218,7 @@ class EvalRecipe(_Measuring):
     """Media (or caches) and questions in, a table of answers kept out."""
 
     keep: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] | None = None
-    output: NonEmpty = "eval"
+    output: Folder = "eval"
     model: str | None = None
     against: Literal["full"] | None = None
     bootstrap: Annotated[int, Field(ge=1)] = 1000
@@ -244,7 +244,7 @@ class TuneRecipe(_Measuring):
     sample: Annotated[int, Field(ge=2)] = 128
     questions: Annotated[int, Field(ge=1)] = 6
     answer_time: Annotated[float, Field(ge=0)] = 1.0
-    output: NonEmpty = "tune"
+    output: Folder = "tune"
     recipe: str | None = None
     cache: NonEmpty = "cache"
     model: str = "nano"

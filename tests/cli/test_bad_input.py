@@ -53,6 +53,25 @@ def test_a_folder_is_named_as_it_is(tokcli: Tokcli, tmp_path: Path) -> None:
     assert str(cache) in tokcli("verify", cache).stdout
 
 
+@pytest.mark.parametrize("command", ["compress", "derive", "export", "merge", "render", "eval", "tune"])
+def test_a_folder_does_not_go_to_a_pipe(
+    tokcli: Tokcli, clip_cache: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = {"compress": [clips], "eval": [clips, "--qa", clips / "qa.jsonl"], "tune": [clips], "render": []}
+    result = tokcli(command, *source.get(command, [clip_cache]), "-o", "-")
+    assert (result.code, "is a folder" in result.error) == (2, True), result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_may_be_called_as_standard_output_is(
+    tokcli: Tokcli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert tokcli("render", "-o", "./-", "--kind", "still", "--count", 1).code == 0
+    assert (tmp_path / "-" / "qa.jsonl").exists()
+
+
 def test_inputs_without_media(tokcli: Tokcli, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").mkdir()

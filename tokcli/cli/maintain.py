@@ -165,9 +165,14 @@ def merge(
     """
     from tokcli.cache import merge_caches
     from tokcli.cache.merge import OnConflict
+    from tokcli.checking import no_pipe
 
     if on_conflict not in (None, "first", "newest"):
         raise UsageError(f"--on-conflict is first or newest, got {on_conflict!r}")
+    try:
+        no_pipe(output)
+    except ValueError as error:
+        raise UsageError(f"merge: --output: {error}") from None
     done = merge_caches(caches, output, on_conflict=cast("OnConflict | None", on_conflict))
     if not done.complete and not quiet:
         note("not complete: at least one of the caches is not")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, model_validator
 
+from tokcli.checking import Folder
 from tokcli.pipeline.export.capability import ENGINES, FILES
 
 Format = Literal["safetensors", "webdataset", "hf-datasets", "vllm", "sglang", "ec-connector"]
@@ -23,7 +24,7 @@ class ExportSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cache: Annotated[str, Field(min_length=1)]
-    output: Annotated[str, Field(min_length=1)]
+    output: Folder
     format: Format
     ids: list[str] = []
     where: str | None = None
