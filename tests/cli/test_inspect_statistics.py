@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,43 @@ def test_one_item(tokcli: Tokcli, clip_cache: Path) -> None:
     page = tokcli("inspect", clip_cache, item.id).stdout
     assert "█" * item.views[0].grid[0] in page
     assert "scene cuts" in page and "none" in page
+
+
+def test_an_item_by_the_end_of_its_id_as_infer_finds_it(tokcli: Tokcli, clip_cache: Path, tmp_path: Path) -> None:
+    from tokcli.cache import CacheWriter, ErrorRow, open_cache
+
+    opened = open_cache(clip_cache)
+    item, path = opened[0], tmp_path / "cache"
+    name = Path(item.id).name
+    assert name != item.id
+    assert tokcli("inspect", clip_cache, name, "--json").document["item"]["id"] == item.id
+    assert tokcli("inspect", clip_cache, name).stdout.startswith(item.id)
+    with CacheWriter(path, opened.manifest) as writer:
+        for folder in ("a", "b"):
+            writer.write(replace(item, id=f"{folder}/x/{name}"))
+        writer.fail(ErrorRow(f"x/{name}", f"x/{name}", "decode", "MediaError", "no frames"))
+        writer.finish([f"a/x/{name}", f"b/x/{name}", f"x/{name}"])
+    assert "has no item" in tokcli("inspect", path, name).error, "two have it"
+    assert tokcli("inspect", path, f"b/x/{name}", "--json").document["item"]["id"] == f"b/x/{name}"
+    assert "failed when" in tokcli("inspect", path, f"x/{name}").error, "the one that failed is meant, no other"
+
+
+def test_errors_are_counted_by_reason_first(tokcli: Tokcli, clip_cache: Path, tmp_path: Path) -> None:
+    from tokcli.cache import CacheWriter, ErrorRow, open_cache
+
+    reasons = [("decode", "MediaError")] * 2 + [("open", "MediaError")] + [("decode", "DecoderTimeout")] * 3
+    reasons += [("encode", f"Error{number}") for number in range(9)]
+    ids = [f"{number}.mp4" for number in range(len(reasons))]
+    with CacheWriter(tmp_path / "cache", open_cache(clip_cache).manifest) as writer:
+        for item_id, (stage, kind) in zip(ids, reasons):
+            writer.fail(ErrorRow(item_id, item_id, stage, kind, f"{item_id}: no"))
+        writer.finish(ids)
+    page = tokcli("inspect", tmp_path / "cache", "--errors").stdout
+    told = " ".join(page[: page.index("0.mp4")].split())
+    assert "reasons 3 decode DecoderTimeout, 2 decode MediaError, 1 open MediaError, 1 encode Error0," in told
+    assert ", 4 of 4 other kinds" in told and "Error5" not in told
+    assert "reasons" not in tokcli("inspect", tmp_path / "cache").stdout
+    assert "reasons" not in tokcli("inspect", clip_cache, "--errors").stdout
 
 
 def test_an_item_that_is_not_there(tokcli: Tokcli, clip_cache: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 CachePath = Annotated[str, typer.Argument(metavar="CACHE", help="Folder that `tokcli compress` wrote, or its URL.")]
 ITEM_COLUMNS = ("id", "kind", "duration_seconds", "source_tokens", "kept_tokens", "source_bytes")
+REASONS = 8
+"""Kinds of failures that are counted by name."""
 
 
 def inspect(
     cache: CachePath,
     item: Annotated[
-        str | None, typer.Argument(metavar="ID", help="One item: its timeline, cuts, rank and coverage.")
+        str | None,
+        typer.Argument(metavar="ID", help="One item, or the end of its id: timeline, cuts, rank and coverage."),
     ] = None,
     items: Annotated[bool, typer.Option("--items", help="List the items.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="List the items that failed, with the reason.")] = False,
@@ -88,7 +91,10 @@ def _statistics(cache: Cache, sample: int, accuracy: float | None) -> dict[str, 
 
 def _show_item(cache: Cache, path: str, item_id: str, accuracy: float | None, as_json: bool) -> None:
     from tokcli.evaluate.statistics import item_statistics
+    from tokcli.pipeline.prompts import ItemNames
 
+    if item_id not in cache and item_id not in cache.index.failed:
+        item_id = ItemNames(cache.ids()).find(item_id) or item_id
     item = cache[item_id]
     names = ("id", "kind", "path", "codec", "duration_seconds", "source_bytes", "source_tokens")
     facts: dict[str, Any] = {**{name: getattr(item, name) for name in names}, "kept_tokens": len(item.kept)}
@@ -129,6 +135,7 @@ def _facts(document: dict[str, Any]) -> list[tuple[str, str]]:
         ("sampling", f"{rate}, resized by {configuration['resize']}, decoder {configuration['decoder']}"),
         ("items", f"{stats['items']:,}{_parts(kinds)}"),
         ("failed", f"{stats['failed']:,}{_parts(document['failed_by_stage'])}"),
+        *([("reasons", _reasons(document["errors"]))] if document.get("errors") else []),
         ("media", human_seconds(seconds)),
         (
             "tokens",
@@ -170,6 +177,15 @@ def _draw(document: dict[str, Any]) -> None:
     if "errors" in document:
         failed = [(row["id"], row["stage"], row["error_class"], _reason(row)) for row in document["errors"]]
         results.print(table("", ("id", "stage", "error", "message"), failed))
+
+
+def _reasons(failed: Sequence[Mapping[str, Any]]) -> str:
+    """How many failed of which kind, the most frequent first."""
+    counts = Counter(f"{row['stage']} {row['error_class']}" for row in failed).most_common()
+    parts = [f"{count:,} {kind}" for kind, count in counts[:REASONS]]
+    if rest := counts[REASONS:]:
+        parts.append(f"{sum(count for _, count in rest):,} of {counted(len(rest), 'other kind')}")
+    return ", ".join(parts)
 
 
 def _reason(row: dict[str, Any]) -> str:
