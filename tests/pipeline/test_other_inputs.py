@@ -66,11 +66,19 @@ def test_a_single_shared_input_is_enough(media: Path, clip_files: list[Path]) ->
     assert warned(["media", str(min(media.iterdir()))]) == []
 
 
+def test_more_inputs_are_added_without_a_word_unless_all_others_go(media: Path) -> None:
+    first, second = sorted(media.iterdir())
+    warned([str(first)])
+    assert warned([str(second)]) == []
+    (text,) = warned([str(first.rename(media / f"other{first.suffix}"))], prune=True)
+    assert "then --prune drops those that it has" in text
+
+
 def test_inputs_that_cannot_be_opened_share_nothing(media: Path) -> None:
-    listing = Path("list.txt")
-    listing.write_text(f"missing.mp4\nmedia/{min(media.iterdir()).name}")
     warned([str(media)])
-    assert len(warned([str(listing)])) == 1
+    Path("broken").mkdir()
+    (Path("broken") / min(media.iterdir()).name).write_bytes(b"nothing")
+    assert len(warned(["broken"])) == 1
 
 
 def test_a_cache_that_is_begun_anew_has_nothing_to_share(media: Path) -> None:

@@ -200,14 +200,18 @@ def notes_of(outputs: Sequence[Output], scan: ScanResult, prune: bool = False) -
 
 
 def _nothing_shared(output: Output, scan: ScanResult, prune: bool) -> str | None:
-    """For a cache that has items and none of the inputs: they may be there already, under other ids."""
+    """For a cache that has none of the inputs, but files of the same names: they may be there under other ids; and for
+    one of which nothing would be left."""
     there = output.writer.others(failure.id for failure in scan.failures)
     here = [clean_text(item.id) for item in scan.items]
     if not there or not here or not set(there).isdisjoint(here):
         return None
     by_name = {item_id.rpartition("/")[2]: item_id for item_id in there}
     pairs = ((by_name[name], item_id) for item_id in here if (name := item_id.rpartition("/")[2]) in by_name)
-    old, new = next(pairs, (there[0], here[0]))
+    pair = next(pairs, None)
+    if pair is None and not prune:
+        return None
+    old, new = pair or (there[0], here[0])
     fate = "then --prune drops those that it has" if prune else "beside those that it has"
     items = f"{len(there):,} item" + "s" * (len(there) != 1)
     return (
