@@ -22,6 +22,7 @@ from test_decoder_pool import SETTINGS, item, until, wait_idle
 from tokcli.pipeline.decoder import LONGEST_TICK_SECONDS, Supervision
 from tokcli.pipeline.decoder_pool import DecoderPool
 from tokcli.pipeline.messages import Chunk, Failed, Finished, Opened
+from tokcli.pipeline.shared import DecoderLog
 from tokcli.types import MediaInfo
 
 LIGHT = replace(SETTINGS, resize_in_decoder=True)  # without torch a decoder starts in a second
@@ -196,6 +197,16 @@ def test_what_ffmpeg_says_is_in_the_failure(clip: Path, tmp_path: Path) -> None:
             assert isinstance(failed, Failed)
             assert failed.log_tail.count("moov atom not found") == 1, failed.log_tail
             wait_idle(pool)
+
+
+def test_a_line_on_its_way_is_not_kept_half() -> None:
+    log = DecoderLog()
+    os.write(log._file.fd, b"[h264] a whole line\n" * 100_000 + b"[h264] a wh")
+    log.trim()
+    assert log.num_bytes == 0
+    os.pwrite(log._file.fd, b"[h264] a whole line\n", 0)
+    assert set(log.tail().splitlines()[1:]) == {"[h264] a whole line"}
+    log.close()
 
 
 def test_a_flood_of_messages_costs_nothing(clip: Path) -> None:

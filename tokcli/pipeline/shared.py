@@ -118,7 +118,8 @@ class DecoderLog:
         """Keep only the end of a log that grew large: a damaged file can make a decoder print without end."""
         with self._lock:
             if self._file.fd >= 0 and os.fstat(self._file.fd).st_size > _LOG_BYTES:
-                self._cut = self._end()
+                # A line may be on its way: what is written of it until the file is cut is lost with the rest.
+                self._cut = self._end().rpartition(b"\n")[0] + b"\n"
                 os.ftruncate(self._file.fd, 0)
 
     def tail(self) -> str:
