@@ -33,6 +33,7 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(left: Callable[..., l
     assert left() == []
 
 
+@pytest.mark.long  # four processes that load torch
 def test_what_was_compiled_stays_and_so_does_a_folder_that_was_asked_for(
     left: Callable[..., list[str]], tmp_path: Path
 ) -> None:
