@@ -102,7 +102,6 @@ def _parquet(path: str, path_col: str, id_col: str | None) -> tuple[list[str], _
 
 def _csv(path: str, path_col: str, id_col: str | None) -> tuple[list[str], _Rows]:
     import pyarrow as pa
-    import pyarrow.compute as pc
     from pyarrow import csv
 
     bad: list[tuple[int, str]] = []
@@ -124,13 +123,9 @@ def _csv(path: str, path_col: str, id_col: str | None) -> tuple[list[str], _Rows
             column_types={column: pa.string() for column in (path_col, id_col) if column}
         ),
     )
-    for number, (name, column) in enumerate(zip(table.column_names, table.columns)):
-        if column.type == pa.string():
-            # Of texts only the empty one is none: "NA" and "null" are words.
-            table = table.set_column(
-                number, name, pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-            )
-    return table.column_names, _interleave(table.to_pylist(), dict(bad))
+    # Of texts only the empty one is none: "NA" and "null" are words.
+    rows = [{name: None if value == "" else value for name, value in row.items()} for row in table.to_pylist()]
+    return table.column_names, _interleave(rows, dict(bad))
 
 
 def _interleave(good: list[dict[str, Any]], bad: dict[int, str]) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
