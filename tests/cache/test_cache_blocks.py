@@ -126,6 +126,21 @@ def test_other_layouts(
     assert not all(fast)
 
 
+def test_an_item_whose_rows_come_one_by_one_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cache(tmp_path / "c", *items_of("large"))
+    monkeypatch.setattr("tokcli.cache.blocks.group_blobs", lambda *_, **__: None)
+    asked: list[Any] = []
+    item = Cache.__getitem__
+
+    def counted(self: Cache, key: Any) -> EncodedItem:
+        asked.append(key)
+        return item(self, key)
+
+    monkeypatch.setattr(Cache, "__getitem__", counted)
+    assert len(list(open_cache(tmp_path / "c").blocks())) == 6
+    assert asked == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("memory_map", [True, False])
 @pytest.mark.parametrize("column", ["tokens", "coords", "source"])
 def test_a_flipped_bit_is_told_of_its_item(tmp_path: Path, column: str, memory_map: bool) -> None:

@@ -7,7 +7,7 @@ the file is mapped, and nothing is done about columns that nobody asks for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate, groupby, pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -77,6 +77,7 @@ class TokenBlock:
 
 def token_blocks(cache: Cache, files: ShardFiles, *, check: bool, memory_map: bool) -> Iterator[TokenBlock]:
     """See ``Cache.blocks``; ``files`` are those of its shards."""
+    item_of = lru_cache(1)(cache.__getitem__)  # whose rows may come one by one
     for number, items in groupby(cache.ids(), key=lambda item_id: cache.index.items[item_id].shard):
         rows, ids = _rows_of(cache, items)
         if (direct := files.direct(number)) is None:
@@ -92,7 +93,7 @@ def token_blocks(cache: Cache, files: ShardFiles, *, check: bool, memory_map: bo
                 blobs = group_blobs(places, read, group, rows[first:end], check=check)
             if blobs is None:
                 # Where anything is wrong it is told of the item.
-                yield from _row_blocks(cache, places.counts, rows[first:end], ids[first:end])
+                yield from _row_blocks(cache, item_of, places.counts, rows[first:end], ids[first:end])
             else:
                 counts = places.counts[rows[first:end]].tolist()
                 for part in blobs.parts():
@@ -110,12 +111,14 @@ def _rows_of(cache: Cache, items: Iterable[str]) -> tuple[Offsets, list[str]]:
     return np.array(rows, np.int64), ids
 
 
-def _row_blocks(cache: Cache, counts: Offsets, rows: Offsets, ids: Sequence[str]) -> Iterator[TokenBlock]:
+def _row_blocks(
+    cache: Cache, item_of: Callable[[str], EncodedItem], counts: Offsets, rows: Offsets, ids: Sequence[str]
+) -> Iterator[TokenBlock]:
     """Of each row its own, read with its item; ``counts`` of tokens in all rows of the shard."""
     for row, item_id in zip(rows.tolist(), ids):
         first = cache.index.items[item_id].first
         start, stop = int(counts[first:row].sum()), int(counts[first : row + 1].sum())
-        yield _item_block(cache[item_id], slice(start, stop))
+        yield _item_block(item_of(item_id), slice(start, stop))
 
 
 def _item_block(item: EncodedItem, part: slice = slice(None)) -> TokenBlock:
