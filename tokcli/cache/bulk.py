@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tokcli.cache.codec import Codec
 from tokcli.cache.direct import PREFIX, BlobPlaces, Offsets
 from tokcli.cache.levels import parted
 from tokcli.cache.page import is_whole
+from tokcli.cache.row import StoredRow
 from tokcli.cache.tensors import tensor_view
 
 if TYPE_CHECKING:
@@ -33,15 +33,13 @@ class Blobs:
     """Those of some rows, as they lie in a file."""
 
     values: Mapping[str, Sequence[_Bytes]]
-    codec: Codec
-    hidden_size: int
-    """Numbers per token, those of its levels included."""
-    levels: int
+    like: StoredRow
+    """A row of the same shard, whose tokens are stored as theirs."""
 
     def parts(self) -> list[slice]:
         """Rows that make one tensor."""
         tokens = self.values["tokens"]
-        if self.codec.lossy or max(map(len, tokens)) < COPIED_BYTES:
+        if self.like.codec.lossy or max(map(len, tokens)) < COPIED_BYTES:
             return [slice(0, len(tokens))]
         return [slice(row, row + 1) for row in range(len(tokens))]
 
@@ -58,10 +56,10 @@ class Blobs:
         import torch
 
         # What a codec makes of a row stands by itself; numbers as they are do together.
-        parts = values if self.codec.lossy else [_together(values)]
-        vectors = [self.codec.decode(part, self.hidden_size // (1 + self.levels)) for part in parts]
+        parts = values if self.like.codec.lossy else [_together(values)]
+        vectors = [self.like.decoded(part) for part in parts]
         whole = vectors[0] if len(vectors) == 1 else torch.cat(vectors)
-        return parted(whole.view(-1, self.hidden_size), self.levels)
+        return parted(whole.view(-1, self.like["hidden_size"]), self.like.levels())
 
 
 def _together(values: Sequence[_Bytes]) -> _Bytes:
@@ -88,5 +86,4 @@ def group_blobs(places: BlobPlaces, read: Reader, group: int, rows: Offsets, *, 
         if (told != sizes).any():
             return None
         values[name] = [region[first : first + size] for first, size in zip(firsts.tolist(), sizes.tolist())]
-    like = places.like
-    return Blobs(values, like.codec, like["hidden_size"], like.levels())
+    return Blobs(values, places.like)

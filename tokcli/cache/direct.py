@@ -39,16 +39,15 @@ Offsets: TypeAlias = npt.NDArray[np.int64]
 class BlobPlaces:
     """Where the ``DIRECT`` blobs of a shard's rows lie, where all of these are stored alike; made by ``of``."""
 
-    def __init__(self, metadata: pq.FileMetaData, counts: Offsets, like: StoredRow) -> None:
+    def __init__(self, metadata: pq.FileMetaData, starts: list[int], counts: Offsets, like: StoredRow) -> None:
+        self.starts = starts
+        """First row of every row group, and the number of rows."""
         self.counts = counts
         """(R,): tokens of every row."""
         self.like = like
         """A row of which ``dtype``, ``hidden_size`` and levels were read, which are those of all."""
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        rows = np.array([group.num_rows for group in groups], np.int64)
-        ends = np.cumsum(rows)
-        self.starts: list[int] = [0, *ends.tolist()]
-        """First row of every row group, and the number of rows."""
+        rows, ends = np.diff(starts), np.array(starts[1:], np.int64)
         self.pages: dict[str, Offsets] = {}
         """(G, 2): where the page of all values of a row group begins, its header first, and where it ends, by name."""
         self.values: dict[str, tuple[Offsets, Offsets]] = {}
@@ -69,13 +68,13 @@ class BlobPlaces:
         """Of each row group whether it may be laid out as tokcli writes it."""
 
     @classmethod
-    def of(cls, file: pq.ParquetFile, codec: Codec | None) -> Self | None:
+    def of(cls, file: pq.ParquetFile, starts: list[int], codec: Codec | None) -> Self | None:
         """None where what tells of the places is damaged or missing: whoever reads the row that it is in says so."""
         with contextlib.suppress(*DAMAGE, IntegrityError):
             names = [name for name in _TELLING if name in file.schema_arrow.names]
             like = StoredRow(columns_of(file.read_row_group(0, columns=names, use_threads=False)), 0, codec)
             counts = file.read(columns=["num_tokens"], use_threads=False)["num_tokens"]
-            return cls(file.metadata, counts.to_numpy().astype(np.int64), like)
+            return cls(file.metadata, starts, counts.to_numpy().astype(np.int64), like)
         return None
 
 

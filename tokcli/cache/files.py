@@ -127,7 +127,7 @@ class ShardFiles:
             with reading(path):
                 if isinstance(path, RemotePath):
                     opened = replace(opened, unchecked=parquet_file(path, file.metadata, checked=False, like=file))
-                elif (places := BlobPlaces.of(file, self._codec)) is not None:
+                elif (places := BlobPlaces.of(file, starts, self._codec)) is not None:
                     names = [name for name in file.schema_arrow.names if name not in DIRECT]
                     small = SmallColumns(file, names, starts, HELD_BYTES // len(self._shards))
                     opened = replace(opened, direct=(small, places, DirectReader(path)))

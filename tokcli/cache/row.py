@@ -143,7 +143,11 @@ class StoredRow:
         """(K, D), which may share the buffer's memory; the lengths must have been checked."""
         buffer, width = self.buffer("tokens"), self["hidden_size"]
         assert buffer is not None
-        return self.codec.decode(buffer, width // (1 + self.levels())).view(self["num_tokens"], width)
+        return self.decoded(buffer).view(self["num_tokens"], width)
+
+    def decoded(self, content: Bytes) -> torch.Tensor:
+        """(N, D): tokens that are stored as those of this row are, levels as vectors of their own behind each."""
+        return self.codec.decode(content, self["hidden_size"] // (1 + self.levels()))
 
     def integers(self, name: str) -> npt.NDArray[np.int32]:
         """A blob of int32, not copied; empty where it is null."""
